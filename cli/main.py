@@ -1,0 +1,53 @@
+"""The ``img2tokens`` command: a table of commands, each loaded only when it is used."""
+import importlib
+from importlib import metadata
+
+import click
+
+COMMANDS = {
+    "train-tokenizer": "Train a VQGAN tokenizer on a corpus of images or maps.",
+    "encode": "Tokenise a corpus into Parquet code sequences.",
+    "inspect": "Show what a token corpus holds; --verify checks every shard.",
+    "decode": "Decode a token corpus back into image files.",
+    "train-prior": "Train an autoregressive prior on a token corpus.",
+    "sample": "Sample images from a prior.",
+    "demo": "Run the whole way once on drawn scenes, ending in a page of pictures.",
+}
+"""Command names and what they do, in the order of the work; ``cli/<name>.py`` holds each."""
+
+
+class LazyCommands(click.Group):
+    """A group that lists its commands without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = cmd_name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f"cli.{module}"), module)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def version() -> str:
+    """The version of the installed distribution."""
+    return metadata.version("img2tokens")
+
+
+@click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version(), prog_name="img2tokens")
+def main() -> None:
+    """Turn images into tokens, and tokens into images.
+
+    \b
+    The whole way:
+      img2tokens train-tokenizer photos tok --recipe small_128
+      img2tokens encode photos tokens --tokenizer image=tok
+      img2tokens train-prior tokens prior --tokenizer tok
+      img2tokens sample prior samples --tokenizer tok --num 16
+    """

@@ -1,0 +1,1 @@
+"""The jobs: an image corpus becomes a token corpus, and a token corpus becomes images."""

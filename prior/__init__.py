@@ -1,0 +1,1 @@
+"""The prior: an autoregressive transformer over the codes of a token corpus."""

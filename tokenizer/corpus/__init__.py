@@ -1,0 +1,1 @@
+"""Image corpora: where images and maps come from, and how their bytes become pixels."""

@@ -1,0 +1,1 @@
+"""The VQGAN: autoencoder, quantizers, and the model that joins them."""
