@@ -3,8 +3,7 @@
 Every setting can be given on the command line as ``--set training.NAME=VALUE``; recipes hold tried
 combinations. What steers the weights is compared on resume, `HOUSEKEEPING` is not.
 """
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tokenizer.training.budget import Budget
 from tokenizer.training.optim import OptimizerConfig
@@ -36,16 +35,15 @@ class AdversarialConfig:
     max_adaptive_weight: float = 1e4
     width: int = 64
     num_layers: int = 3
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4, betas=(0.5, 0.9),
-                                                 weight_decay=0.0)
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(
+        learning_rate=1e-4, betas=(0.5, 0.9), weight_decay=0.0))
 
     def __post_init__(self) -> None:
-        for name in ("weight", "start", "warmup_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"adversarial.{name} must be at least 0, got {getattr(self, name)}")
-        for name in ("width", "num_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"adversarial.{name} must be at least 1, got {getattr(self, name)}")
+        lowest = {"weight": 0, "start": 0, "warmup_steps": 0, "width": 1, "num_layers": 1}
+        for name, limit in lowest.items():
+            if getattr(self, name) < limit:
+                raise ValueError(f"adversarial.{name} must be at least {limit}, "
+                                 f"got {getattr(self, name)}")
         if not self.max_adaptive_weight > 0:
             raise ValueError("adversarial.max_adaptive_weight must be more than 0, "
                              f"got {self.max_adaptive_weight}")
@@ -87,8 +85,8 @@ class TrainingConfig:
         optimizer: of the autoencoder and the codebook.
         adversarial: the discriminator.
         perceptual: the LPIPS term.
-        ema_decay: decay of the averaged weights, the ones that are saved for use; 0 keeps the last.
-        mixed_precision: ``no``, ``bf16`` or ``fp16`` (a GPU only). Quantizer and losses stay float32.
+        ema_decay: decay of the averaged weights, the ones saved for use; 0 saves the last ones.
+        mixed_precision: ``no``, ``bf16`` or ``fp16`` (GPU only); quantizer and losses stay float32.
         seed: of initial weights, order, crops and flips.
         held_out: images kept out of training and measured, as a count or as a share below 1.
         held_out_by: ``hash`` of the key, or ``name`` for the last ones in order of their keys,
@@ -106,7 +104,7 @@ class TrainingConfig:
     minutes: float | None = None
     batch_size: int = 16
     accumulation: int = 1
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     adversarial: AdversarialConfig = AdversarialConfig()
     perceptual: PerceptualConfig = PerceptualConfig()
     ema_decay: float = 0.999
@@ -135,7 +133,7 @@ class TrainingConfig:
         if self.held_out_by not in HELD_OUT_RULES:
             raise ValueError(f"training.held_out_by is one of {', '.join(HELD_OUT_RULES)}, "
                              f"got {self.held_out_by!r}")
-        if self.held_out < 0 or isinstance(self.held_out, float) and self.held_out >= 1:
+        if self.held_out < 0 or (isinstance(self.held_out, float) and self.held_out >= 1):
             raise ValueError("training.held_out is a count of images or a share in [0, 1), "
                              f"got {self.held_out}")
         if not 0 < self.crop_share <= 1:
@@ -154,9 +152,3 @@ class TrainingConfig:
             ValueError: neither ``steps`` nor ``minutes`` is set.
         """
         return Budget(steps=self.steps, minutes=self.minutes)
-
-    @property
-    def decisive(self) -> "TrainingConfig":
-        """The settings that steer the weights, `HOUSEKEEPING` at its defaults."""
-        defaults = {field.name: field.default for field in dataclasses.fields(TrainingConfig)}
-        return dataclasses.replace(self, **{name: defaults[name] for name in HOUSEKEEPING})
