@@ -1,0 +1,73 @@
+"""The command table: every command has help with an example, errors are one line."""
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from cli.main import COMMANDS, main, version
+from cli.options import Assignment, one_line, reports_errors
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0, result.output
+    assert f"img2tokens {name}" in result.output
+
+
+def test_commands_are_listed_in_the_order_of_the_work() -> None:
+    output = CliRunner().invoke(main, ["--help"]).output
+    commands = output[output.index("\nCommands:"):]
+    places = [commands.index(f"\n  {name} ") for name in COMMANDS]
+    assert places == sorted(places)
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    assert version() in CliRunner().invoke(main, ["--version"]).output
+
+
+def test_python_m_cli_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "cli", "--version"],
+                          capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("img2tokens, version")
+
+
+def test_an_unknown_command_is_wrong_usage() -> None:
+    result = CliRunner().invoke(main, ["tokenise"])
+    assert result.exit_code == 2
+    assert "tokenise" in result.output
+
+
+@pytest.mark.parametrize(("error", "code", "words"), [
+    (ValueError("grid is 3,\n  expected 4"), 1, "Error: grid is 3, expected 4"),
+    (FileNotFoundError(2, "No such file or directory", "a/b"), 1,
+     "Error: a/b: No such file or directory"),
+    (KeyboardInterrupt(), 130, "stopped; run the same command again to continue")])
+def test_expected_errors_are_one_line_with_an_exit_code(
+        error: BaseException, code: int, words: str) -> None:
+    @click.command()
+    @reports_errors
+    def failing() -> None:
+        raise error
+    result = CliRunner().invoke(failing)
+    assert (result.exit_code, result.output.strip()) == (code, words)
+
+
+def test_a_bug_keeps_its_trace() -> None:
+    @click.command()
+    @reports_errors
+    def broken() -> None:
+        raise KeyError("bug")
+    assert isinstance(CliRunner().invoke(broken).exception, KeyError)
+
+
+def test_an_error_without_words_shows_its_class() -> None:
+    assert one_line(ValueError()) == "ValueError"
+
+
+def test_assignments_are_pairs() -> None:
+    assert Assignment().convert("image=a=b", None, None) == ("image", "a=b")
+    with pytest.raises(click.BadParameter, match="'image' is not of the form NAME=VALUE"):
+        Assignment().convert("image", None, None)

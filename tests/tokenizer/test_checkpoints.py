@@ -1,0 +1,98 @@
+"""Checkpoints come back as they were saved, say what is wrong, and run no code."""
+import json
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from tokenizer import checkpoints
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiny:
+    width: int = 3
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    url = str(tmp_path / "tok")
+    checkpoints.save_config(url, "tokenizer", Tiny(width=5))
+    checkpoints.save_weights(url, {"w": torch.arange(6.0).reshape(2, 3).T, "n": torch.tensor(3)})
+    return url
+
+
+def test_config_and_weights_come_back(folder: str) -> None:
+    assert checkpoints.load_config(folder, "tokenizer", Tiny) == Tiny(width=5)
+    tensors = checkpoints.load_weights(folder)
+    assert torch.equal(tensors["w"], torch.arange(6.0).reshape(2, 3).T)
+    assert tensors["n"].dtype == torch.int64
+
+
+def test_the_fingerprint_depends_on_config_and_weights_alone(folder: str, tmp_path: Path) -> None:
+    before = checkpoints.fingerprint(folder)
+    os.rename(folder, tmp_path / "moved")
+    moved = str(tmp_path / "moved")
+    assert checkpoints.fingerprint(moved) == before
+    checkpoints.save_config(moved, "tokenizer", Tiny(width=6))
+    changed_config = checkpoints.fingerprint(moved)
+    checkpoints.save_weights(moved, {"w": torch.zeros(1)})
+    assert len({before, changed_config, checkpoints.fingerprint(moved)}) == 3
+
+
+def test_a_missing_checkpoint_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"holds no tokenizer .*train-tokenizer"):
+        checkpoints.load_config(str(tmp_path), "tokenizer", Tiny)
+
+
+def test_another_kind_is_refused(folder: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a prior: .*'img2tokens.tokenizer'"):
+        checkpoints.load_config(folder, "prior", Tiny)
+
+
+def test_another_version_is_refused(folder: str) -> None:
+    path = Path(folder, checkpoints.CONFIG)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
+    with pytest.raises(ValueError, match="version 99; this program reads 1"):
+        checkpoints.load_config(folder, "tokenizer", Tiny)
+
+
+def test_a_config_cut_short_is_damaged(folder: str) -> None:
+    path = Path(folder, checkpoints.CONFIG)
+    path.write_text(path.read_text()[:20])
+    with pytest.raises(ValueError, match="is not JSON .* damaged"):
+        checkpoints.load_config(folder, "tokenizer", Tiny)
+
+
+def test_weights_cut_short_are_damaged(folder: str) -> None:
+    path = Path(folder, checkpoints.WEIGHTS)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="is damaged"):
+        checkpoints.load_weights(folder)
+
+
+def test_weights_not_yet_saved_are_named(tmp_path: Path) -> None:
+    checkpoints.save_config(str(tmp_path), "tokenizer", Tiny())
+    with pytest.raises(FileNotFoundError, match="no weights were saved yet"):
+        checkpoints.load_weights(str(tmp_path))
+
+
+def test_training_state_comes_back(folder: str) -> None:
+    assert checkpoints.load_state(folder) is None
+    checkpoints.save_state(folder, {"step": 3, "moments": [torch.ones(2)], "seconds": 1.5})
+    state = checkpoints.load_state(folder)
+    assert state is not None and state["step"] == 3
+    assert torch.equal(state["moments"][0], torch.ones(2))
+
+
+def test_a_hostile_training_state_does_not_run(folder: str, tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "owned"),)
+    Path(folder, "training").mkdir()
+    torch.save({"step": Hostile()}, Path(folder, checkpoints.STATE))
+    with pytest.raises(pickle.UnpicklingError):
+        checkpoints.load_state(folder)
+    assert not (tmp_path / "owned").exists()

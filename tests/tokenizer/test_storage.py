@@ -1,0 +1,74 @@
+"""Files are there whole or not at all, on local disks and on object stores."""
+import errno
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tokenizer import storage
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "memory":
+        fsspec.filesystem("memory").rm("/", recursive=True)
+        return "memory://corpus"
+    return str(tmp_path / "corpus")
+
+
+def test_what_is_written_is_read_and_listed(folder: str) -> None:
+    storage.write_bytes(f"{folder}/a/b.bin", b"12345")
+    storage.write_bytes(f"{folder}/a/c/d.bin", b"6")
+    assert storage.read_bytes(f"{folder}/a/b.bin") == b"12345"
+    assert storage.list_files(f"{folder}/a") == {"b.bin": 5}
+    assert storage.exists(f"{folder}/a/c/d.bin") and storage.is_folder(f"{folder}/a/c")
+
+
+def test_a_second_write_replaces_the_first(folder: str) -> None:
+    storage.write_bytes(f"{folder}/x", b"old and long")
+    storage.write_bytes(f"{folder}/x", b"new")
+    assert storage.read_bytes(f"{folder}/x") == b"new"
+
+
+def test_a_folder_that_is_not_there_holds_no_files(folder: str) -> None:
+    assert storage.list_files(f"{folder}/none") == {}
+    assert not storage.exists(f"{folder}/none")
+    storage.remove(f"{folder}/none")
+
+
+def test_removing_a_folder_removes_what_it_holds(folder: str) -> None:
+    storage.write_bytes(f"{folder}/a/b/c", b"1")
+    storage.remove(f"{folder}/a")
+    assert not storage.exists(f"{folder}/a/b/c")
+
+
+def test_reading_what_is_not_there_names_it(folder: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.bin"):
+        storage.read_bytes(f"{folder}/none.bin")
+
+
+def test_pieces_and_hash_cover_the_whole_file(folder: str) -> None:
+    storage.write_bytes(f"{folder}/x", bytes(range(256)) * 10)
+    pieces = list(storage.read_chunks(f"{folder}/x", 1000))
+    assert [len(piece) for piece in pieces] == [1000, 1000, 560]
+    assert storage.sha256_of_file(f"{folder}/x") == storage.sha256(b"".join(pieces))
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_rest(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    storage.write_bytes(str(path), b"old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        storage.write_bytes(str(path), b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_unfinished_writes_are_not_listed(tmp_path: Path) -> None:
+    (tmp_path / f".part{storage.TEMPORARY_MARK}12ab").write_bytes(b"half")
+    assert storage.list_files(str(tmp_path)) == {}
