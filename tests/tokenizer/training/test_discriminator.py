@@ -1,0 +1,38 @@
+"""The patch discriminator: its published size, what it returns and what it refuses."""
+import pytest
+import torch
+
+from tokenizer.training.discriminator import PatchDiscriminator
+
+
+@pytest.mark.parametrize(("channels", "num_parameters"), [(3, 2_765_633), (1, 2_763_585)])
+def test_parameter_count_is_the_published_one(channels: int, num_parameters: int) -> None:
+    model = PatchDiscriminator(channels)
+    assert sum(parameter.numel() for parameter in model.parameters()) == num_parameters
+
+
+def test_three_layers_give_one_logit_for_every_eight_pixels_less_two() -> None:
+    logits = PatchDiscriminator(3, width=4)(torch.zeros(2, 3, 64, 40))
+    assert logits.shape == (2, 1, 6, 3)
+
+
+def test_a_logit_sees_seventy_pixels() -> None:
+    model = PatchDiscriminator(1, width=2).eval()
+    image = torch.zeros(1, 1, 160, 160, requires_grad=True)
+    model(image)[0, 0, 9, 9].backward()
+    assert image.grad is not None
+    rows = image.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert int(rows.max() - rows.min()) + 1 == 70
+
+
+def test_channels_stop_growing_at_eight_times_the_width() -> None:
+    model = PatchDiscriminator(3, width=2, num_layers=5)
+    assert max(layer.out_channels for layer in model.layers
+               if isinstance(layer, torch.nn.Conv2d)) == 16
+
+
+def test_images_too_small_are_refused_with_their_size_and_the_remedy() -> None:
+    model = PatchDiscriminator(3, width=2)
+    assert model(torch.zeros(1, 3, 24, 24)).shape == (1, 1, 1, 1)
+    with pytest.raises(ValueError, match="16 x 24 pixels .* needs 24; lower adversarial"):
+        model(torch.zeros(1, 3, 16, 24))
