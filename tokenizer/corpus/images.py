@@ -1,0 +1,256 @@
+"""Bytes to pixels: image files of every mode as 8-bit RGB, crops, and resampling.
+
+What cannot be decoded completely is refused: `UnreadableImage` says what the file is instead.
+Colour profiles are not applied; pixel values are taken as sRGB.
+
+Letters: H and W the original's rows and columns, h and w those of the resampled crop.
+"""
+import io
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageCms, ImageFile
+
+MAX_PIXELS = 178_000_000
+"""Pixels beyond which an image is refused before it is decoded."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+"""Pillow's names of the formats that are read."""
+
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, MemoryError,
+          OverflowError, NotImplementedError, RuntimeError, struct.error, zlib.error)
+"""What Pillow raises for damaged files, depending on the format and the place of the damage."""
+
+ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+"""How to turn an image upright, by the value of its EXIF orientation tag."""
+
+ORIENTATION_TAG = 0x0112
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURES = {b"\xff\xd8\xff": "JPEG", PNG_SIGNATURE: "PNG", b"GIF8": "GIF", b"BM": "BMP",
+              b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WebP", b"%PDF": "PDF",
+              b"PK\3\4": "ZIP", b"\x1f\x8b": "gzip"}
+
+# Pillow would warn at half the limit above, and would accept half a file where this is switched on.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+class UnreadableImage(ValueError):
+    """A file that does not decode completely to an image; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """A box in pixels of the upright original, and whether it is mirrored after resampling.
+
+    Attributes:
+        index: number of this crop among those of its image.
+        flipped: mirrored left to right.
+    """
+    index: int = 0
+    left: int
+    top: int
+    width: int
+    height: int
+    flipped: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.left, self.top) < 0 or min(self.width, self.height) < 1:
+            raise ValueError(f"a crop has left and top of at least 0, width and height of at least "
+                             f"1 pixel, got {self}")
+
+
+def decode_image(payload: bytes) -> np.ndarray:
+    """Decode an image file to upright 8-bit RGB.
+
+    Args:
+        payload: a JPEG, PNG, WebP, BMP, TIFF or GIF file; of an animation the first frame is read.
+    Returns:
+        ``(H, W, 3)``, uint8, turned as its EXIF orientation says. Transparent pixels lie over
+        white; 16-bit grey is scaled by 255/65535; float grey is taken in [0, 1], or in [0, 255]
+        where it exceeds 1.
+    Raises:
+        UnreadableImage: the file is no such image, is damaged or truncated, or has more than
+            `MAX_PIXELS` pixels.
+    """
+    return np.asarray(to_rgb(open_image(payload)))
+
+
+def open_image(payload: bytes) -> Image.Image:
+    """Decode a file completely and turn it upright, in its own mode.
+
+    Raises:
+        UnreadableImage: as for `decode_image`.
+    """
+    if payload.startswith(PNG_SIGNATURE):
+        check_png(payload)
+    try:
+        with Image.open(io.BytesIO(payload), formats=FORMATS) as image:
+            check_size(*image.size)
+            image.load()
+            return _upright(image)
+    except UnreadableImage:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise UnreadableImage(describe_unknown(payload)) from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(f"more than {MAX_PIXELS} pixels: {error}") from error
+    except BROKEN as error:
+        kind = _signature(payload) or "image"
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise UnreadableImage(f"damaged {kind} file of {len(payload)} bytes: {reason}") from error
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse an image of more than `MAX_PIXELS` pixels."""
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(f"{width} x {height} pixels; at most {MAX_PIXELS} pixels are decoded:"
+                              " make it smaller")
+
+
+def check_png(payload: bytes) -> None:
+    """Check every chunk of a PNG file; Pillow itself skips the checksums of its pixels.
+
+    Raises:
+        UnreadableImage: a chunk's checksum is wrong, or the file ends before its last chunk.
+    """
+    start = len(PNG_SIGNATURE)
+    while True:
+        if start + 12 > len(payload):
+            raise UnreadableImage(f"truncated PNG file: {len(payload)} bytes without a final chunk")
+        length, kind = struct.unpack_from(">I4s", payload, start)
+        end = start + 8 + length
+        body = memoryview(payload)[start + 4:end]
+        name = kind.decode("ascii", "replace")
+        if end + 4 > len(payload):
+            raise UnreadableImage(f"truncated PNG file: chunk {name!r} ends at byte {end + 4}, "
+                                  f"the file at {len(payload)}")
+        if zlib.crc32(body) != struct.unpack_from(">I", payload, end)[0]:
+            raise UnreadableImage(f"damaged PNG file: chunk {name!r} at byte {start} has a wrong "
+                                  "checksum")
+        if kind == b"IEND":
+            return
+        start = end + 4
+
+
+def describe_unknown(payload: bytes) -> str:
+    """What a file that is no readable image seems to be, in words."""
+    if not payload:
+        return "the file is empty (0 bytes)"
+    head = payload[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page, not an image"
+    if kind := _signature(payload):
+        readable = kind.upper() in FORMATS
+        return (f"damaged {kind} file: it starts as one, but its header cannot be read" if readable
+                else f"a {kind} file; images are read from {', '.join(FORMATS)}")
+    if all(byte >= 32 or byte in b"\t\r\n" for byte in payload[:256]) and b"\0" not in payload:
+        return f"text, not an image; it starts with {payload[:24].decode('utf-8', 'replace')!r}"
+    return (f"no known image format: it starts with bytes {payload[:8].hex(' ')}; images are read "
+            f"from {', '.join(FORMATS)}")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as 8-bit RGB; see `decode_image` for the rules.
+
+    Raises:
+        UnreadableImage: its values have no agreed meaning as brightness.
+    """
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_grey_levels(np.asarray(image))).convert("RGB")
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        return converted if converted is not None else image.convert("RGB")
+    if image.has_transparency_data:
+        pixels = image.convert("RGBA")
+        white = Image.new("RGBA", pixels.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, pixels).convert("RGB")
+    return image.convert("RGB")
+
+
+def centre_crop(height: int, width: int, size: tuple[int, int]) -> Crop:
+    """The largest centred box with the aspect ratio of ``size``.
+
+    Args:
+        height: H of the original; ``width`` likewise.
+        size: target h and w in pixels.
+    """
+    scale = min(height / size[0], width / size[1])
+    rows = min(height, max(1, round(size[0] * scale)))
+    columns = min(width, max(1, round(size[1] * scale)))
+    return Crop(left=(width - columns) // 2, top=(height - rows) // 2, width=columns, height=rows)
+
+
+def resize(array: np.ndarray, crop: Crop, size: tuple[int, int],
+           kind: Literal["smooth", "nearest"] = "smooth") -> np.ndarray:
+    """Cut a crop out of an image and resample it.
+
+    Args:
+        array: ``(H, W, 3)`` uint8, or ``(H, W)`` uint8 or float32; any type for ``nearest``.
+        size: target h and w in pixels.
+        kind: ``smooth`` is Pillow's bilinear filter with antialiasing, which sees nothing outside
+            the crop; ``nearest`` takes the pixel under each target pixel's centre.
+    Returns:
+        ``(h, w, ...)`` of the type of ``array``, contiguous, mirrored where the crop says so.
+    Raises:
+        ValueError: the crop does not lie within the image.
+    """
+    rows, columns = array.shape[:2]
+    right, bottom = crop.left + crop.width, crop.top + crop.height
+    if right > columns or bottom > rows:
+        raise ValueError(f"{crop} does not lie within an image of {columns} x {rows} pixels")
+    if kind == "nearest":
+        at_rows = crop.top + _nearest(crop.height, size[0])
+        at_columns = crop.left + _nearest(crop.width, size[1])
+        resized = array[at_rows[:, None], at_columns]
+    else:
+        box = (crop.left, crop.top, right, bottom)
+        picture = Image.fromarray(array).resize((size[1], size[0]), Image.Resampling.BILINEAR, box)
+        resized = np.array(picture)
+    return np.ascontiguousarray(resized[:, ::-1]) if crop.flipped else resized
+
+
+def _nearest(length: int, count: int) -> np.ndarray:
+    """Index, in ``length`` pixels, under the centre of each of ``count`` pixels of a resampling."""
+    return (2 * np.arange(count) + 1) * length // (2 * count)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ORIENTATION_TAG)
+    except BROKEN:  # damaged EXIF data, as cameras and editors write it, says nothing about pixels
+        orientation = None
+    turn = ORIENTATIONS.get(orientation) if isinstance(orientation, int) else None
+    return image.copy() if turn is None else image.transpose(turn)
+
+
+def _grey_levels(levels: np.ndarray) -> np.ndarray:
+    """16-bit, 32-bit or float grey as uint8 levels."""
+    if not np.isfinite(levels).all():
+        raise UnreadableImage("its grey levels are not all finite numbers")
+    low, high = float(levels.min()), float(levels.max())
+    white = 65535.0
+    if levels.dtype.kind == "f":
+        white = 1.0 if high <= 1 else 255.0
+    if low < 0 or high > white:
+        raise UnreadableImage(f"its grey levels run from {low:g} to {high:g}, beyond 0 to "
+                              f"{white:g}; convert it to 8 or 16 bits")
+    return (levels * (255.0 / white) + 0.5).astype(np.uint8)
+
+
+def _signature(payload: bytes) -> str | None:
+    """The format that a file's first bytes announce."""
+    for start, name in SIGNATURES.items():
+        if payload.startswith(start):
+            return name
+    return "HEIC or AVIF" if payload[4:8] == b"ftyp" else None
