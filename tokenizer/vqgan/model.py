@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenizer.corpus.modalities import Modality, from_settings
+from tokenizer.corpus.modalities import Modality, modality_from_dict
 from tokenizer.vqgan.autoencoder import AutoencoderConfig, Decoder, Encoder
 from tokenizer.vqgan.quantizers import (
     USAGE_NOTES,
@@ -39,7 +39,7 @@ class VQGANConfig:
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
 
     def __post_init__(self) -> None:
-        from_settings(self.modality)
+        modality_from_dict(self.modality)
         factor = self.autoencoder.downsampling
         if min(self.image_size) < factor or any(side % factor for side in self.image_size):
             raise ValueError(f"both sides of image_size must be multiples of {factor} "
@@ -54,7 +54,7 @@ class VQGANConfig:
 
     def build_modality(self) -> Modality:
         """The modality with these settings."""
-        return from_settings(self.modality)
+        return modality_from_dict(self.modality)
 
 
 class VQGAN(nn.Module):
