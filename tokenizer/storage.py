@@ -8,14 +8,15 @@ import os
 import posixpath
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 TEMPORARY_MARK = ".tmp-"
-"""Names that hold this mark are unfinished writes; no reader looks at them."""
+"""Names that begin with this mark are unfinished writes; no reader looks at them."""
 
 
 def locate(url: str) -> tuple[Any, str]:
@@ -25,8 +26,12 @@ def locate(url: str) -> tuple[Any, str]:
 
 
 def join(url: str, *parts: str) -> str:
-    """A URL below ``url``; parts are relative POSIX paths."""
-    return posixpath.join(url, *parts)
+    """A URL below ``url``; parts are relative POSIX paths.
+
+    Of a chained URL such as ``zip://folder::archive.zip`` the first link is extended.
+    """
+    head, mark, chain = url.partition("::")
+    return posixpath.join(head, *parts) + mark + chain
 
 
 def exists(url: str) -> bool:
@@ -58,15 +63,30 @@ def write_bytes(url: str, content: bytes) -> None:
         OSError: the store refuses, for example because the disk is full; nothing is left behind.
     """
     fs, path = locate(url)
-    if not isinstance(fs, LocalFileSystem):
+    if isinstance(fs, LocalFileSystem):
+        with writing(url) as file:
+            file.write(content)
+    else:
         fs.pipe_file(path, content)
+
+
+@contextmanager
+def writing(url: str) -> Iterator[BinaryIO]:
+    """A file to write in pieces; it is there, and whole, once the block has ended without an error.
+
+    Object stores may keep what was written when the block fails; write what refers to it last.
+    """
+    fs, path = locate(url)
+    if not isinstance(fs, LocalFileSystem):
+        with fs.open(path, "wb") as file:
+            yield file
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}{TEMPORARY_MARK}{secrets.token_hex(4)}")
+    temporary = target.with_name(f"{TEMPORARY_MARK}{secrets.token_hex(8)}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
@@ -80,12 +100,14 @@ def list_files(url: str) -> dict[str, int]:
 
     Unfinished writes are left out.
     """
-    fs, path = locate(url)
-    if not fs.isdir(path):
-        return {}
-    return {posixpath.basename(entry["name"]): int(entry["size"] or 0)
-            for entry in fs.ls(path, detail=True)
-            if entry["type"] == "file" and TEMPORARY_MARK not in entry["name"]}
+    return {name: size for name, size in _files(url).items() if not _is_unfinished(name)}
+
+
+def remove_unfinished(url: str) -> None:
+    """Remove what killed writers left directly in a folder."""
+    for name in _files(url):
+        if _is_unfinished(name):
+            remove(join(url, name))
 
 
 def remove(url: str) -> None:
@@ -114,3 +136,16 @@ def sha256_of_file(url: str) -> str:
     for chunk in read_chunks(url):
         digest.update(chunk)
     return digest.hexdigest()
+
+
+def _files(url: str) -> dict[str, int]:
+    fs, path = locate(url)
+    fs.invalidate_cache(path)  # other processes write here
+    if not fs.isdir(path):
+        return {}
+    return {posixpath.basename(entry["name"]): int(entry["size"] or 0)
+            for entry in fs.ls(path, detail=True) if entry["type"] == "file"}
+
+
+def _is_unfinished(name: str) -> bool:
+    return name.startswith(TEMPORARY_MARK)

@@ -69,6 +69,28 @@ def test_a_full_disk_leaves_the_old_file_and_no_rest(
     assert os.listdir(tmp_path) == ["x"]
 
 
-def test_unfinished_writes_are_not_listed(tmp_path: Path) -> None:
-    (tmp_path / f".part{storage.TEMPORARY_MARK}12ab").write_bytes(b"half")
-    assert storage.list_files(str(tmp_path)) == {}
+def test_unfinished_writes_are_not_listed_and_can_be_removed(tmp_path: Path) -> None:
+    (tmp_path / f"{storage.TEMPORARY_MARK}12ab").write_bytes(b"half")
+    (tmp_path / "whole").write_bytes(b"whole")
+    assert storage.list_files(str(tmp_path)) == {"whole": 5}
+    storage.remove_unfinished(str(tmp_path))
+    assert os.listdir(tmp_path) == ["whole"]
+
+
+def test_the_longest_name_that_a_disk_takes_can_be_written(tmp_path: Path) -> None:
+    storage.write_bytes(f"{tmp_path}/{'n' * 255}", b"1")
+    assert storage.list_files(str(tmp_path)) == {"n" * 255: 1}
+
+
+def test_what_is_written_in_pieces_is_there_once_the_block_ends(folder: str) -> None:
+    with storage.writing(f"{folder}/x") as file:
+        file.write(b"one ")
+        file.write(b"two")
+    assert storage.read_bytes(f"{folder}/x") == b"one two"
+
+
+def test_a_block_that_fails_leaves_nothing_on_disk(tmp_path: Path) -> None:
+    with pytest.raises(ValueError), storage.writing(f"{tmp_path}/x") as file:
+        file.write(b"half")
+        raise ValueError
+    assert os.listdir(tmp_path) == []
