@@ -58,8 +58,8 @@ def decode_labels(payload: bytes) -> np.ndarray:
         return np.array(image, np.uint16)
     labels = np.asarray(_one_channel(payload, image, "a map of class ids"))
     if labels.dtype.kind == "f" or int(labels.min()) < 0 or int(labels.max()) > 65535:
-        raise UnreadableImage(f"class ids are whole numbers from 0 to 65535, this {image.mode} image "
-                              f"holds values from {labels.min()} to {labels.max()}")
+        raise UnreadableImage("class ids are whole numbers from 0 to 65535; this image of mode "
+                              f"{image.mode} holds {labels.min()} to {labels.max()}")
     if image.mode == "L" and (bits := _sample_bits(payload)) < 8:
         labels = labels // (255 // ((1 << bits) - 1))  # Pillow stretches few bits over 0 to 255
     return labels.astype(np.uint16)

@@ -1,0 +1,332 @@
+"""Sources: where the images and maps of a corpus lie, and how they pair up.
+
+A source lists its inputs in the order of their keys, one at a time, and reads one when asked;
+training and the jobs use the same. To add one, subclass `Source` here and list it in `SOURCES`.
+
+Nothing is passed over in silence: what is wrong with an input is its `Entry.problem`, and files
+that are no input are counted in `Source.notes`.
+"""
+import dataclasses
+import os
+import posixpath
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from tokenizer import storage
+from tokenizer.corpus.labels import Labels, labels_from
+from tokenizer.corpus.modalities import MODALITIES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One input of a corpus.
+
+    Attributes:
+        key: its stable id, a relative POSIX path without suffix.
+        sources: where each modality lies; the source's own modality comes first.
+        label: index of its class in `Source.classes`, and ``class_name`` the class's name.
+        caption: a text about it.
+        problem: class and message of an error that was found without reading the files, or nothing.
+    """
+    key: str
+    sources: Mapping[str, str]
+    label: int | None = None
+    class_name: str | None = None
+    caption: str | None = None
+    problem: tuple[str, str] | None = None
+
+    @property
+    def source(self) -> str:
+        """Where it comes from: the URL of its first modality."""
+        return next(iter(self.sources.values()))
+
+
+class Source(ABC):
+    """A corpus of images or maps; picklable.
+
+    Attributes:
+        modalities: names of what it reads, its own first.
+        notes: files passed over and labels without use, with counts; complete when `entries` has
+            been exhausted.
+    """
+    modalities: tuple[str, ...]
+    notes: Counter[str]
+
+    @classmethod
+    @abstractmethod
+    def accepts(cls, url: str) -> bool:
+        """Whether this kind of source lies at ``url``."""
+
+    @abstractmethod
+    def classes(self) -> list[str]:
+        """Names of the classes; an entry's label is an index into them."""
+
+    @abstractmethod
+    def entries(self) -> Iterator[Entry]:
+        """Every input once, sorted by key, without holding them all.
+
+        Raises:
+            ValueError: there is not one input.
+        """
+
+    @abstractmethod
+    def keys(self) -> Iterator[str]:
+        """The keys of `entries` alone."""
+
+    @abstractmethod
+    def folders(self) -> list[str]:
+        """First parts of keys that have several, sorted."""
+
+    def read(self, entry: Entry) -> dict[str, bytes]:
+        """The files of one entry by modality.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        return {modality: storage.read_bytes(url) for modality, url in entry.sources.items()}
+
+
+class Listing(NamedTuple):
+    """One folder by name: its files, its subfolders, and what is neither, such as broken links."""
+    files: list[str]
+    folders: list[str]
+    others: list[str]
+
+
+class FolderSource(Source):
+    """A folder of files, with folders of maps that pair with them by key.
+
+    Files are taken by suffix, in all subfolders. Names that start with a dot are hidden and left
+    out, and so is a folder of maps that lies inside the corpus.
+
+    Args:
+        url: the folder, on any fsspec file system.
+        maps: folder of each further modality.
+        labels: where classes and captions come from; see `tokenizer.corpus.labels`.
+        modality: what the files of ``url`` are.
+    Raises:
+        FileNotFoundError: a folder does not exist.
+        ValueError: a modality is unknown or given twice, or the labels are wrong.
+    """
+
+    def __init__(self, url: str, maps: Mapping[str, str] | None = None, labels: str = "folder",
+                 modality: str = "image") -> None:
+        maps = dict(maps or {})
+        if modality in maps:
+            raise ValueError(f"{modality} is the corpus itself; maps are of other modalities")
+        self.url = url
+        self.urls = {modality: url, **maps}
+        self.modalities = tuple(self.urls)
+        for name, folder in self.urls.items():
+            _check_folder(name, folder)
+        self.labels: Labels = labels_from(labels)
+        self.notes = Counter()
+        self._maps_inside = {_path_within(url, folder) for folder in maps.values()}
+        self._classes: list[str] | None = None
+
+    def __str__(self) -> str:
+        return self.url
+
+    @classmethod
+    def accepts(cls, url: str) -> bool:
+        return storage.is_folder(url)
+
+    def classes(self) -> list[str]:
+        if self._classes is None:
+            self._classes = self.labels.classes(self)
+        return list(self._classes)
+
+    def folders(self) -> list[str]:
+        return sorted(self._list(self.modalities[0], "", Counter()).folders)
+
+    def keys(self) -> Iterator[str]:
+        return (entry.key for entry in self._walk("", Counter()))
+
+    def entries(self) -> Iterator[Entry]:
+        numbers = {name: index for index, name in enumerate(self.classes())}
+        notes: Counter[str] = Counter()
+        num_images = num_found = 0
+        for entry in self._walk("", notes):
+            label = self.labels.of(entry.key, entry.key + posixpath.splitext(entry.source)[1])
+            num_images += 1
+            num_found += label.found
+            number = None if label.class_name is None else numbers.get(label.class_name)
+            yield dataclasses.replace(entry, label=number, class_name=label.class_name,
+                                      caption=label.caption)
+        if not num_images:
+            raise ValueError(self._nothing_found(notes))
+        notes.update(self.labels.notes(num_found, num_images))
+        self.notes = +notes
+
+    def _nothing_found(self, notes: Counter[str]) -> str:
+        modality = self.modalities[0]
+        found = ", ".join(f"{count} {what}" for what, count in sorted(notes.items()))
+        return (f"{self.url} holds no {modality} files ({', '.join(MODALITIES[modality].suffixes)})"
+                f"; {f'passed over: {found}' if found else 'it is empty'}")
+
+    def _walk(self, folder: str, notes: Counter[str]) -> Iterator[Entry]:
+        """Entries, yet without labels, in one folder and those below it, sorted by key.
+
+        Args:
+            folder: its path below the corpus, empty or ending in a slash.
+            notes: files passed over are counted here.
+        """
+        stems: dict[str, dict[str, list[str]]] = {}
+        subfolders: set[str] = set()
+        broken: set[tuple[str, str]] = set()
+        for modality in self.modalities:
+            listing = self._list(modality, folder, notes)
+            subfolders.update(f"{name}/" for name in listing.folders)
+            broken.update((modality, name) for name in listing.others)
+            for name in sorted((*listing.files, *listing.others)):
+                stem, suffix = posixpath.splitext(name)
+                if suffix.lower() in MODALITIES[modality].suffixes:
+                    stems.setdefault(stem, {}).setdefault(modality, []).append(name)
+                else:
+                    notes[f"{suffix or 'suffixless'} files in {self.urls[modality]}"] += 1
+        for name in sorted((*stems, *subfolders)):  # "a/" sorts as the keys below it do
+            if name in subfolders:
+                yield from self._walk(folder + name, notes)
+            else:
+                yield from self._pair(folder, name, stems.pop(name), broken)
+
+    def _pair(self, folder: str, stem: str, names: dict[str, list[str]],
+              broken: set[tuple[str, str]]) -> Iterator[Entry]:
+        """The entry of one key, then one for each further file of that key."""
+        key = _printable(folder + stem)
+        sources = {modality: _printable(storage.join(self.urls[modality], folder + files[0]))
+                   for modality, files in names.items()}
+        problem = self._problem(folder + stem, names, broken)
+        yield Entry(key=key, sources=sources, problem=problem)
+        first = self.modalities[0]
+        for name in names.get(first, [])[1:]:
+            url = _printable(storage.join(self.url, folder + name))
+            message = (f"{names[first][0]} has the same key {key!r}, which is the path without "
+                       "suffix; rename one of them")
+            yield Entry(key=key, sources={first: url}, problem=("DuplicateKey", message))
+
+    def _problem(self, path: str, names: dict[str, list[str]],
+                 broken: set[tuple[str, str]]) -> tuple[str, str] | None:
+        """What is wrong with the files of one key, by their names alone."""
+        first, *maps = self.modalities
+        for modality, (name, *others) in names.items():
+            if _printable(name) != name or "::" in path + name:
+                return ("UnusableName", f"the name {name!r} is not UTF-8, or its path holds '::', "
+                        "which no URL can; rename the file")
+            if (modality, name) in broken:
+                return "NotAFile", f"{name} is neither a file nor a folder; is it a broken link?"
+            if others and modality != first:
+                return ("DuplicateKey", f"{name} and {others[0]} are both its {modality} map; "
+                        "remove one of them")
+        for modality in self.modalities:
+            if modality not in names:
+                expected = storage.join(self.urls[modality], path)
+                kinds = ", ".join(MODALITIES[modality].suffixes)
+                error = "MissingMap" if modality in maps else "MapWithoutImage"
+                return error, f"there is no {modality} file {expected} with suffix {kinds}"
+        return None
+
+    def _list(self, modality: str, folder: str, notes: Counter[str]) -> Listing:
+        """One folder of a modality, without what is hidden; empty where it has no such folder."""
+        # Listings that the file system keeps would grow with the corpus.
+        fs, root = fsspec.core.url_to_fs(self.urls[modality], use_listings_cache=False)
+        path = posixpath.join(root, folder).rstrip("/") or root
+        try:
+            listing = (_list_local(root, path) if isinstance(fs, LocalFileSystem)
+                       else _list_remote(fs, path))
+        except (FileNotFoundError, NotADirectoryError):
+            return Listing([], [], [])
+        visible = Listing(*([name for name in names if not name.startswith(".")]
+                            for names in listing))
+        notes["hidden files and folders"] += sum(map(len, listing)) - sum(map(len, visible))
+        if modality == self.modalities[0]:
+            kept = [name for name in visible.folders if folder + name not in self._maps_inside]
+            return visible._replace(folders=kept)
+        return visible
+
+
+def open_source(url: str, maps: Mapping[str, str] | None = None, labels: str = "folder",
+                modality: str = "image") -> Source:
+    """The source at ``url``, of the first kind in `SOURCES` that accepts it.
+
+    Args:
+        maps: folder of each further modality.
+        labels: ``folder``, ``none``, ``regex:PATTERN`` or the path of a CSV or JSON-lines table.
+        modality: what the corpus itself holds.
+    Raises:
+        FileNotFoundError: nothing is there, or nothing that a source reads.
+        ValueError: an option is wrong.
+    """
+    for cls in SOURCES.values():
+        if cls.accepts(url):
+            return cls(url, maps, labels, modality)
+    state = "is a file, not a folder" if storage.exists(url) else "does not exist"
+    raise FileNotFoundError(f"the corpus {url} {state}; give a folder of {modality} files")
+
+
+def _check_folder(modality: str, url: str) -> None:
+    if modality not in MODALITIES:
+        raise ValueError(f"unknown modality {modality!r}; known are {', '.join(MODALITIES)}")
+    if not storage.is_folder(url):
+        state = "is a file, not a folder" if storage.exists(url) else "does not exist"
+        raise FileNotFoundError(f"{url} {state}; give the folder of the {modality} files")
+
+
+def _path_within(url: str, inner: str) -> str | None:
+    """Path of a folder below ``url``, or nothing where it does not lie there."""
+    (fs, root), (inner_fs, path) = storage.locate(url), storage.locate(inner)
+    root = root.rstrip("/") + "/"
+    return path.rstrip("/")[len(root):] if fs == inner_fs and path.startswith(root) else None
+
+
+def _printable(name: str) -> str:
+    """A name as UTF-8 can hold it; bytes that are none show as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _list_remote(fs: fsspec.AbstractFileSystem, path: str) -> Listing:
+    listing = Listing([], [], [])
+    for item in fs.ls(path, detail=True):
+        full = item["name"].rstrip("/")
+        if full == path:  # object stores may list a folder's own marker
+            continue
+        kinds = {"file": listing.files, "directory": listing.folders}
+        kinds.get(item["type"], listing.others).append(posixpath.basename(full))
+    return listing
+
+
+def _list_local(root: str, path: str) -> Listing:
+    """A local folder; links are followed unless they lead back to a folder above them."""
+    listing = Listing([], [], [])
+    with os.scandir(path) as items:
+        for item in items:
+            is_folder = os.path.isdir(item.path) if item.is_symlink() else item.is_dir()
+            is_file = os.path.isfile(item.path) if item.is_symlink() else item.is_file()
+            if is_folder and not (item.is_symlink() and _leads_back(root, item.path)):
+                listing.folders.append(item.name)
+            elif is_file:
+                listing.files.append(item.name)
+            else:
+                listing.others.append(item.name)
+    return listing
+
+
+def _leads_back(root: str, link: str) -> bool:
+    """Whether a link below ``root`` leads to ``root`` or to a folder on the way to the link."""
+    target = os.path.realpath(link)
+    above = os.path.dirname(link)
+    while len(above) > len(root):
+        if os.path.realpath(above) == target:
+            return True
+        above = os.path.dirname(above)
+    return os.path.realpath(root) == target
+
+
+SOURCES: dict[str, type[FolderSource]] = {"folder": FolderSource}
+"""Every kind of source by name."""
