@@ -187,7 +187,7 @@ class CodeUsage:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardEntry:
-    """One shard in the manifest: its path below the corpus, rows, size in bytes and SHA-256."""
+    """One file of a corpus: its path below the corpus, rows, size in bytes and SHA-256."""
     name: str
     rows: int
     bytes: int
@@ -204,6 +204,8 @@ class Manifest:
         dead_letters: how many inputs failed, by error class.
         classes: class names; a row's label is an index into them. Empty where rows have no class.
         usage: per modality, how much of its codebook the corpus uses.
+        class_counts: rows of each class that occurs, by its name, or label where it has none.
+        dead_files: the files of dead letters, one for each shard in which an input failed.
     """
     spec: TokenSpec
     fingerprint: str
@@ -213,6 +215,8 @@ class Manifest:
     dead_letters: dict[str, int]
     classes: tuple[str, ...]
     usage: dict[str, CodeUsage]
+    class_counts: dict[str, int] = field(default_factory=dict)
+    dead_files: tuple[ShardEntry, ...] = ()
 
     @property
     def num_dead_letters(self) -> int:

@@ -5,11 +5,15 @@ has no receipt does not exist for readers. `complete` checks every shard, then w
 and ``_SUCCESS``; `TokenCorpus` reads a completed corpus; `verify` finds what is damaged.
 
 Two attempts at one shard write the same bytes, so it does not matter which of them is kept.
+
+Letters: h and w the rows and columns of the code grid, K codebook size.
 """
 import io
 import json
+import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +33,9 @@ from tokenizer.schema import (
 DATA, PLAN, RECEIPTS, DEAD = "data", "_plan", "_receipts", "_dead"
 MANIFEST, SUCCESS, CARD = "manifest.json", "_SUCCESS", "README.md"
 
+NUM_AUDIT_THREADS = 4
+"""Shards checked at once: reading and hashing overlap with the delays of a store."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetter:
@@ -37,7 +44,9 @@ class DeadLetter:
     Attributes:
         key: stable id of the input.
         source: where it came from.
-        stage: ``plan``, ``read``, ``crop`` or ``encode``.
+        stage: ``plan`` (found while listing), ``read`` (bytes), ``decode`` (bytes to pixels),
+            ``crop``, ``encode`` (pixels to codes); of the decode job ``name``, ``decode`` (codes to
+            pixels) or ``write``.
         error: class of the error, such as ``UnreadableImage``.
         message: what was wrong, in words.
     """
@@ -57,16 +66,39 @@ class Receipt:
         fingerprint: of the plan it belongs to.
         entry: path, rows, bytes and SHA-256 of its file.
         dead_letters: how many of its inputs failed, by error class.
+        dead_file: the same of its dead letters; nothing when no input failed.
     """
     shard: int
     fingerprint: str
     entry: ShardEntry
     dead_letters: dict[str, int]
+    dead_file: ShardEntry | None = None
+
+    @property
+    def num_dead_letters(self) -> int:
+        """Inputs of this shard that failed."""
+        return sum(self.dead_letters.values())
 
     @property
     def num_inputs(self) -> int:
         """Inputs that this shard accounts for: rows and dead letters."""
-        return self.entry.rows + sum(self.dead_letters.values())
+        return self.entry.rows + self.num_dead_letters
+
+
+class AuditFailure(ValueError):
+    """A corpus is not what its receipts say.
+
+    Attributes:
+        problems: what is wrong, one line for each file or sum.
+        shards: indices of the shards to make again.
+    """
+
+    def __init__(self, url: str, problems: Sequence[str], shards: Sequence[int]) -> None:
+        shown = "; ".join(problems[:8])
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        super().__init__(f"the audit of {url} failed: {shown}{more}")
+        self.problems = list(problems)
+        self.shards = list(shards)
 
 
 def shard_name(shard: int, num_shards: int) -> str:
@@ -95,16 +127,14 @@ def commit_shard(url: str, shard: int, num_shards: int, fingerprint: str,
     Raises:
         OSError: the store refuses; without its receipt the shard counts as not done.
     """
-    content = parquet_bytes(rows)
-    name = shard_name(shard, num_shards)
-    storage.write_bytes(storage.join(url, name), content)
+    entry = _write_table(url, shard_name(shard, num_shards), rows)
+    dead_file = None
     if dead:
         table = pa.Table.from_pylist([configs.to_dict(letter) for letter in dead], DEAD_SCHEMA)
-        storage.write_bytes(storage.join(url, dead_name(shard)), parquet_bytes(table))
-    entry = ShardEntry(name=name, rows=rows.num_rows, bytes=len(content),
-                       sha256=storage.sha256(content))
+        dead_file = _write_table(url, dead_name(shard), table)
     reasons = dict(sorted(Counter(letter.error for letter in dead).items()))
-    receipt = Receipt(shard=shard, fingerprint=fingerprint, entry=entry, dead_letters=reasons)
+    receipt = Receipt(shard=shard, fingerprint=fingerprint, entry=entry, dead_letters=reasons,
+                      dead_file=dead_file)
     text = json.dumps(configs.to_dict(receipt), indent=1, sort_keys=True) + "\n"
     storage.write_bytes(storage.join(url, receipt_name(shard)), text.encode())
     return receipt
@@ -118,24 +148,30 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def read_receipts(url: str, fingerprint: str) -> dict[int, Receipt]:
+def read_receipts(url: str, fingerprint: str, known: Container[int] = ()) -> dict[int, Receipt]:
     """The receipts of a corpus by shard.
 
     A receipt that cannot be read counts as absent, so that its shard is made again.
 
+    Args:
+        known: shards whose receipts need not be read again.
     Raises:
         ValueError: a receipt belongs to another plan.
     """
     receipts = {}
     for name in storage.list_files(storage.join(url, RECEIPTS)):
-        content = storage.read_bytes(storage.join(url, RECEIPTS, name))
+        stem = name.removesuffix(".json")
+        if not stem.isdecimal() or int(stem) in known:
+            continue
         try:
+            content = storage.read_bytes(storage.join(url, RECEIPTS, name))
             receipt = configs.from_dict(Receipt, json.loads(content))
         except ValueError:
             continue
         if receipt.fingerprint != fingerprint:
             raise ValueError(f"{storage.join(url, RECEIPTS, name)} belongs to the plan "
-                             f"{receipt.fingerprint}, this one is {fingerprint}")
+                             f"{receipt.fingerprint}, this one is {fingerprint}: start over with "
+                             "--overwrite")
         receipts[receipt.shard] = receipt
     return receipts
 
@@ -164,8 +200,8 @@ class TokenCorpus:
             started = storage.exists(storage.join(url, PLAN))
             remedy = ("its job has not finished; run the same encode command again to complete it"
                       if started else "give the folder that `img2tokens encode` wrote")
-            raise FileNotFoundError(
-                f"{url} holds no completed token corpus (no {SUCCESS}): {remedy}")
+            raise FileNotFoundError(f"{url} holds no completed token corpus (no {SUCCESS}): "
+                                    f"{remedy}")
         name = storage.join(url, MANIFEST)
         return cls(url, Manifest.from_json(storage.read_bytes(name), name))
 
@@ -194,79 +230,132 @@ class TokenCorpus:
 
     def dead_letters(self) -> Iterator[DeadLetter]:
         """All dead letters, in the order of the plan."""
-        for name in sorted(storage.list_files(storage.join(self.url, DEAD))):
-            content = storage.read_bytes(storage.join(self.url, DEAD, name))
-            for row in pq.read_table(io.BytesIO(content)).to_pylist():
-                yield DeadLetter(**row)
+        for entry in self.manifest.dead_files:
+            yield from read_dead_letters(self.url, entry)
 
 
 def read_shard(url: str, entry: ShardEntry, spec: TokenSpec,
                columns: Sequence[str] | None = None) -> pa.Table:
-    """Rows of the shard ``entry`` of the corpus at ``url``, checked against ``spec``."""
+    """Rows of the shard ``entry`` of the corpus at ``url``, checked against ``spec``.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: the file is damaged, or holds codes of another spec.
+    """
     name = storage.join(url, entry.name)
+    remedy = f"`img2tokens inspect {url} --verify` lists every shard that is missing or damaged"
     fs, path = storage.locate(name)
     try:
         with fs.open(path, "rb") as file:
             parquet = pq.ParquetFile(file)
             spec.require_equal(TokenSpec.from_arrow(parquet.schema_arrow, name), name)
             return parquet.read(columns=list(columns) if columns is not None else None)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{name} is damaged ({error}); `img2tokens inspect {url} --verify` "
-                         "lists every damaged shard") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{name} is missing; {remedy}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{name} is damaged ({error}); {remedy}") from error
 
 
-def check_shard(url: str, entry: ShardEntry, spec: TokenSpec,
-                counts: dict[str, np.ndarray] | None = None) -> str | None:
-    """What is wrong with a shard's file, or nothing: size, SHA-256, spec, rows and code range.
+def read_dead_letters(url: str, entry: ShardEntry) -> list[DeadLetter]:
+    """The dead letters of one shard."""
+    content = storage.read_bytes(storage.join(url, entry.name))
+    return [DeadLetter(**row) for row in pq.read_table(io.BytesIO(content)).to_pylist()]
+
+
+class Census:
+    """What the rows of a corpus hold, counted shard by shard; several threads may count."""
+
+    def __init__(self, spec: TokenSpec) -> None:
+        self._lock = threading.Lock()
+        self._codes = {code.modality: np.zeros(code.codebook_size, np.int64) for code in spec.codes}
+        self._classes: Counter[str] = Counter()
+
+    def add(self, spec: TokenSpec, table: pa.Table) -> None:
+        """Count the codes and classes of these rows."""
+        names, labels = table["class_name"].to_pylist(), table["label"].to_pylist()
+        found = [label if name is None else name for name, label in zip(names, labels, strict=True)]
+        with self._lock:
+            self._classes.update(str(value) for value in found if value is not None)
+            for code in spec.codes:
+                self._codes[code.modality] += np.bincount(codes_array(code, table).reshape(-1),
+                                                          minlength=code.codebook_size)
+
+    @property
+    def usage(self) -> dict[str, CodeUsage]:
+        """Per modality, how much of its codebook the rows use."""
+        return {name: CodeUsage.of(counts) for name, counts in self._codes.items()}
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Rows of each class, by name."""
+        return dict(sorted(self._classes.items()))
+
+
+def check_shard(url: str, entry: ShardEntry, spec: TokenSpec, census: Census | None = None,
+                keys: Sequence[str] | None = None) -> str | None:
+    """What is wrong with a shard's file, or nothing: size, SHA-256, schema, codes, rows and keys.
 
     Args:
-        counts: per modality, integer ``(K,)``; the shard's codes are added to it.
+        census: the rows of a sound shard are added to it.
+        keys: what the rows' keys must be.
     """
-    name = storage.join(url, entry.name)
-    try:
-        content = storage.read_bytes(name)
-    except FileNotFoundError:
-        return f"{entry.name} is missing"
-    if len(content) != entry.bytes:
-        return f"{entry.name} is damaged: {len(content)} bytes, its receipt says {entry.bytes}"
-    if (digest := storage.sha256(content)) != entry.sha256:
-        return f"{entry.name} is damaged: SHA-256 {digest}, its receipt says {entry.sha256}"
+    content, problem = _read_checked(url, entry)
+    if content is None:
+        return problem
     try:
         table = pq.read_table(io.BytesIO(content))
         spec.require_equal(TokenSpec.from_arrow(table.schema, entry.name), entry.name)
-        for modality in spec.codes:
-            codes = codes_array(modality, table)
-            modality.check_codes(codes)
-            if counts is not None:
-                counts[modality.modality] += np.bincount(codes.reshape(-1),
-                                                         minlength=modality.codebook_size)
-    except (pa.ArrowException, ValueError) as error:
+        if not table.schema.equals(spec.arrow_schema()):
+            return f"{entry.name} has other columns than its spec says"
+        for code in spec.codes:
+            code.check_codes(codes_array(code, table))
+    except (pa.ArrowException, OSError, ValueError) as error:
         return f"{entry.name} is damaged: {error}"
     if table.num_rows != entry.rows:
         return f"{entry.name} holds {table.num_rows} rows, its receipt says {entry.rows}"
+    if keys is not None and table["key"].to_pylist() != list(keys):
+        return f"{entry.name} does not hold the keys of its plan, each once and in order"
+    if census is not None:
+        census.add(spec, table)
     return None
 
 
+def check_receipt(url: str, receipt: Receipt, spec: TokenSpec, census: Census | None = None,
+                  planned: Sequence[str] | None = None) -> str | None:
+    """What is wrong with a shard's file or its dead letters, or nothing.
+
+    Args:
+        planned: keys of the shard's inputs in order, with repeats; each must be a row or a dead
+            letter.
+    """
+    expected = planned
+    if receipt.dead_file is not None:
+        content, problem = _read_checked(url, receipt.dead_file)
+        if content is None:
+            return problem
+        dead = Counter(letter.key for letter in read_dead_letters(url, receipt.dead_file))
+        if planned is not None:
+            expected = _without(planned, dead)
+            if len(planned) - len(expected) != dead.total():
+                return f"{receipt.dead_file.name} holds keys that its plan does not"
+    return check_shard(url, receipt.entry, spec, census, expected)
+
+
 def complete(url: str, spec: TokenSpec, fingerprint: str, receipts: Iterable[Receipt],
-             classes: Sequence[str], num_inputs: int) -> Manifest:
+             classes: Sequence[str], num_inputs: int,
+             planned: Callable[[int], Sequence[str]] | None = None) -> Manifest:
     """Check every shard, then write the dataset card, the manifest and ``_SUCCESS``.
 
     Args:
         receipts: one for each shard of the plan.
         num_inputs: inputs of the plan; rows and dead letters must add up to it.
+        planned: the keys of a shard's inputs in the order of the plan; each must be a row or a dead
+            letter, and the rows must be in this order.
     Raises:
-        ValueError: a shard is missing, damaged or surplus, or inputs are unaccounted for.
+        AuditFailure: a shard is missing, damaged or surplus, or inputs are unaccounted for.
     """
     receipts = sorted(receipts, key=lambda receipt: receipt.shard)
-    counts = {code.modality: np.zeros(code.codebook_size, np.int64) for code in spec.codes}
-    problems = [problem for receipt in receipts
-                if (problem := check_shard(url, receipt.entry, spec, counts))]
-    problems += surplus_files(url, [receipt.entry for receipt in receipts])
-    accounted = sum(receipt.num_inputs for receipt in receipts)
-    if accounted != num_inputs:
-        problems.append(f"{accounted} of {num_inputs} inputs are accounted for")
-    if problems:
-        raise ValueError(f"the audit of {url} failed: " + "; ".join(problems))
+    census = audit(url, spec, receipts, num_inputs, planned)
     dead: Counter[str] = Counter()
     for receipt in receipts:
         dead.update(receipt.dead_letters)
@@ -274,30 +363,73 @@ def complete(url: str, spec: TokenSpec, fingerprint: str, receipts: Iterable[Rec
         spec=spec, fingerprint=fingerprint, num_inputs=num_inputs,
         num_rows=sum(receipt.entry.rows for receipt in receipts),
         shards=tuple(receipt.entry for receipt in receipts),
-        dead_letters=dict(sorted(dead.items())), classes=tuple(classes),
-        usage={name: CodeUsage.of(count) for name, count in counts.items()})
+        dead_letters=dict(sorted(dead.items())), classes=tuple(classes), usage=census.usage,
+        class_counts=census.class_counts,
+        dead_files=tuple(receipt.dead_file for receipt in receipts if receipt.dead_file))
     storage.write_bytes(storage.join(url, CARD), dataset_card(manifest).encode())
     storage.write_bytes(storage.join(url, MANIFEST), manifest.to_json().encode())
     storage.write_bytes(storage.join(url, SUCCESS), b"")
     return manifest
 
 
-def surplus_files(url: str, entries: Sequence[ShardEntry]) -> list[str]:
-    """Files under ``data/`` that belong to no shard of the corpus."""
+def audit(url: str, spec: TokenSpec, receipts: Sequence[Receipt], num_inputs: int,
+          planned: Callable[[int], Sequence[str]] | None = None) -> Census:
+    """Check every shard against its receipt, and the receipts against the plan; see `complete`.
+
+    Returns:
+        What the rows hold.
+    Raises:
+        AuditFailure: names everything that is wrong.
+    """
+    census = Census(spec)
+
+    def check(receipt: Receipt) -> str | None:
+        keys = planned(receipt.shard) if planned is not None else None
+        return check_receipt(url, receipt, spec, census, keys)
+    with ThreadPoolExecutor(NUM_AUDIT_THREADS) as pool:
+        found = list(zip(receipts, pool.map(check, receipts), strict=True))
+    problems = [problem for _, problem in found if problem]
+    problems += surplus_files(url, DATA, [receipt.entry for receipt in receipts])
+    problems += surplus_files(url, DEAD, [receipt.dead_file for receipt in receipts
+                                          if receipt.dead_file])
+    accounted = sum(receipt.num_inputs for receipt in receipts)
+    if accounted != num_inputs:
+        problems.append(f"{accounted} of {num_inputs} inputs are accounted for")
+    if problems:
+        raise AuditFailure(url, problems, [receipt.shard for receipt, problem in found if problem])
+    return census
+
+
+def surplus_files(url: str, folder: str, entries: Sequence[ShardEntry]) -> list[str]:
+    """Files of a folder of the corpus that belong to no shard."""
     known = {entry.name for entry in entries}
-    found = (f"{DATA}/{name}" for name in sorted(storage.list_files(storage.join(url, DATA))))
-    return [f"{name} is surplus: no receipt names it" for name in found if name not in known]
+    found = (f"{folder}/{name}" for name in sorted(storage.list_files(storage.join(url, folder))))
+    return [f"{name} is surplus: no receipt names it; remove it" for name in found
+            if name not in known]
 
 
 def verify(corpus: TokenCorpus) -> Iterator[str | None]:
-    """Check every shard of a completed corpus: one item a shard, then one for each surplus file.
+    """Check every file of a completed corpus.
 
     Yields:
-        ``None`` for a sound shard, else what is wrong.
+        One item for each shard and each file of dead letters, ``None`` for a sound one, else what
+        is wrong; then one for each surplus file, and for each sum that does not add up.
     """
-    for entry in corpus.manifest.shards:
+    manifest = corpus.manifest
+    for entry in manifest.shards:
         yield check_shard(corpus.url, entry, corpus.spec)
-    yield from surplus_files(corpus.url, corpus.manifest.shards)
+    for entry in manifest.dead_files:
+        yield _read_checked(corpus.url, entry)[1]
+    yield from surplus_files(corpus.url, DATA, manifest.shards)
+    yield from surplus_files(corpus.url, DEAD, manifest.dead_files)
+    num_rows, num_dead = (sum(entry.rows for entry in entries)
+                          for entries in (manifest.shards, manifest.dead_files))
+    sums = {"num_rows": (manifest.num_rows, num_rows),
+            "num_inputs": (manifest.num_inputs, num_rows + num_dead),
+            "dead_letters": (manifest.num_dead_letters, num_dead)}
+    for name, (stated, found) in sums.items():
+        if stated != found:
+            yield f"{MANIFEST} says {name} {stated}, its files add up to {found}"
 
 
 def dataset_card(manifest: Manifest) -> str:
@@ -312,8 +444,38 @@ def dataset_card(manifest: Manifest) -> str:
         usage = manifest.usage[spec.modality]
         lines.append(f"| {spec.modality} | {spec.grid[0]} x {spec.grid[1]} | {spec.codebook_size} "
                      f"| {usage.used} | {usage.perplexity:.1f} | `{spec.tokenizer}` |")
-    lines += ["", "Codes are stored in raster order; `manifest.json` holds the spec, and each "
-              "shard's metadata repeats it.", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "Codes are stored in raster order; `manifest.json` holds the "
+                      "spec, and each shard's metadata repeats it.", ""])
 
 
+def _write_table(url: str, name: str, table: pa.Table) -> ShardEntry:
+    content = parquet_bytes(table)
+    storage.write_bytes(storage.join(url, name), content)
+    return ShardEntry(name=name, rows=table.num_rows, bytes=len(content),
+                      sha256=storage.sha256(content))
+
+
+def _read_checked(url: str, entry: ShardEntry) -> tuple[bytes | None, str | None]:
+    """The content of a file of the size and SHA-256 that its entry says, or what is wrong."""
+    try:
+        content = storage.read_bytes(storage.join(url, entry.name))
+    except FileNotFoundError:
+        return None, f"{entry.name} is missing"
+    found = {"bytes": len(content), "sha256": storage.sha256(content)}
+    for name, value in found.items():
+        if value != getattr(entry, name):
+            return None, (f"{entry.name} is damaged: {name} {value}, its receipt says "
+                          f"{getattr(entry, name)}")
+    return content, None
+
+
+def _without(planned: Sequence[str], dead: Counter[str]) -> list[str]:
+    """The planned keys that are not dead; of a key planned several times, the first ones live."""
+    left = Counter(planned)
+    left.subtract(dead)
+    kept = []
+    for key in planned:
+        if left[key] > 0:
+            kept.append(key)
+            left[key] -= 1
+    return kept
