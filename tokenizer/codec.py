@@ -1,0 +1,146 @@
+"""The codec: a trained tokenizer as two functions, pixels to codes and codes to pixels, in numpy.
+
+    codec = Codec.load("runs/image")            # a folder or any fsspec URL
+    codes = codec.encode(pixels)                # (N, H, W, 3) uint8 -> (N, h, w) uint16
+    images = codec.decode(codes)                # and back
+
+Codes are reproducible: the model always sees batches of one shape (the last is padded) in float32 on
+one intra-op thread, because another shape or thread count moves float32 results by about 1e-6: enough
+to flip a near tie. An image's codes therefore do not depend on what else is in the call. Another
+``batch_size``, device or kind of CPU may flip a rare near tie.
+
+Letters: N images, H and W sides of the image, h and w rows and columns of the code grid, K codebook
+size.
+"""
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokenizer import checkpoints
+from tokenizer.corpus.modalities import Modality
+from tokenizer.schema import CodeSpec
+from tokenizer.vqgan.model import KIND, VQGAN, VQGANConfig
+
+
+class Codec:
+    """A trained tokenizer.
+
+    Several threads may call one codec: a call changes nothing in it. Cores are best used by several
+    calls at once (threads or processes), since each runs on one.
+
+    Attributes:
+        spec: what the codes mean; `CodeSpec.tokenizer` is the fingerprint of the checkpoint.
+        modality: the kind of picture, with its settings.
+        batch_size: images that pass through the model at once.
+    """
+
+    def __init__(self, model: VQGAN, fingerprint: str, batch_size: int = 8,
+                 device: str = "cpu") -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        config = model.config
+        self.modality: Modality = config.build_modality()
+        self.batch_size = batch_size
+        self.spec = CodeSpec(
+            modality=self.modality.name, grid=config.grid, image_size=config.image_size,
+            codebook_size=config.quantizer.codebook_size, tokenizer=fingerprint,
+            preprocessing=self.modality.preprocessing())
+        one_pixel = self.modality.to_pixels(torch.zeros(1, self.modality.out_channels, 1, 1))
+        self._pixel_shape = (*config.image_size, *one_pixel.shape[3:])
+        self._device = torch.device(device)
+        self._model = model.to(self._device).eval()
+
+    @classmethod
+    def load(cls, url: str, batch_size: int = 8, device: str = "cpu") -> "Codec":
+        """The codec of a checkpoint.
+
+        Args:
+            url: the folder that ``img2tokens train-tokenizer`` wrote, a path or fsspec URL.
+            device: where torch computes, such as ``cpu`` or ``cuda``.
+        Raises:
+            FileNotFoundError: no checkpoint is there.
+            ValueError: it is no tokenizer's, or damaged.
+        """
+        config = checkpoints.load_config(url, KIND, VQGANConfig)
+        model = VQGAN.from_weights(config, checkpoints.load_weights(url))
+        return cls(model, checkpoints.fingerprint(url), batch_size=batch_size, device=device)
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels to codes.
+
+        Args:
+            pixels: ``(N, H, W[, 3])`` of the modality's type, as `Modality.fit` returns them: uint8
+                RGB, uint16 depth, or class ids. Any N, 0 too.
+        Returns:
+            ``(N, h, w)`` in ``[0, K)``, of ``spec.dtype``.
+        Raises:
+            ValueError: another type or size than the spec's, or class ids beyond the classes.
+        """
+        self._check_pixels(pixels)
+        return self._in_batches(self._encode_batch, pixels, self.spec.grid, self.spec.dtype)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Codes to pixels.
+
+        Args:
+            codes: ``(N, h, w)``, any integer type, in ``[0, K)``.
+        Returns:
+            ``(N, H, W[, 3])`` of the modality's type.
+        Raises:
+            ValueError: another grid, or codes outside the codebook.
+        """
+        if codes.ndim != 3:
+            raise ValueError(f"codes must be of shape (N, {self.spec.grid[0]}, "
+                             f"{self.spec.grid[1]}), got {codes.shape}")
+        self.spec.check_codes(codes)
+        return self._in_batches(self._decode_batch, codes.astype(np.int64), self._pixel_shape,
+                                self.modality.pixel_dtype)
+
+    def _check_pixels(self, pixels: np.ndarray) -> None:
+        expected = (self.modality.pixel_dtype, self._pixel_shape)
+        if (pixels.dtype, pixels.shape[1:]) != expected:
+            raise ValueError(f"{self.modality.name} pixels must be {expected[0]} of shape (N, "
+                             f"{', '.join(map(str, expected[1]))}), got {pixels.dtype} of shape "
+                             f"{pixels.shape}; crop and resize them with Modality.fit")
+
+    def _encode_batch(self, pixels: Tensor) -> Tensor:
+        return self._model.encode(self.modality.to_inputs(pixels))
+
+    def _decode_batch(self, codes: Tensor) -> Tensor:
+        return self.modality.to_pixels(self._model.decode(codes))
+
+    def _in_batches(self, function: Callable[[Tensor], Tensor], items: np.ndarray,
+                    shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """``function`` of ``(N, ...)`` items, in batches of one shape, as ``(N, *shape)``."""
+        results = np.empty((len(items), *shape), dtype)
+        padded = np.zeros((self.batch_size, *items.shape[1:]), items.dtype)
+        for start in range(0, len(items), self.batch_size):
+            batch = items[start:start + self.batch_size]
+            padded[:len(batch)] = batch
+            with reproducible(self._device):
+                result = function(torch.from_numpy(padded).to(self._device)).cpu().numpy()
+            results[start:start + len(batch)] = result[:len(batch)]
+        return results
+
+
+@contextmanager
+def reproducible(device: torch.device) -> Iterator[None]:
+    """Within, torch computes in full float32, without gradients, on one thread for this caller.
+
+    The number of intra-op threads is the calling thread's own; it is put back afterwards, as is the
+    rest. (A thread that first uses torch at that moment starts with one as well.)
+    """
+    num_threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with (torch.inference_mode(), torch.autocast(device.type, enabled=False),
+              torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True,
+                                         allow_tf32=False)):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.set_num_threads(num_threads)
