@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cli.demo import shapes
 from cli.demo.render import Array, Light, Scene, Solid, geometry, picture
+from cli.demo.shapes import balloon, cactus, fir, house, round_tree, tent
 
 SIZE = 64
 """Side of a picture in pixels."""
 
-NEAREST = 1.5
+NEAREST = 2.0
 """Depth in metres that is 65535 in a depth map; a map holds 65535 * NEAREST / depth."""
 
 LABELS = ("sky", "ground", "water", "tree", "house", "tent", "balloon")
@@ -149,10 +149,10 @@ def _village(rng: Rng, light: Light) -> Composition:
     things: list[str] = []
     for number, (x, z) in enumerate(_places(rng, int(rng.integers(2, 4)), 6.5, 11, 3.2)):
         if number % 2 and rng.random() < 0.5:
-            solids += shapes.round_tree(x, z, float(rng.uniform(3.0, 4.2)), 3)
+            solids += round_tree(x, z, float(rng.uniform(3.0, 4.2)), 3)
             things.append("a tree")
         else:
-            solids += shapes.house(x, z, rng, 4)
+            solids += house(x, z, rng, 4)
             things.append("a house")
     return _compose(rng, light, GRASS, solids, 0.05), "a village", sorted(things)
 
@@ -161,7 +161,7 @@ def _forest(rng: Rng, light: Light) -> Composition:
     solids: list[Solid] = []
     places = _places(rng, int(rng.integers(4, 7)), 5.5, 12, 1.7)
     for x, z in places:
-        solids += shapes.round_tree(x, z, float(rng.uniform(3.2, 5.0)), 3)
+        solids += round_tree(x, z, float(rng.uniform(3.2, 5.0)), 3)
     return _compose(rng, light, GRASS, solids, 0.06), "a wood", ["a tree"] * len(places)
 
 
@@ -170,10 +170,10 @@ def _desert(rng: Rng, light: Light) -> Composition:
     things: list[str] = []
     for number, (x, z) in enumerate(_places(rng, int(rng.integers(2, 4)), 5.5, 9.5, 3.0)):
         if number % 2 and rng.random() < 0.6:
-            solids += shapes.cactus(x, z, float(rng.uniform(2.0, 3.2)), 3)
+            solids += cactus(x, z, float(rng.uniform(2.0, 3.2)), 3)
             things.append("a cactus")
         else:
-            solids += shapes.tent(x, z, rng, 5)
+            solids += tent(x, z, rng, 5)
             things.append("a tent")
     scene = _compose(rng, light, SAND, solids, 0.10)
     return scene, "a camp in the desert", sorted(things, reverse=True)
@@ -185,10 +185,10 @@ def _lake(rng: Rng, light: Light) -> Composition:
     shore = float(rng.uniform(6, 8.5))
     for x, z in _places(rng, int(rng.integers(2, 5)), shore + 1.5, shore + 5, 2.4):
         if rng.random() < 0.3 and "a house" not in things:
-            solids += shapes.house(x, z + 1, rng, 4)
+            solids += house(x, z + 1, rng, 4)
             things.append("a house")
         else:
-            solids += shapes.fir(x, z, float(rng.uniform(3.0, 5.0)), 3)
+            solids += fir(x, z, float(rng.uniform(3.0, 5.0)), 3)
             things.append("a fir")
     horizon = float(rng.uniform(0.40, 0.48))
     scene = _compose(rng, light, GRASS, solids, 0.16, shore=shore, horizon=horizon)
@@ -200,10 +200,10 @@ def _winter(rng: Rng, light: Light) -> Composition:
     things: list[str] = []
     for x, z in _places(rng, int(rng.integers(3, 5)), 6, 12, 2.4):
         if rng.random() < 0.25 and "a house" not in things:
-            solids += shapes.house(x, z + 1, rng, 4)
+            solids += house(x, z + 1, rng, 4)
             things.append("a house")
         else:
-            solids += shapes.fir(x, z, float(rng.uniform(2.8, 4.6)), 3)
+            solids += fir(x, z, float(rng.uniform(2.8, 4.6)), 3)
             things.append("a fir")
     return _compose(rng, light, SNOW, solids, 0.12), "a snowy field", sorted(things)
 
@@ -215,7 +215,7 @@ def _balloons(rng: Rng, light: Light) -> Composition:
     for x, z in places:
         radius = float(rng.uniform(2.0, 2.9))
         high = 1.9 + float(rng.uniform(0.32, 0.55)) * z * 2 * 0.58 * horizon
-        solids += shapes.balloon(x * 0.9, high, z, radius, rng, 6)
+        solids += balloon(x * 0.9, high, z, radius, rng, 6)
     plain = GRASS if rng.random() < 0.6 else SAND
     scene = _compose(rng, light, plain, solids, 0.08, horizon=horizon)
     place = "the sky over fields" if plain == GRASS else "the sky over the desert"
