@@ -4,8 +4,8 @@
     codes = codec.encode(pixels)                # (N, H, W, 3) uint8 -> (N, h, w) uint16
     images = codec.decode(codes)                # and back
 
-Codes are reproducible: the model always sees batches of one shape (the last is padded) in float32 on
-one intra-op thread, because another shape or thread count moves float32 results by about 1e-6: enough
+Codes are reproducible: the model always sees batches of one shape (the last is padded) in float32
+on one intra-op thread, because another shape or thread count moves results by about 1e-6, enough
 to flip a near tie. An image's codes therefore do not depend on what else is in the call. Another
 ``batch_size``, device or kind of CPU may flip a rare near tie.
 
@@ -100,11 +100,11 @@ class Codec:
                                 self.modality.pixel_dtype)
 
     def _check_pixels(self, pixels: np.ndarray) -> None:
-        expected = (self.modality.pixel_dtype, self._pixel_shape)
-        if (pixels.dtype, pixels.shape[1:]) != expected:
-            raise ValueError(f"{self.modality.name} pixels must be {expected[0]} of shape (N, "
-                             f"{', '.join(map(str, expected[1]))}), got {pixels.dtype} of shape "
-                             f"{pixels.shape}; crop and resize them with Modality.fit")
+        self.modality.check_pixels(pixels)
+        if pixels.shape[1:] != self._pixel_shape:
+            raise ValueError(f"{self.modality.name} pixels must be of shape (N, "
+                             f"{', '.join(map(str, self._pixel_shape))}), got {pixels.shape}; "
+                             "crop and resize them with Modality.fit")
 
     def _encode_batch(self, pixels: Tensor) -> Tensor:
         return self._model.encode(self.modality.to_inputs(pixels))

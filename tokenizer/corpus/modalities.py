@@ -88,6 +88,16 @@ class Modality(ABC):
     def fit(self, raw: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
         """Crop and resample what `read` returned to pixels ``(h, w[, 3])`` of `pixel_dtype`."""
 
+    def check_pixels(self, pixels: np.ndarray) -> None:
+        """Refuse pixels that `fit` cannot have returned.
+
+        Raises:
+            ValueError: they are not of `pixel_dtype`.
+            LabelOutOfRange: they hold a class id beyond the settings.
+        """
+        if pixels.dtype != self.pixel_dtype:
+            raise ValueError(f"{self.name} pixels must be {self.pixel_dtype}, got {pixels.dtype}")
+
     @abstractmethod
     def to_inputs(self, pixels: "Tensor") -> "Tensor":
         """Pixels ``(B, h, w[, 3])``, integer, to model inputs ``(B, C, h, w)``, float32."""
@@ -293,17 +303,7 @@ class Segmentation(Modality):
 
     def read(self, payload: bytes, name: str) -> np.ndarray:
         labels = decode_labels(payload)
-        beyond = labels >= self.num_classes
-        if self.ignore_id is not None:
-            beyond &= labels != self.ignore_id
-        if beyond.any():
-            ids = np.unique(labels[beyond])
-            raise LabelOutOfRange(
-                f"class ids {', '.join(map(str, ids[:8]))}{', ...' if len(ids) > 8 else ''} at "
-                f"{int(beyond.sum())} pixels; num_classes={self.num_classes} takes 0 to "
-                f"{self.num_classes - 1}"
-                + ("; set ignore_id for pixels without a class" if self.ignore_id is None
-                   else f" and ignore_id={self.ignore_id}"))
+        self._check_labels(labels)
         return labels
 
     def fit(self, raw: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
@@ -349,6 +349,23 @@ class Segmentation(Modality):
         shares = sums["both"][union > 0] / union[union > 0]
         return {"miou": float(shares.mean()) if len(shares) else 0.0,
                 "pixel_accuracy": float(sums["both"].sum() / max(1, sums["true"].sum()))}
+
+    def check_pixels(self, pixels: np.ndarray) -> None:
+        super().check_pixels(pixels)
+        self._check_labels(pixels)
+
+    def _check_labels(self, labels: np.ndarray) -> None:
+        beyond = labels >= self.num_classes
+        if self.ignore_id is not None:
+            beyond &= labels != self.ignore_id
+        if beyond.any():
+            ids = np.unique(labels[beyond])
+            raise LabelOutOfRange(
+                f"class ids {', '.join(map(str, ids[:8]))}{', ...' if len(ids) > 8 else ''} at "
+                f"{int(beyond.sum())} pixels; num_classes={self.num_classes} takes 0 to "
+                f"{self.num_classes - 1}"
+                + ("; set ignore_id for pixels without a class" if self.ignore_id is None
+                   else f" and ignore_id={self.ignore_id}"))
 
     def _labels(self, pixels: "Tensor") -> "tuple[Tensor, Tensor]":
         """Class ids as int64 with 0 for ignored pixels, and which pixels have a class."""
