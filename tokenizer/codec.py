@@ -50,7 +50,7 @@ class Codec:
             preprocessing=self.modality.preprocessing())
         one_pixel = self.modality.to_pixels(torch.zeros(1, self.modality.out_channels, 1, 1))
         self._pixel_shape = (*config.image_size, *one_pixel.shape[3:])
-        self._device = torch.device(device)
+        self._device = _usable_device(device)
         self._model = model.to(self._device).eval()
 
     @classmethod
@@ -62,7 +62,7 @@ class Codec:
             device: where torch computes, such as ``cpu`` or ``cuda``.
         Raises:
             FileNotFoundError: no checkpoint is there.
-            ValueError: it is no tokenizer's, or damaged.
+            ValueError: it is no tokenizer's, or damaged; or ``device`` cannot be used.
         """
         config = checkpoints.load_config(url, KIND, VQGANConfig)
         model = VQGAN.from_weights(config, checkpoints.load_weights(url))
@@ -144,3 +144,12 @@ def reproducible(device: torch.device) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(precision)
         torch.set_num_threads(num_threads)
+
+
+def _usable_device(name: str) -> torch.device:
+    try:
+        return torch.zeros((), device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by how it was built
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device {name!r} cannot be used ({reason}); give cpu, or a device that "
+                         "this machine and this build of torch have") from error
