@@ -85,8 +85,12 @@ class Modality(ABC):
         """
 
     @abstractmethod
+    def resample(self, raw: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
+        """Crop and resample what `read` returned to ``(h, w[, 3])``, in the units of ``raw``."""
+
     def fit(self, raw: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
         """Crop and resample what `read` returned to pixels ``(h, w[, 3])`` of `pixel_dtype`."""
+        return self.resample(raw, crop, size)
 
     def check_pixels(self, pixels: np.ndarray) -> None:
         """Refuse pixels that `fit` cannot have returned.
@@ -169,7 +173,7 @@ class RGB(Modality):
     def read(self, payload: bytes, name: str) -> np.ndarray:
         return decode_image(payload)
 
-    def fit(self, raw: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
+    def resample(self, raw: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
         return resize(raw, crop, size)
 
     def to_inputs(self, pixels: "Tensor") -> "Tensor":
@@ -233,8 +237,11 @@ class Depth(Modality):
     def read(self, payload: bytes, name: str) -> np.ndarray:
         return decode_depth(payload)
 
+    def resample(self, raw: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
+        return resize(raw, crop, size)
+
     def fit(self, raw: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
-        depth = resize(raw, crop, size).astype(np.float64)
+        depth = self.resample(raw, crop, size).astype(np.float64)
         low, high = self.range or (float(depth.min()), float(depth.max()))
         share = (depth - low) / (high - low) if high > low else np.zeros_like(depth)
         return (share.clip(0, 1) * 65535 + 0.5).astype(np.uint16)
@@ -306,7 +313,7 @@ class Segmentation(Modality):
         self._check_labels(labels)
         return labels
 
-    def fit(self, raw: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
+    def resample(self, raw: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
         return resize(raw, crop, size, "nearest").astype(self.pixel_dtype)
 
     def to_inputs(self, pixels: "Tensor") -> "Tensor":
