@@ -113,7 +113,8 @@ def _small(modality: ModalitySettings, image_size: tuple[int, int]) -> Tokenizer
 def _published(modality: ModalitySettings, autoencoder: AutoencoderConfig,
                quantizer: QuantizerConfig) -> TokenizerRecipe:
     """Rates, batch and discriminator of LlamaGen (arXiv:2406.06525, section 3.1)."""
-    rates = OptimizerConfig(learning_rate=1e-4, weight_decay=0.0, warmup_steps=1000, final_share=1.0)
+    rates = OptimizerConfig(learning_rate=1e-4, weight_decay=0.0, warmup_steps=1000,
+                            final_share=1.0)
     return TokenizerRecipe(
         model=VQGANConfig(modality=dict(modality), image_size=(256, 256), autoencoder=autoencoder,
                           quantizer=quantizer),

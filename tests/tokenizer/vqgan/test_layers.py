@@ -1,0 +1,56 @@
+"""Layers: groups of the norm, sides, attention written out."""
+import pytest
+import torch
+
+from tokenizer.vqgan.layers import (
+    AttentionBlock,
+    Downsample,
+    ResidualBlock,
+    Upsample,
+    num_norm_groups,
+)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(512, 32), (128, 32), (96, 32), (64, 32)])
+def test_norms_have_32_groups_where_published_widths_allow(channels: int, groups: int) -> None:
+    assert num_norm_groups(channels) == groups
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(48, 12), (32, 8), (16, 4), (8, 2), (5, 1)])
+def test_norms_of_few_channels_have_at_least_4_a_group(channels: int, groups: int) -> None:
+    assert num_norm_groups(channels) == groups
+
+
+def test_groups_divide_every_number_of_channels() -> None:
+    assert not [channels for channels in range(1, 600) if channels % num_norm_groups(channels)]
+
+
+def test_residual_blocks_have_a_shortcut_only_where_channels_change() -> None:
+    assert "nin_shortcut.weight" in ResidualBlock(8, 16).state_dict()
+    assert "nin_shortcut.weight" not in ResidualBlock(8, 8).state_dict()
+    assert ResidualBlock(8, 16)(torch.zeros(1, 8, 4, 4)).shape == (1, 16, 4, 4)
+
+
+def test_downsampling_pads_right_and_below_only() -> None:
+    layer = Downsample(1)
+    torch.nn.init.ones_(layer.conv.weight)
+    torch.nn.init.zeros_(layer.conv.bias)
+    assert layer(torch.ones(1, 1, 4, 4))[0, 0].tolist() == [[9, 6], [6, 4]]
+
+
+def test_upsampling_repeats_pixels_then_convolves() -> None:
+    layer = Upsample(1)
+    torch.nn.init.dirac_(layer.conv.weight)
+    torch.nn.init.zeros_(layer.conv.bias)
+    result = layer(torch.tensor([[[[1.0, 2.0]]]]))
+    assert result[0, 0].tolist() == [[1, 1, 2, 2], [1, 1, 2, 2]]
+
+
+def test_attention_is_softmax_of_scaled_products_over_all_positions() -> None:
+    torch.manual_seed(0)
+    block, x = AttentionBlock(8), torch.randn(2, 8, 3, 5)
+    hidden = block.norm(x)
+    query, key, value = (layer(hidden).flatten(2) for layer in (block.q, block.k, block.v))
+    weights = (torch.einsum("bci,bcj->bij", query, key) * 8 ** -0.5).softmax(-1)
+    attended = torch.einsum("bij,bcj->bci", weights, value).reshape(x.shape)
+    torch.testing.assert_close(block(x), x + block.proj_out(attended))
