@@ -226,8 +226,8 @@ def split_keys(keys: Sequence[str], held_out: int | float,
     share = isinstance(held_out, float) and held_out < 1
     count = max(1, round(held_out * len(keys))) if share and held_out else int(held_out)
     if not 0 <= count < len(keys):
-        raise ValueError(f"held_out={held_out} of {len(keys)} images leaves none to train; hold out "
-                         "fewer, or give more images")
+        raise ValueError(f"held_out={held_out} of {len(keys)} images leaves none to train; hold "
+                         "out fewer, or give more images")
     ordered = sorted(keys, key=_hash) if by == "hash" else sorted(keys, reverse=True)
     return sorted(ordered[count:]), sorted(ordered[:count])
 

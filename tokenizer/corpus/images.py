@@ -6,6 +6,7 @@ Colour profiles are not applied; pixel values are taken as sRGB.
 Letters: H and W the original's rows and columns, h and w those of the resampled crop.
 """
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -33,12 +34,18 @@ ORIENTATIONS = {
 
 ORIENTATION_TAG = 0x0112
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-SIGNATURES = {b"\xff\xd8\xff": "JPEG", PNG_SIGNATURE: "PNG", b"GIF8": "GIF", b"BM": "BMP",
+SIGNATURES = {b"\xff\xd8": "JPEG", PNG_SIGNATURE: "PNG", b"GIF8": "GIF", b"BM": "BMP",
               b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WebP", b"%PDF": "PDF",
               b"PK\3\4": "ZIP", b"\x1f\x8b": "gzip"}
 
-# Pillow would warn at half the limit above, and would accept half a file where this is switched on.
+JPEG_START, JPEG_END = b"\xff\xd8\xff", 0xd9
+JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+"""A JPEG marker other than those within pixel data."""
+
+# Pillow would warn at half the limit above and of EXIF data that says nothing about pixels, and
+# would accept half a file where the last of these is switched on.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
@@ -91,6 +98,8 @@ def open_image(payload: bytes) -> Image.Image:
     """
     if payload.startswith(PNG_SIGNATURE):
         check_png(payload)
+    elif payload.startswith(JPEG_START):
+        check_jpeg(payload)
     try:
         with Image.open(io.BytesIO(payload), formats=FORMATS) as image:
             check_size(*image.size)
@@ -101,7 +110,8 @@ def open_image(payload: bytes) -> Image.Image:
     except Image.UnidentifiedImageError as error:
         raise UnreadableImage(describe_unknown(payload)) from error
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(f"more than {MAX_PIXELS} pixels: {error}") from error
+        raise UnreadableImage(f"more than {MAX_PIXELS} pixels, the most that are decoded: make it "
+                              "smaller") from error
     except BROKEN as error:
         kind = _signature(payload) or "image"
         reason = str(error).rstrip(".") or type(error).__name__
@@ -119,7 +129,8 @@ def check_png(payload: bytes) -> None:
     """Check every chunk of a PNG file; Pillow itself skips the checksums of its pixels.
 
     Raises:
-        UnreadableImage: a chunk's checksum is wrong, or the file ends before its last chunk.
+        UnreadableImage: a chunk's checksum is wrong, the file ends before its last chunk, or it has
+            no pixels.
     """
     start = len(PNG_SIGNATURE)
     while True:
@@ -135,9 +146,26 @@ def check_png(payload: bytes) -> None:
         if zlib.crc32(body) != struct.unpack_from(">I", payload, end)[0]:
             raise UnreadableImage(f"damaged PNG file: chunk {name!r} at byte {start} has a wrong "
                                   "checksum")
+        if kind == b"IHDR" and not all(struct.unpack_from(">II", body, 4)):
+            raise UnreadableImage("a PNG file without pixels: its width or its height is 0")
         if kind == b"IEND":
             return
         start = end + 4
+
+
+def check_jpeg(payload: bytes) -> None:
+    """Check that a JPEG file has an end; a tail of zeros would decode to grey without an error.
+
+    Raises:
+        UnreadableImage: the file ends, or turns into zeros, before its end-of-image marker.
+    """
+    position = 2
+    while marker := JPEG_MARKER.search(payload, position):
+        if payload[marker.end() - 1] == JPEG_END:
+            return
+        length = payload[marker.end():marker.end() + 2]
+        position = marker.end() + int.from_bytes(length, "big")
+    raise UnreadableImage(f"truncated JPEG file: {len(payload)} bytes without an end marker")
 
 
 def describe_unknown(payload: bytes) -> str:
@@ -148,11 +176,12 @@ def describe_unknown(payload: bytes) -> str:
     if head.startswith((b"<!doctype html", b"<html")):
         return "an HTML page, not an image"
     if kind := _signature(payload):
-        readable = kind.upper() in FORMATS
-        return (f"damaged {kind} file: it starts as one, but its header cannot be read" if readable
-                else f"a {kind} file; images are read from {', '.join(FORMATS)}")
-    if all(byte >= 32 or byte in b"\t\r\n" for byte in payload[:256]) and b"\0" not in payload:
-        return f"text, not an image; it starts with {payload[:24].decode('utf-8', 'replace')!r}"
+        if kind.upper() not in FORMATS:
+            return f"a {kind} file; images are read from {', '.join(FORMATS)}"
+        return f"damaged or truncated {kind} file of {len(payload)} bytes: its header is unusable"
+    text = payload[:200].decode("utf-8", "replace")
+    if "".join(text[:40].split()).isprintable() and "\N{REPLACEMENT CHARACTER}" not in text[:40]:
+        return f"text, not an image; it starts with {text[:24]!r}"
     return (f"no known image format: it starts with bytes {payload[:8].hex(' ')}; images are read "
             f"from {', '.join(FORMATS)}")
 
@@ -168,9 +197,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_grey_levels(np.asarray(image))).convert("RGB")
     if image.mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        return converted if converted is not None else image.convert("RGB")
+        lab, srgb = (ImageCms.ImageCmsProfile(ImageCms.createProfile(name))
+                     for name in ("LAB", "sRGB"))
+        return ImageCms.ImageCmsTransform(lab, srgb, "LAB", "RGB").apply(image)
     if image.has_transparency_data:
         pixels = image.convert("RGBA")
         white = Image.new("RGBA", pixels.size, (255, 255, 255, 255))

@@ -14,17 +14,24 @@ import re
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, Protocol, TextIO
 
 from tokenizer import storage
-
-if TYPE_CHECKING:
-    from tokenizer.corpus.sources import Source
 
 MAX_LABEL = 1_000_000
 """Largest number that a table may give as a label; every smaller one is a class."""
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+
+
+class Keys(Protocol):
+    """What labels ask of a source."""
+
+    def keys(self) -> Iterator[str]:
+        """All keys, one at a time."""
+
+    def folders(self) -> list[str]:
+        """First parts of keys that have several, sorted."""
 
 
 class Label(NamedTuple):
@@ -42,7 +49,7 @@ class Labels(ABC):
     """A way to find labels; picklable."""
 
     @abstractmethod
-    def classes(self, source: "Source") -> list[str]:
+    def classes(self, source: Keys) -> list[str]:
         """Every class of a source by name, in the order of their labels."""
 
     @abstractmethod
@@ -62,7 +69,7 @@ class Labels(ABC):
 class NoLabels(Labels):
     """No image has a class."""
 
-    def classes(self, source: "Source") -> list[str]:
+    def classes(self, source: Keys) -> list[str]:
         return []
 
     def of(self, key: str, name: str) -> Label:
@@ -72,7 +79,7 @@ class NoLabels(Labels):
 class FolderLabels(Labels):
     """The first folder of the key is the class; every folder is one, also without images."""
 
-    def classes(self, source: "Source") -> list[str]:
+    def classes(self, source: Keys) -> list[str]:
         return source.folders()
 
     def of(self, key: str, name: str) -> Label:
@@ -96,7 +103,7 @@ class PatternLabels(Labels):
             raise ValueError(f"{pattern!r} has no group; put the part of the key that is the class "
                              "in parentheses, for example regex:^([^_]+)_")
 
-    def classes(self, source: "Source") -> list[str]:
+    def classes(self, source: Keys) -> list[str]:
         keys = source.keys()
         found = {name for key in keys if (name := self._search(key)) is not None}
         if not found:
@@ -138,7 +145,7 @@ class TableLabels(Labels):
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url, "_rows": None}
 
-    def classes(self, source: "Source") -> list[str]:
+    def classes(self, source: Keys) -> list[str]:
         """Names in order, or the numbers from 0 to the largest.
 
         Raises:
