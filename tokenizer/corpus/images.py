@@ -96,11 +96,11 @@ def open_image(payload: bytes) -> Image.Image:
     Raises:
         UnreadableImage: as for `decode_image`.
     """
-    if payload.startswith(PNG_SIGNATURE):
-        check_png(payload)
-    elif payload.startswith(JPEG_START):
-        check_jpeg(payload)
     try:
+        if payload.startswith(PNG_SIGNATURE):
+            check_png(payload)
+        elif payload.startswith(JPEG_START):
+            check_jpeg(payload)
         with Image.open(io.BytesIO(payload), formats=FORMATS) as image:
             check_size(*image.size)
             image.load()
@@ -146,7 +146,7 @@ def check_png(payload: bytes) -> None:
         if zlib.crc32(body) != struct.unpack_from(">I", payload, end)[0]:
             raise UnreadableImage(f"damaged PNG file: chunk {name!r} at byte {start} has a wrong "
                                   "checksum")
-        if kind == b"IHDR" and not all(struct.unpack_from(">II", body, 4)):
+        if kind == b"IHDR" and length == 13 and not all(struct.unpack_from(">II", body, 4)):
             raise UnreadableImage("a PNG file without pixels: its width or its height is 0")
         if kind == b"IEND":
             return
@@ -243,8 +243,9 @@ def resize(array: np.ndarray, crop: Crop, size: tuple[int, int],
         at_columns = crop.left + _nearest(crop.width, size[1])
         resized = array[at_rows[:, None], at_columns]
     else:
-        box = (crop.left, crop.top, right, bottom)
-        picture = Image.fromarray(array).resize((size[1], size[0]), Image.Resampling.BILINEAR, box)
+        # Pillow's own box argument would let the filter reach over the edges of the crop.
+        inside = np.ascontiguousarray(array[crop.top:bottom, crop.left:right])
+        picture = Image.fromarray(inside).resize((size[1], size[0]), Image.Resampling.BILINEAR)
         resized = np.array(picture)
     return np.ascontiguousarray(resized[:, ::-1]) if crop.flipped else resized
 
