@@ -62,8 +62,20 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
             inner = inner[parent]
         if last not in inner:
             raise ValueError(_unknown_name(name, list(inner)))
-        inner[last] = _parse(text.strip())
+        inner[last] = parse_value(text)
     return from_dict(type(config), data)
+
+
+def parse_value(text: str) -> Any:
+    """The value that a text on the command line means: JSON, ``1,2,4``, ``none``, or the text."""
+    text = text.strip()
+    names = {"none": None, "None": None, "True": True, "False": False}
+    if text in names:
+        return names[text]
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return [parse_value(part) for part in text.split(",") if part] if "," in text else text
 
 
 def canonical_json(data: Any) -> str:
@@ -117,16 +129,6 @@ def _from_union(hints: tuple[Any, ...], value: Any, where: str) -> Any:
         except ValueError as error:
             errors.append(str(error))
     raise ValueError("; or ".join(errors) or f"{where} takes no value, got {value!r}")
-
-
-def _parse(text: str) -> Any:
-    names = {"none": None, "None": None, "True": True, "False": False}
-    if text in names:
-        return names[text]
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return [_parse(part) for part in text.split(",") if part] if "," in text else text
 
 
 def _has_no_default(field: "dataclasses.Field[Any]") -> bool:

@@ -1,0 +1,94 @@
+"""``img2tokens train-tokenizer``: train a VQGAN on a folder of images or maps."""
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.options import reports_errors
+
+if TYPE_CHECKING:
+    from tokenizer.recipes import TokenizerRecipe
+
+
+class ImageCount(click.ParamType):
+    """A number of images, or a share of them below 1."""
+    name = "count|share"
+
+    def convert(self, value: object, param: click.Parameter | None,
+                ctx: click.Context | None) -> int | float:
+        text = str(value)
+        try:
+            return int(text) if text.isdecimal() else float(text)
+        except ValueError:
+            self.fail(f"{text!r} is neither a count such as 40 nor a share such as 0.05", param,
+                      ctx)
+
+
+@click.command("train-tokenizer")
+@click.argument("corpus")
+@click.argument("out")
+@click.option("--modality", default="image", show_default=True,
+              help="What the files hold: image, depth or segmentation.")
+@click.option("--recipe", default="small_128", show_default=True,
+              help="Named settings to start from; see tokenizer/recipes.py.")
+@click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps to train.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
+              help="Minutes to train, over all runs; with --steps, whichever ends first.")
+@click.option("--held-out", type=ImageCount(),
+              help="Images kept out of training and measured: a count, or a share below 1.")
+@click.option("--held-out-by", type=click.Choice(["hash", "name"]),
+              help="Choose them by hash of the key, or take the last by name (frames of a film).")
+@click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and crops.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
+              help="Replace one setting: modality.NAME, model.NAME or training.NAME. Repeatable.")
+@reports_errors
+def train_tokenizer(corpus: str, out: str, modality: str, recipe: str, settings: tuple[str, ...],
+                    **options: int | float | str | None) -> None:
+    """Train a tokenizer on the images or maps in the folder CORPUS, and write it to OUT.
+
+    Stopped with Ctrl-C or killed, the same command goes on from its last checkpoint.
+    `tensorboard --logdir OUT` shows losses, codebook usage and reconstructions.
+
+    \b
+    Examples:
+      img2tokens train-tokenizer photos tok --recipe small_128 --minutes 15
+      img2tokens train-tokenizer maps tok-seg --modality segmentation \\
+          --set modality.num_classes=12 --set modality.ignore_id=11 --minutes 10
+      img2tokens train-tokenizer depth tok-depth --modality depth --steps 2000
+      img2tokens train-tokenizer photos tok --recipe f16_1024 --steps 100000 \\
+          --set training.batch_size=32 --set training.mixed_precision=bf16
+    """
+    if options["steps"] is None and options["minutes"] is None:
+        raise click.UsageError("say how long to train: --steps N or --minutes M")
+    from tokenizer.training.loop import train_tokenizer as train
+    named = [f"training.{name}={value}" for name, value in options.items() if value is not None]
+    config = build_config(recipe, modality, [*settings, *named])
+    trained = train(corpus, out, config.model, config.training)
+    for url, problem in trained.unreadable.items():
+        click.echo(f"left out {url}: {problem}", err=True)
+    click.echo(f"{trained.summary()}; tokenizer in {out}")
+
+
+def build_config(recipe: str, modality: str, settings: list[str]) -> "TokenizerRecipe":
+    """A recipe with settings replaced.
+
+    Args:
+        recipe: its name.
+        modality: name of the modality.
+        settings: ``modality.NAME=VALUE``, ``model.NAME=VALUE`` or ``training.NAME=VALUE``.
+    Raises:
+        ValueError: a name is unknown, a value wrong, or a setting of the modality missing.
+    """
+    import dataclasses
+
+    from tokenizer.configs import override, parse_value
+    from tokenizer.corpus.modalities import MODALITIES
+    from tokenizer.recipes import build_recipe
+    pairs = [setting.partition("=") for setting in settings if setting.startswith("modality.")]
+    own = {name.partition(".")[2]: parse_value(text) for name, _, text in pairs}
+    if modality in MODALITIES:
+        for field in dataclasses.fields(MODALITIES[modality]):
+            if field.default is dataclasses.MISSING and field.name not in own:
+                raise ValueError(f"{modality} has no default for {field.name}; give it as "
+                                 f"--set modality.{field.name}=VALUE")
+    others = [setting for setting in settings if not setting.startswith("modality.")]
+    return override(build_recipe(recipe, {"name": modality, **own}), others)

@@ -1,0 +1,194 @@
+"""Training of a tokenizer from a corpus, from the first step or on from a checkpoint.
+
+    OUT/config.json, model.safetensors   the tokenizer, with averaged weights
+    OUT/training/state.pt                what resuming needs; may be deleted when all is done
+    OUT/metrics.jsonl, logs/             figures by step, and the same with pictures for TensorBoard
+    OUT/reconstructions.png              held-out originals above their reconstructions
+    OUT/evaluation.json                  figures on the held-out images, with their conditions
+
+The same call goes on where the last one stopped. With a budget in steps, weights and metrics of a
+stopped and continued training equal those of an uninterrupted one bit for bit (times apart).
+"""
+import hashlib
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast
+
+from tokenizer.corpus.dataset import CorpusDataset
+from tokenizer.corpus.modalities import Segmentation
+from tokenizer.corpus.sources import open_source
+from tokenizer.training.config import TrainingConfig
+from tokenizer.training.metrics import Evaluation
+from tokenizer.training.observer import Observer
+from tokenizer.training.perceptual import PerceptualDistance, load_perceptual
+from tokenizer.training.resume import describe_run, load_progress, prepare_folder, save_progress
+from tokenizer.training.state import TrainingState, build_accelerator
+from tokenizer.training.steps import train_step
+from tokenizer.training.stopping import StopRequest, stop_request
+from tokenizer.vqgan.model import VQGANConfig
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training came to.
+
+    Attributes:
+        evaluation: figures on the held-out images; nothing when none were held out.
+        step: optimiser steps done, in all runs together.
+        seconds: time spent training, in all runs together.
+        unreadable: images left out, by where they lie, with what is wrong.
+    """
+    evaluation: Evaluation | None
+    step: int
+    seconds: float
+    unreadable: dict[str, str]
+
+    def summary(self) -> str:
+        """The figures and the length of the training, in one line."""
+        length = f"{self.step} steps in {self.seconds / 60:.1f} minutes"
+        if self.evaluation is None:
+            return f"no image held out, {length}"
+        return (f"held-out images ({self.evaluation.num_images}): "
+                f"{self.evaluation.describe_scores()}, {self.evaluation.used_share:.1%} of the "
+                f"codebook used; {length}")
+
+
+def train_tokenizer(corpus: str, out: str, config: VQGANConfig,
+                    training: TrainingConfig) -> Trained:
+    """Train a tokenizer on the images or maps of ``corpus`` into the folder ``out``.
+
+    Args:
+        corpus: a folder, or whatever else a source reads.
+        out: local folder; a training that was stopped there goes on.
+        config: architecture and modality.
+        training: settings; ``steps`` or ``minutes`` must be set.
+    Raises:
+        OSError, ValueError: the corpus, a setting, the folder or a loss is not as it must be.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after a checkpoint.
+    """
+    _check_terms(config, training)
+    accelerator = build_accelerator(training.mixed_precision)
+    _check_shares(training, accelerator.num_processes)
+    perceptual = None
+    if training.perceptual.weight:
+        perceptual = load_perceptual(training.perceptual).to(accelerator.device)
+    dataset = open_dataset(corpus, config, training)
+    run = describe_run(config, training, _describe_corpus(dataset))
+    state = TrainingState(config, training, accelerator)
+    if accelerator.is_main_process:
+        prepare_folder(out, config)
+    accelerator.wait_for_everyone()
+    load_progress(out, state, run)
+    with stop_request() as stop, Observer(state, dataset, out) as observer:
+        loop = _Loop(state, dataset, observer, perceptual, out, run)
+        loop.train(stop)
+        evaluation = loop.finish()
+    return Trained(evaluation=evaluation, step=state.step, seconds=state.seconds,
+                   unreadable=dict(dataset.unreadable))
+
+
+def open_dataset(corpus: str, config: VQGANConfig, training: TrainingConfig) -> CorpusDataset:
+    """The corpus as pixels for this model, divided as ``training`` says."""
+    modality = config.build_modality()
+    source = open_source(corpus, labels="none", modality=modality.name)
+    return CorpusDataset(
+        source, modality, config.image_size, held_out=training.held_out,
+        held_out_by=training.held_out_by, seed=training.seed, crop_share=training.crop_share,
+        flip=training.flip, cache_bytes=int(training.cache_gib * GIB))
+
+
+class _Loop:
+    """Steps, checkpoints and their timing; figures and pictures are the observer's."""
+
+    def __init__(self, state: TrainingState, dataset: CorpusDataset, observer: Observer,
+                 perceptual: PerceptualDistance | None, out: str, run: dict[str, Any]) -> None:
+        self.state, self.dataset, self.observer = state, dataset, observer
+        self.perceptual, self.out, self.run = perceptual, out, run
+        self.budget = state.training.budget
+        self.first_step = state.step
+        self.evaluation: Evaluation | None = None
+
+    def train(self, stop: StopRequest) -> None:
+        """Steps until the budget is spent, or until a stop is asked for and a checkpoint made."""
+        state, training = self.state, self.state.training
+        started, saved = time.monotonic() - state.seconds, state.seconds
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            coming: Future[torch.Tensor] = reader.submit(self._pixels, state.step)
+            while not self.budget.is_spent(state.step, state.seconds):
+                pixels, coming = coming.result(), reader.submit(self._pixels, state.step + 1)
+                result = train_step(state, pixels.to(state.accelerator.device),
+                                    self.budget.progress(state.step, state.seconds),
+                                    self.perceptual)
+                state.seconds, is_stopped = self._agree(time.monotonic() - started, stop.is_made)
+                is_last = self.budget.is_spent(state.step, state.seconds)
+                self.observer.after_step(result, is_last)
+                if is_last or state.step % training.evaluate_every == 0:
+                    self.evaluation = self.observer.evaluate()
+                if is_stopped or state.seconds - saved > 60 * training.checkpoint_minutes:
+                    saved = state.seconds
+                    self._save()
+                if is_stopped:
+                    raise KeyboardInterrupt
+
+    def finish(self) -> Evaluation | None:
+        """The last checkpoint and the figures of the finished tokenizer."""
+        if self.state.step > self.first_step:
+            self._save()
+        else:
+            self.evaluation = self.observer.evaluate(in_journal=False)
+        return self.evaluation
+
+    def _pixels(self, step: int) -> torch.Tensor:
+        """This process's share of the pixels of one step."""
+        accelerator, batch_size = self.state.accelerator, self.state.training.batch_size
+        share = batch_size // accelerator.num_processes
+        first = step * batch_size + accelerator.process_index * share
+        return torch.from_numpy(self.dataset.samples(first, share))
+
+    def _agree(self, seconds: float, is_stopped: bool) -> tuple[float, bool]:
+        """The first process's view of time and of stopping, for all processes."""
+        accelerator = self.state.accelerator
+        if accelerator.num_processes == 1:
+            return seconds, is_stopped
+        view = torch.tensor([seconds, float(is_stopped)], dtype=torch.float64,
+                            device=accelerator.device)
+        seconds, stopped = broadcast(view).tolist()
+        return seconds, bool(stopped)
+
+    def _save(self) -> None:
+        if self.state.accelerator.is_main_process:
+            save_progress(self.out, self.state, self.run)
+        self.state.accelerator.wait_for_everyone()
+
+
+def _describe_corpus(dataset: CorpusDataset) -> dict[str, Any]:
+    """How many images train and are held out, and which."""
+    described: dict[str, Any] = {}
+    for part, entries in (("train", dataset.train), ("held_out", dataset.held_out)):
+        keys = "\n".join(entry.key for entry in entries)
+        described[f"num_{part}"] = len(entries)
+        described[f"{part}_keys"] = hashlib.sha256(keys.encode()).hexdigest()[:16]
+    return described
+
+
+def _check_terms(config: VQGANConfig, training: TrainingConfig) -> None:
+    """Refuse terms of the loss that this modality cannot have."""
+    has_colours = not isinstance(config.build_modality(), Segmentation)
+    for name in ("adversarial", "perceptual"):
+        if getattr(training, name).weight and not has_colours:
+            raise ValueError(f"training.{name}.weight must be 0 for segmentation, whose outputs "
+                             "are class logits, not colours")
+
+
+def _check_shares(training: TrainingConfig, num_processes: int) -> None:
+    """Refuse batches that processes and parts cannot share equally."""
+    if training.batch_size % (num_processes * training.accumulation):
+        raise ValueError(
+            f"training.batch_size must be a multiple of {num_processes} processes x "
+            f"{training.accumulation} parts, got {training.batch_size}")

@@ -1,0 +1,132 @@
+"""All that changes while a tokenizer trains, as one object that is saved and loaded whole."""
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from tokenizer.corpus.modalities import Modality
+from tokenizer.training.config import TrainingConfig
+from tokenizer.training.discriminator import PatchDiscriminator
+from tokenizer.training.metrics import RecentCodes
+from tokenizer.training.optim import ExponentialAverage, build_adamw
+from tokenizer.vqgan.model import VQGAN, VQGANConfig
+
+
+def build_accelerator(mixed_precision: str) -> Accelerator:
+    """Device, precision and processes as `accelerate` finds them; a GPU is used when there is one.
+
+    Raises:
+        ValueError: this device cannot compute in that precision.
+    """
+    # One process may train several models, each in its own precision; the state is kept globally.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(mixed_precision=mixed_precision)
+    if mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("training.mixed_precision=fp16 needs a GPU, and this machine offers none: "
+                         "use bf16 or no")
+    return accelerator
+
+
+class TrainingState:
+    """The networks, their optimisers and all that resuming exactly needs.
+
+    Random numbers are drawn anew for each step from seed and step (`seed_step`), so that no
+    generator has to be saved.
+
+    Attributes:
+        step: optimiser steps done.
+        seconds: time spent training.
+        model: the VQGAN itself; ``wrapped`` is the same as `accelerate` prepared it.
+        discriminator: absent when the adversarial weight is 0.
+        average: averaged weights, the ones saved for use.
+        sums: figures since the last line of metrics by name: total and number of steps.
+    """
+
+    def __init__(self, config: VQGANConfig, training: TrainingConfig,
+                 accelerator: Accelerator) -> None:
+        torch.manual_seed(training.seed)
+        self.training = training
+        self.accelerator = accelerator
+        self.modality: Modality = config.build_modality()
+        self.step, self.seconds = 0, 0.0
+        self.model = VQGAN(config).train()
+        self._copy = copy.deepcopy(self.model).eval().to(accelerator.device)
+        self.wrapped: nn.Module
+        self.wrapped, self.optimizer = accelerator.prepare(
+            self.model, build_adamw(self.model.parameters(), training.optimizer))
+        self.average = ExponentialAverage(self.model, training.ema_decay)
+        self.recent = RecentCodes(config.quantizer.codebook_size)
+        self.sums: dict[str, tuple[float, int]] = {}
+        self.discriminator: PatchDiscriminator | None = None
+        if training.adversarial.weight:
+            self._build_discriminator()
+
+    def _build_discriminator(self) -> None:
+        config = self.training.adversarial
+        self.discriminator = PatchDiscriminator(self.modality.out_channels, config.width,
+                                                config.num_layers).train()
+        self.wrapped_discriminator: nn.Module
+        self.wrapped_discriminator, self.discriminator_optimizer = self.accelerator.prepare(
+            self.discriminator, build_adamw(self.discriminator.parameters(), config.optimizer))
+
+    def seed_step(self) -> None:
+        """Seed torch's default generators for the coming step, differently in each process."""
+        words = (self.training.seed, self.step, self.accelerator.process_index)
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+
+    def averaged_model(self) -> VQGAN:
+        """The VQGAN with averaged weights, in evaluation mode; valid until the next call."""
+        self.average.copy_to(self._copy)
+        return self._copy
+
+    def add_figures(self, figures: dict[str, float]) -> None:
+        """Add up the figures of one step for the next line of metrics."""
+        for name, value in figures.items():
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = (total + value, count + 1)
+
+    def take_figures(self) -> dict[str, float]:
+        """Means of the figures added since the last call."""
+        means = {name: total / count for name, (total, count) in self.sums.items()}
+        self.sums = {}
+        return means
+
+    def forget_codes(self, moved: Tensor) -> None:
+        """Give revived codebook entries a fresh start in the optimiser and in the average."""
+        name = "quantize.embedding.weight"
+        codebook = self.model.get_parameter(name)
+        for moment in self.optimizer.state.get(codebook, {}).values():
+            if moment.shape == codebook.shape:
+                moment[moved] = 0
+        self.average.tensors[name][moved] = codebook.detach()[moved]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and containers of these; `load_state_dict` continues from it."""
+        state = {"step": self.step, "seconds": self.seconds, "sums": self.sums,
+                 "recent": self.recent.state_dict(),
+                 "model": self.model.state_dict(), "average": self.average.state_dict(),
+                 "optimizer": self.optimizer.state_dict()}
+        if self.discriminator is not None:
+            state["discriminator"] = self.discriminator.state_dict()
+            state["discriminator_optimizer"] = self.discriminator_optimizer.state_dict()
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned for the same configs."""
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.sums = dict(state["sums"])
+        self.recent.load_state_dict(state["recent"])
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.discriminator is not None:
+            self.discriminator.load_state_dict(state["discriminator"])
+            self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
