@@ -125,11 +125,12 @@ class _Loop:
                 result = train_step(state, pixels.to(state.accelerator.device),
                                     self.budget.progress(state.step, state.seconds),
                                     self.perceptual)
-                state.seconds, is_stopped = self._agree(time.monotonic() - started, stop.is_made)
+                state.seconds = self._agree(time.monotonic() - started)
                 is_last = self.budget.is_spent(state.step, state.seconds)
                 self.observer.after_step(result, is_last)
                 if is_last or state.step % training.evaluate_every == 0:
                     self.evaluation = self.observer.evaluate()
+                is_stopped = bool(self._agree(stop.is_made))
                 if is_stopped or state.seconds - saved > 60 * training.checkpoint_minutes:
                     saved = state.seconds
                     self._save()
@@ -151,15 +152,13 @@ class _Loop:
         first = step * batch_size + accelerator.process_index * share
         return torch.from_numpy(self.dataset.samples(first, share))
 
-    def _agree(self, seconds: float, is_stopped: bool) -> tuple[float, bool]:
-        """The first process's view of time and of stopping, for all processes."""
+    def _agree(self, value: float) -> float:
+        """The first process's clock or stop request, for all processes."""
         accelerator = self.state.accelerator
         if accelerator.num_processes == 1:
-            return seconds, is_stopped
-        view = torch.tensor([seconds, float(is_stopped)], dtype=torch.float64,
-                            device=accelerator.device)
-        seconds, stopped = broadcast(view).tolist()
-        return seconds, bool(stopped)
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=accelerator.device)
+        return float(broadcast(shared))
 
     def _save(self) -> None:
         if self.state.accelerator.is_main_process:

@@ -1,0 +1,95 @@
+"""``img2tokens train-tokenizer``: settings by name, the last line, and errors in one line."""
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli.main import main
+from cli.train_tokenizer import build_config
+
+Folder = Callable[[int], Path]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["train-tokenizer", *map(str, arguments)])
+
+
+def test_training_ends_in_one_line_with_figures_and_place(image_folder: Folder,
+                                                          tmp_path: Path) -> None:
+    result = run(image_folder(8), tmp_path / "tok", "--recipe", "tiny", "--steps", 2,
+                 "--held-out", 3, "--held-out-by", "name", "--seed", 5)
+    assert result.exit_code == 0, result.output
+    line = result.stdout.splitlines()[-1]
+    assert line.startswith("held-out images (3): PSNR ")
+    assert "% of the codebook used; 2 steps in " in line
+    assert line.endswith(f"tokenizer in {tmp_path / 'tok'}")
+
+
+def test_help_shows_examples() -> None:
+    result = run("--help")
+    assert result.exit_code == 0 and "--set modality.num_classes=12" in result.output
+
+
+def test_without_a_length_usage_is_explained(tmp_path: Path) -> None:
+    result = run(tmp_path, tmp_path / "tok")
+    assert result.exit_code == 2 and "--steps N or --minutes M" in result.output
+
+
+@pytest.mark.parametrize("text", ["many", "0.1x"])
+def test_a_count_that_is_none_is_wrong_usage(tmp_path: Path, text: str) -> None:
+    result = run(tmp_path, tmp_path / "tok", "--steps", 1, "--held-out", text)
+    assert result.exit_code == 2 and f"'{text}' is neither a count" in result.output
+
+
+def test_classes_must_be_counted_and_the_error_says_how(tmp_path: Path) -> None:
+    result = run(tmp_path, tmp_path / "tok", "--modality", "segmentation", "--steps", 1)
+    assert result.exit_code == 1 and "Traceback" not in result.output
+    assert "give it as --set modality.num_classes=VALUE" in result.output
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--modality", "sound"], "unknown modality 'sound'; known are image, depth, segmentation"),
+    (["--recipe", "small_129"], "unknown recipe 'small_129'; did you mean small_128?"),
+    (["--set", "training.batch_sise=2"], "did you mean batch_size?"),
+    (["--set", "training.batch_size=0"], "training.batch_size must be at least 1, got 0"),
+    (["--set", "nonsense"], "name=value, got 'nonsense'"),
+    (["--held-out", "8"], "held_out=8 of 8 images leaves none to train")])
+def test_wrong_settings_are_one_line_each(image_folder: Folder, tmp_path: Path,
+                                          options: list[str], message: str) -> None:
+    result = run(image_folder(8), tmp_path / "tok", "--recipe", "tiny", "--steps", 1, *options)
+    assert result.exit_code == 1 and message in result.output
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_missing_corpus_is_named(tmp_path: Path) -> None:
+    result = run(tmp_path / "nowhere", tmp_path / "tok", "--steps", 1)
+    assert result.exit_code == 1 and "nowhere does not exist" in result.output
+
+
+def test_ctrl_c_exits_130_and_says_how_to_continue(tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tokenizer.training.loop.train_tokenizer", stopped)
+    result = run(tmp_path, tmp_path / "tok", "--steps", 1)
+    assert result.exit_code == 130 and "run the same command again" in result.output
+
+
+def test_images_left_out_are_named(image_folder: Folder, tmp_path: Path) -> None:
+    folder = image_folder(8)
+    (folder / "img-001.png").write_bytes(b"")
+    result = run(folder, tmp_path / "tok", "--recipe", "tiny", "--steps", 3, "--held-out", 1,
+                 "--held-out-by", "name")
+    assert result.exit_code == 0 and f"left out {folder / 'img-001.png'}: " in result.stderr
+
+
+def test_settings_reach_modality_model_and_training() -> None:
+    recipe = build_config("tiny", "segmentation", [
+        "modality.num_classes=5", "modality.loss=bce", "model.image_size=64,32",
+        "model.autoencoder.width=16", "training.optimizer.learning_rate=1e-3"])
+    assert recipe.model.modality == {"name": "segmentation", "num_classes": 5, "loss": "bce"}
+    assert recipe.model.image_size == (64, 32) and recipe.model.autoencoder.width == 16
+    assert recipe.training.optimizer.learning_rate == 1e-3

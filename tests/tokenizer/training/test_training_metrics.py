@@ -1,0 +1,86 @@
+"""Codebook usage over recent batches, and held-out figures against a computation by hand."""
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from tokenizer.training.metrics import RECENT_BATCHES, RecentCodes, evaluate, reconstruct
+from tokenizer.vqgan.model import VQGAN, VQGANConfig
+
+Model = Callable[..., VQGANConfig]
+
+
+def test_usage_counts_every_entry_that_occurs() -> None:
+    recent = RecentCodes(8)
+    recent.add(torch.tensor([[[0, 1], [1, 0]]]))
+    recent.add(torch.tensor([[[2, 3], [2, 3]]]))
+    assert (recent.usage().used, recent.usage().perplexity) == (4, 4.0)
+
+
+def test_batches_of_long_ago_are_forgotten() -> None:
+    recent = RecentCodes(8)
+    recent.add(torch.tensor([7]))
+    for _ in range(RECENT_BATCHES):
+        recent.add(torch.tensor([1]))
+    assert recent.usage().used == 1
+
+
+def test_recent_codes_go_on_from_their_state() -> None:
+    first, second = RecentCodes(8), RecentCodes(8)
+    first.add(torch.tensor([1, 2, 2]))
+    second.load_state_dict(first.state_dict())
+    second.add(torch.tensor([5]))
+    assert second.usage().used == 3 and first.usage().used == 2
+
+
+def test_scores_are_taken_on_rounded_pixels(model: Model, pixels: Callable[..., torch.Tensor],
+                                            ) -> None:
+    vqgan = VQGAN(model()).eval()
+    modality, originals = vqgan.config.build_modality(), pixels(count=3)
+    evaluation = evaluate(vqgan, modality, [originals.numpy()])
+    with torch.no_grad():
+        outputs, quantized = vqgan(originals.permute(0, 3, 1, 2) / 127.5 - 1)
+    rounded = ((outputs + 1) * 127.5).clamp(0, 255).round()
+    errors = (rounded - originals.permute(0, 3, 1, 2)).square().mean((1, 2, 3))
+    assert evaluation.scores["psnr"] == pytest.approx(
+        (10 * torch.log10(255 ** 2 / errors)).mean().item(), abs=1e-4)
+    assert evaluation.usage.used == len(quantized.codes.unique())
+    assert evaluation.used_share == evaluation.usage.used / 16
+    assert evaluation.num_images == 3
+
+
+@pytest.mark.parametrize("settings", [
+    {"name": "image"}, {"name": "depth"}, {"name": "segmentation", "num_classes": 3}])
+def test_figures_do_not_depend_on_how_images_are_batched(
+        model: Model, settings: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    vqgan = VQGAN(model(**settings)).eval()
+    modality = vqgan.config.build_modality()
+    generator = np.random.default_rng(0)
+    shape = (5, 24, 24, 3) if modality.name == "image" else (5, 24, 24)
+    originals = generator.integers(0, 3, shape).astype(modality.pixel_dtype)
+    whole = evaluate(vqgan, modality, [originals])
+    parts = evaluate(vqgan, modality, [originals[:2], originals[2:]])
+    assert whole.usage == parts.usage and whole.num_images == parts.num_images == 5
+    assert parts.scalars() == pytest.approx(whole.scalars(), rel=1e-5)
+
+
+def test_without_a_readable_image_there_are_no_figures(model: Model) -> None:
+    vqgan = VQGAN(model()).eval()
+    with pytest.raises(ValueError, match="none of the held-out images can be read"):
+        evaluate(vqgan, vqgan.config.build_modality(), [])
+
+
+def test_scores_are_described_with_their_unit(model: Model,
+                                              pixels: Callable[..., torch.Tensor]) -> None:
+    vqgan = VQGAN(model()).eval()
+    evaluation = evaluate(vqgan, vqgan.config.build_modality(), [pixels().numpy()])
+    assert evaluation.describe_scores() == f"PSNR {evaluation.scores['psnr']:.2f} dB"
+
+
+def test_reconstructions_are_pixels_of_the_modality(model: Model,
+                                                    pixels: Callable[..., torch.Tensor]) -> None:
+    vqgan = VQGAN(model()).eval()
+    found = reconstruct(vqgan, vqgan.config.build_modality(), pixels().numpy())
+    assert found.dtype == np.uint8 and found.shape == (4, 24, 24, 3)
