@@ -76,7 +76,7 @@ class Modality(ABC):
         """Decode a file.
 
         Args:
-            name: the file's name, for messages.
+            name: the file's name or URL, for formats that their bytes do not tell.
         Returns:
             ``(H, W, 3)`` uint8, or ``(H, W)`` float32 or uint16.
         Raises:
@@ -318,7 +318,7 @@ class Segmentation(Modality):
 
     def to_inputs(self, pixels: "Tensor") -> "Tensor":
         labels, valid = self._labels(pixels)
-        inputs = labels.new_zeros(len(labels), self.num_classes, *labels.shape[1:]).float()
+        inputs = valid.new_zeros(len(labels), self.num_classes, *labels.shape[1:]).float()
         return inputs.scatter_(1, labels[:, None], valid[:, None].float())
 
     def to_pixels(self, outputs: "Tensor") -> "Tensor":

@@ -23,7 +23,7 @@ from tokenizer.corpus.labels import Labels, labels_from
 from tokenizer.corpus.modalities import MODALITIES
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """One input of a corpus.
 

@@ -89,8 +89,9 @@ def test_alpha_is_laid_over_white() -> None:
     for file_format in ("PNG", "TIFF"):
         decoded = decode_image(encode(rgba, file_format))
         assert decoded.tolist() == [[[255] * 3, [100, 0, 0], [127] * 3]]
-    grey = Image.fromarray(np.array([[[0, 0], [90, 255]]], np.uint8), "LA")
-    assert decode_image(encode(grey)).tolist() == [[[255] * 3, [90] * 3]]
+    grey, alpha = (Image.fromarray(np.array([row], np.uint8)) for row in ([0, 90], [0, 255]))
+    with_alpha = Image.merge("LA", (grey, alpha))
+    assert decode_image(encode(with_alpha)).tolist() == [[[255] * 3, [90] * 3]]
 
 
 def test_a_transparent_colour_of_grey_and_rgb_files_turns_white() -> None:
