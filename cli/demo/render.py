@@ -168,31 +168,53 @@ WATER_COLOUR, MIRRORED = np.array([0.02, 0.36, 0.44]), 0.28
 VIEW = 0.58
 """Tangent of half the angle of view."""
 
+CENTRE = (0.5, 0.5)
+CORNERS = ((0.125, 0.375), (0.375, 0.875), (0.625, 0.125), (0.875, 0.625))
+"""Places in a pixel where light is sampled: the centre, and in rough pixels four others."""
 
-def camera_rays(scene: Scene, size: int) -> Rays:
-    """Rays through the centres of ``size * size`` pixels, in raster order."""
-    steps = (np.arange(size) + 0.5) / size
-    up, right = np.meshgrid((scene.horizon - steps) * 2 * VIEW, (steps - 0.5) * 2 * VIEW,
-                            indexing="ij")
+ROUGH = 0.04
+"""Difference between neighbours, in a colour channel from 0 to 1, that makes a pixel rough."""
+
+
+def render(scene: Scene, size: int) -> tuple[Array, Array, Array]:
+    """A scene as the camera sees it.
+
+    Returns:
+        Picture, uint8 ``(size, size, 3)``, with smooth edges; and exact at the centres of its
+        pixels, depth in metres ``(size, size)``, infinite in the sky, and class ids, uint8.
+    """
+    colours, hits = _shade(scene, _camera_rays(scene, size, CENTRE))
+    rough = _rough(colours.reshape(size, size, 3))
+    directions = [_camera_rays(scene, size, corner).directions[rough] for corner in CORNERS]
+    samples, _ = _shade(scene, _from_eye(scene, np.concatenate(directions)))
+    colours[rough] = samples.reshape(len(CORNERS), -1, 3).mean(0)
+    levels = np.rint(np.clip(colours, 0, 1) ** (1 / 1.2) * 255).astype(np.uint8)
+    return (levels.reshape(size, size, 3), hits.distances.reshape(size, size),
+            hits.labels.reshape(size, size))
+
+
+def _camera_rays(scene: Scene, size: int, place: tuple[float, float]) -> Rays:
+    """Rays through one place (down, right), in [0, 1), of each pixel, in raster order."""
+    up, right = np.meshgrid((scene.horizon - (np.arange(size) + place[0]) / size) * 2 * VIEW,
+                            ((np.arange(size) + place[1]) / size - 0.5) * 2 * VIEW, indexing="ij")
     directions = np.stack([right, up, np.ones_like(up)], -1).reshape(-1, 3)
+    return _from_eye(scene, directions)
+
+
+def _from_eye(scene: Scene, directions: Array) -> Rays:
     return Rays(np.broadcast_to([0.0, scene.eye, 0.0], directions.shape), directions)
 
 
-def geometry(scene: Scene, size: int) -> tuple[Array, Array]:
-    """Exact maps of a scene at the centres of pixels.
-
-    Returns:
-        Depth ``(size, size)`` in metres, infinite in the sky, and class ids, uint8.
-    """
-    hits = _trace(scene, camera_rays(scene, size))
-    return hits.distances.reshape(size, size), hits.labels.reshape(size, size)
-
-
-def picture(scene: Scene, size: int, samples: int = 2) -> Array:
-    """A scene as the camera sees it, uint8 ``(size, size, 3)``, from ``samples``² rays a pixel."""
-    colours = _shade(scene, camera_rays(scene, size * samples))
-    pixels = colours.reshape(size, samples, size, samples, 3).mean((1, 3))
-    return np.rint(np.clip(pixels, 0, 1) ** (1 / 1.2) * 255).astype(np.uint8)
+def _rough(colours: Array) -> Array:
+    """Indices, in raster order, of pixels ``(H, W, 3)`` that differ much from one beside them."""
+    rough = np.zeros(colours.shape[:2], bool)
+    down = (np.abs(np.diff(colours, axis=0)) > ROUGH).any(-1)
+    right = (np.abs(np.diff(colours, axis=1)) > ROUGH).any(-1)
+    rough[1:] |= down
+    rough[:-1] |= down
+    rough[:, 1:] |= right
+    rough[:, :-1] |= right
+    return np.flatnonzero(rough)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,8 +255,8 @@ def _in_hills(scene: Scene, directions: Array) -> Array:
     return (directions[:, 1] >= 0) & (directions[:, 1] < waves.sum(1))
 
 
-def _shade(scene: Scene, rays: Rays, mirrored: bool = False) -> Array:
-    """Colours of rays, RGB ``(N, 3)``; water in a mirror image reflects nothing again."""
+def _shade(scene: Scene, rays: Rays, mirrored: bool = False) -> tuple[Array, _Hits]:
+    """Colours of rays, RGB ``(N, 3)``, and hits; water in a mirror image reflects nothing again."""
     light, hits = scene.light, _trace(scene, rays)
     result = _sky(scene, rays)
     solid = np.flatnonzero(hits.labels != SKY)
@@ -249,10 +271,10 @@ def _shade(scene: Scene, rays: Rays, mirrored: bool = False) -> Array:
     wet = np.flatnonzero(hits.labels == WATER)
     if len(wet) and not mirrored:
         directions = rays.directions[wet] * (1, -1, 1)
-        image = _shade(scene, Rays(rays[wet].at(hits.distances[wet]), directions), mirrored=True)
+        image, _ = _shade(scene, Rays(rays[wet].at(hits.distances[wet]), directions), True)
         body = WATER_COLOUR * (np.array(light.ambient) + 0.6 * np.array(light.sun))
         result[wet] = (1 - MIRRORED) * body + MIRRORED * image
-    return result
+    return result, hits
 
 
 def _shadowed(scene: Scene, points: Array) -> Array:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cli.demo.render import Array, Light, Scene, Solid, geometry, picture
+from cli.demo.render import Array, Light, Scene, Solid, render
 from cli.demo.shapes import balloon, cactus, fir, house, round_tree, tent
 
 SIZE = 64
@@ -44,8 +44,8 @@ LIGHTS = (
           sun=(0.92, 0.80, 0.58), ambient=(0.44, 0.46, 0.50), direction=(0.74, 0.54, -0.40)),
     Light(name="at noon", zenith=(0.16, 0.45, 0.86), horizon=(0.70, 0.86, 0.98),
           sun=(0.72, 0.70, 0.64), ambient=(0.46, 0.48, 0.52), direction=(-0.45, 0.80, -0.40)),
-    Light(name="at dusk", zenith=(0.42, 0.36, 0.66), horizon=(0.98, 0.66, 0.62),
-          sun=(1.00, 0.62, 0.36), ambient=(0.48, 0.40, 0.44), direction=(-0.77, 0.48, -0.42)),
+    Light(name="at dusk", zenith=(0.36, 0.38, 0.66), horizon=(0.99, 0.70, 0.60),
+          sun=(0.92, 0.62, 0.42), ambient=(0.46, 0.42, 0.48), direction=(-0.77, 0.48, -0.42)),
 )
 
 
@@ -72,10 +72,10 @@ def draw(index: int, seed: int = 0) -> Drawing:
     kind = list(KINDS)[index % len(KINDS)]
     light = LIGHTS[int(rng.integers(len(LIGHTS)))]
     scene, place, things = KINDS[kind](rng, light)
-    depth, labels = geometry(scene, SIZE)
+    image, depth, labels = render(scene, SIZE)
     inverse = np.rint(65535 * NEAREST / np.maximum(depth, NEAREST)).astype(np.uint16)
     caption = f"{place} {light.name}" + (f", with {_listed(things)}" if things else "")
-    return Drawing(f"{kind}/{index:05d}", kind, caption, picture(scene, SIZE), inverse, labels)
+    return Drawing(f"{kind}/{index:05d}", kind, caption, image, inverse, labels)
 
 
 def write_corpus(folder: Path, num_scenes: int, seed: int = 0,
@@ -147,7 +147,7 @@ def _places(rng: Rng, num: int, near: float, far: float, gap: float) -> list[tup
 def _village(rng: Rng, light: Light) -> Composition:
     solids: list[Solid] = []
     things: list[str] = []
-    for number, (x, z) in enumerate(_places(rng, int(rng.integers(2, 4)), 6.5, 11, 3.2)):
+    for number, (x, z) in enumerate(_places(rng, int(rng.integers(2, 4)), 6, 9.5, 3.2)):
         if number % 2 and rng.random() < 0.5:
             solids += round_tree(x, z, float(rng.uniform(3.0, 4.2)), 3)
             things.append("a tree")
@@ -159,7 +159,7 @@ def _village(rng: Rng, light: Light) -> Composition:
 
 def _forest(rng: Rng, light: Light) -> Composition:
     solids: list[Solid] = []
-    places = _places(rng, int(rng.integers(4, 7)), 5.5, 12, 1.7)
+    places = _places(rng, int(rng.integers(3, 6)), 5, 9.5, 1.6)
     for x, z in places:
         solids += round_tree(x, z, float(rng.uniform(3.2, 5.0)), 3)
     return _compose(rng, light, GRASS, solids, 0.06), "a wood", ["a tree"] * len(places)
@@ -168,7 +168,7 @@ def _forest(rng: Rng, light: Light) -> Composition:
 def _desert(rng: Rng, light: Light) -> Composition:
     solids: list[Solid] = []
     things: list[str] = []
-    for number, (x, z) in enumerate(_places(rng, int(rng.integers(2, 4)), 5.5, 9.5, 3.0)):
+    for number, (x, z) in enumerate(_places(rng, int(rng.integers(2, 4)), 5, 8.5, 2.8)):
         if number % 2 and rng.random() < 0.6:
             solids += cactus(x, z, float(rng.uniform(2.0, 3.2)), 3)
             things.append("a cactus")
@@ -182,8 +182,8 @@ def _desert(rng: Rng, light: Light) -> Composition:
 def _lake(rng: Rng, light: Light) -> Composition:
     solids: list[Solid] = []
     things: list[str] = []
-    shore = float(rng.uniform(6, 8.5))
-    for x, z in _places(rng, int(rng.integers(2, 5)), shore + 1.5, shore + 5, 2.4):
+    shore = float(rng.uniform(5.5, 7.5))
+    for x, z in _places(rng, int(rng.integers(2, 5)), shore + 1, shore + 3.5, 2.4):
         if rng.random() < 0.3 and "a house" not in things:
             solids += house(x, z + 1, rng, 4)
             things.append("a house")
@@ -198,7 +198,7 @@ def _lake(rng: Rng, light: Light) -> Composition:
 def _winter(rng: Rng, light: Light) -> Composition:
     solids: list[Solid] = []
     things: list[str] = []
-    for x, z in _places(rng, int(rng.integers(3, 5)), 6, 12, 2.4):
+    for x, z in _places(rng, int(rng.integers(2, 5)), 5.5, 9.5, 2.2):
         if rng.random() < 0.25 and "a house" not in things:
             solids += house(x, z + 1, rng, 4)
             things.append("a house")
@@ -211,9 +211,9 @@ def _winter(rng: Rng, light: Light) -> Composition:
 def _balloons(rng: Rng, light: Light) -> Composition:
     solids: list[Solid] = []
     horizon = float(rng.uniform(0.72, 0.82))
-    places = _places(rng, int(rng.integers(1, 4)), 10, 17, 4.6)
+    places = _places(rng, int(rng.integers(1, 4)), 10, 16, 5)
     for x, z in places:
-        radius = float(rng.uniform(2.0, 2.9))
+        radius = float(rng.uniform(2.3, 3.2))
         high = 1.9 + float(rng.uniform(0.32, 0.55)) * z * 2 * 0.58 * horizon
         solids += balloon(x * 0.9, high, z, radius, rng, 6)
     plain = GRASS if rng.random() < 0.6 else SAND

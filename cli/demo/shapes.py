@@ -19,8 +19,8 @@ BARK: Colour = (0.22, 0.24, 0.14)
 WALL: Colour = (0.86, 0.42, 0.34)
 ROOF: Colour = (0.55, 0.12, 0.14)
 DOOR: Colour = (0.38, 0.10, 0.10)
-CANVAS: Colour = (0.55, 0.25, 0.68)
-SILK: tuple[Colour, Colour] = ((1.0, 0.86, 0.12), (1.0, 0.56, 0.05))
+CANVAS: Colour = (0.52, 0.16, 0.66)
+SILK: tuple[Colour, Colour] = ((1.0, 0.72, 0.04), (1.0, 0.50, 0.02))
 WICKER: Colour = (0.50, 0.32, 0.05)
 
 
@@ -121,7 +121,7 @@ def tent(x: float, z: float, rng: np.random.Generator, label: int) -> list[Solid
     """A pointed tent with many sides."""
     radius, height = float(rng.uniform(1.2, 1.8)), float(rng.uniform(2.0, 3.0))
     outline = _ring(x, z, radius, 6, turn=float(rng.uniform(0, 1)))
-    lighter: Colour = (0.72, 0.42, 0.82)
+    lighter: Colour = (0.68, 0.30, 0.80)
     return [cone(label, outline, 0, height, [CANVAS, lighter])]
 
 

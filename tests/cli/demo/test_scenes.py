@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cli.demo.reading import ColourTable, mean_iou
-from cli.demo.render import WATER, Convex, Light, Rays, Scene, Sphere, geometry, picture
+from cli.demo.render import WATER, Convex, Light, Rays, Scene, Sphere, render
 from cli.demo.scenes import FOLDERS, KINDS, LABELS, NEAREST, SIZE, draw, write_corpus
 from cli.demo.shapes import cone, prism
 
@@ -57,7 +57,7 @@ def test_only_rays_towards_a_sphere_are_near_it() -> None:
 
 
 def test_the_plain_is_as_far_as_the_slope_of_the_ray_says() -> None:
-    depth, labels = geometry(scene(), 8)
+    _, depth, labels = render(scene(), 8)
     slope = 2 * 0.58 * (7.5 / 8 - 0.5)
     assert np.allclose(depth[7], 1.0 / slope)
     assert np.isinf(depth[0]).all()
@@ -65,22 +65,22 @@ def test_the_plain_is_as_far_as_the_slope_of_the_ray_says() -> None:
 
 
 def test_a_lake_is_water_up_to_its_shore() -> None:
-    depth, labels = geometry(scene(shore=5.0), 32)
+    _, depth, labels = render(scene(shore=5.0), 32)
     below = labels == WATER
     assert depth[below].max() < 5.0 <= depth[labels == LABELS.index("ground")].min()
 
 
 def test_still_water_mirrors_what_stands_behind_it() -> None:
     tower = prism(4, [(x, z + 6) for x, z in SQUARE], 0, 4, (1.0, 0.0, 0.0))
-    plain, mirrored = picture(scene(shore=8.0), 16), picture(scene(tower, shore=8.0), 16)
-    near_shore = (geometry(scene(shore=8.0), 16)[1] == WATER).argmax(0)[8]
+    plain, mirrored = render(scene(shore=8.0), 16)[0], render(scene(tower, shore=8.0), 16)[0]
+    near_shore = (render(scene(shore=8.0), 16)[2] == WATER).argmax(0)[8]
     assert int(mirrored[near_shore, 8, 0]) > int(plain[near_shore, 8, 0])
 
 
 def test_a_solid_throws_a_shadow() -> None:
     tower = prism(4, SQUARE, 0, 3, (1.0, 0.0, 0.0))
-    ground = geometry(scene(tower), 32)[1] == LABELS.index("ground")
-    darker = picture(scene(), 32)[ground].astype(int) - picture(scene(tower), 32)[ground]
+    ground = render(scene(tower), 32)[2] == LABELS.index("ground")
+    darker = render(scene(), 32)[0][ground].astype(int) - render(scene(tower), 32)[0][ground]
     assert darker.max() > 30
 
 
