@@ -1,4 +1,5 @@
 """``img2tokens train-tokenizer``: train a VQGAN on a folder of images or maps."""
+import dataclasses
 from typing import TYPE_CHECKING
 
 import click
@@ -63,6 +64,8 @@ def train_tokenizer(corpus: str, out: str, modality: str, recipe: str, settings:
     named = [f"training.{name}={value}" for name, value in options.items() if value is not None]
     config = build_config(recipe, modality, [*settings, *named])
     trained = train(corpus, out, config.model, config.training)
+    if not trained.is_first_process:
+        return
     for url, problem in trained.unreadable.items():
         click.echo(f"left out {url}: {problem}", err=True)
     click.echo(f"{trained.summary()}; tokenizer in {out}")
@@ -78,8 +81,6 @@ def build_config(recipe: str, modality: str, settings: list[str]) -> "TokenizerR
     Raises:
         ValueError: a name is unknown, a value wrong, or a setting of the modality missing.
     """
-    import dataclasses
-
     from tokenizer.configs import override, parse_value
     from tokenizer.corpus.modalities import MODALITIES
     from tokenizer.recipes import build_recipe

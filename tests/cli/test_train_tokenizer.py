@@ -1,4 +1,7 @@
 """``img2tokens train-tokenizer``: settings by name, the last line, and errors in one line."""
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from cli.main import main
 from cli.train_tokenizer import build_config
+from tokenizer.training.journal import read_metrics
 
 Folder = Callable[[int], Path]
 
@@ -93,3 +97,23 @@ def test_settings_reach_modality_model_and_training() -> None:
     assert recipe.model.modality == {"name": "segmentation", "num_classes": 5, "loss": "bce"}
     assert recipe.model.image_size == (64, 32) and recipe.model.autoencoder.width == 16
     assert recipe.training.optimizer.learning_rate == 1e-3
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(image_folder: Folder, tmp_path: Path) -> None:
+    corpus = image_folder(10)
+    settings = [str(corpus), "--recipe", "tiny", "--steps", "3", "--held-out", "2",
+                "--set", "model.quantizer.revive_after=0", "--set", "training.log_every=1",
+                "--set", "training.optimizer.warmup_steps=1"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node",
+               "2", "-m", "cli", "train-tokenizer", settings[0], str(tmp_path / "two"),
+               *settings[1:]]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True,
+                              timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("tokenizer in ") == 1
+    assert run(settings[0], tmp_path / "one", *settings[1:]).exit_code == 0
+    one, two = ([line["train/reconstruction"] for line in read_metrics(str(tmp_path / name))
+                 if "train/reconstruction" in line] for name in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-4) and one[2] < 0.995 * one[0]

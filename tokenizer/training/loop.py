@@ -43,11 +43,13 @@ class Trained:
         step: optimiser steps done, in all runs together.
         seconds: time spent training, in all runs together.
         unreadable: images left out, by where they lie, with what is wrong.
+        is_first_process: whether this is the process that measures and speaks for all.
     """
     evaluation: Evaluation | None
     step: int
     seconds: float
     unreadable: dict[str, str]
+    is_first_process: bool
 
     def summary(self) -> str:
         """The figures and the length of the training, in one line."""
@@ -90,7 +92,8 @@ def train_tokenizer(corpus: str, out: str, config: VQGANConfig,
         loop.train(stop)
         evaluation = loop.finish()
     return Trained(evaluation=evaluation, step=state.step, seconds=state.seconds,
-                   unreadable=dict(dataset.unreadable))
+                   unreadable=dict(dataset.unreadable),
+                   is_first_process=accelerator.is_main_process)
 
 
 def open_dataset(corpus: str, config: VQGANConfig, training: TrainingConfig) -> CorpusDataset:
