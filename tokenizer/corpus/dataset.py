@@ -97,13 +97,14 @@ class CorpusDataset:
         return np.stack([self._sample(position) for position in range(first, first + count)])
 
     def held_out_batches(self, batch_size: int, limit: int | None = None) -> Iterator[np.ndarray]:
-        """Pixels of the held-out images, or of the first ``limit`` of them, in key order.
+        """Pixels of the held-out images, or of ``limit`` spread over all of them, in key order.
 
         Yields:
             ``(N, h, w[, 3])`` with N up to ``batch_size``; without augmentation.
         """
         items = []
-        for entry in self.held_out[:limit]:
+        stride = max(1, len(self.held_out) // limit) if limit else 1
+        for entry in self.held_out[::stride][:limit]:
             if (pixels := self._held_out_pixels(entry)) is not None:
                 items.append(pixels)
             if len(items) == batch_size:
