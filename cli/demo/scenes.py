@@ -34,8 +34,15 @@ NEAREST = 2.0
 LABELS = ("sky", "ground", "water", "tree", "house", "tent", "balloon")
 """Names of the class ids of a segmentation map."""
 
+LABEL_COLOURS = np.array([(126, 184, 236), (216, 198, 124), (24, 120, 150), (42, 122, 74),
+                          (206, 72, 60), (142, 84, 190), (250, 190, 44)], np.uint8)
+"""Colours of the class ids for people, ``(7, 3)``."""
+
 FOLDERS, CAPTIONS = ("images", "depth", "segmentation"), "captions.csv"
 """Where a corpus keeps its pictures, maps and captions."""
+
+DAMAGED = ("village/cut-short", "desert/other-size", "lake/without-maps")
+"""Keys of the inputs that `damage` adds."""
 
 GRASS, SAND, SNOW = (0.62, 0.74, 0.24), (0.93, 0.76, 0.49), (0.93, 0.95, 0.97)
 
@@ -99,6 +106,30 @@ def write_corpus(folder: Path, num_scenes: int, seed: int = 0,
             table.writerow(row)
             yield number
     (folder / CAPTIONS).write_text(text.getvalue())
+
+
+def damage(folder: Path) -> None:
+    """Add three inputs to a corpus that cannot be encoded, each for another reason."""
+    def add(name: str, key: str, pixels: Array) -> Path:
+        path = folder / name / f"{key}.png"
+        Image.fromarray(pixels).save(path)
+        return path
+
+    drawing = draw(0)
+    for key in DAMAGED[:2]:
+        add("segmentation", key, drawing.labels)
+    torn = add("images", DAMAGED[0], drawing.image)
+    torn.write_bytes(torn.read_bytes()[:1000])
+    add("depth", DAMAGED[0], drawing.depth)
+    add("images", DAMAGED[1], drawing.image)
+    add("depth", DAMAGED[1], drawing.depth[:32, :32])
+    add("images", DAMAGED[2], drawing.image)
+
+
+def read_captions(path: Path) -> dict[str, str]:
+    """Captions by key."""
+    with path.open(newline="") as file:
+        return {row["key"]: row["caption"] for row in csv.DictReader(file)}
 
 
 def _write_scene(folder: str, seed: int, index: int) -> tuple[str, str, str]:

@@ -1,0 +1,217 @@
+"""The demo's steps: draw a corpus, then run the commands of img2tokens on it, one after the other.
+
+Every step but the first is a command line, run as a user would run it and shown on the page as it
+ran. A step that has finished is noted in ``OUT/demo.json`` and not run again; the commands go on by
+themselves where they were stopped.
+
+    OUT/scenes/                          the corpus; see `cli.demo.scenes`
+    OUT/tokenizers/{image,depth,segmentation}/
+    OUT/tokens/                          the token corpus
+    OUT/prior/                           the prior
+    OUT/samples/{classes,maps,halves}/   what it was asked for
+    OUT/decoded/                         the token corpus as pictures and maps again
+    OUT/index.html                       the page
+"""
+import json
+import os
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.demo.page import Stage, render
+from cli.demo.scenes import CAPTIONS, KINDS, LABELS, damage, write_corpus
+from tokenizer import configs, storage
+
+PAGE, RECORD = "index.html", "demo.json"
+MAPS = ("depth", "segmentation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """How large a demo is; the defaults take about nine minutes on 2 CPU cores.
+
+    Attributes:
+        num_scenes: scenes drawn.
+        held_out: scenes that no training sees.
+        tokenizer_minutes: training of the image, depth and segmentation tokenizers.
+        prior_minutes: training of the prior.
+        samples_each: samples for each class, map and half.
+        num_maps: held-out maps that samples are asked for.
+        num_halves: held-out pictures that are completed.
+        recipes: of the tokenizers and of the prior.
+        overrides: settings replaced in the recipes of the tokenizers, and of the prior.
+    """
+    num_scenes: int = 2000
+    held_out: int = 120
+    tokenizer_minutes: tuple[float, float, float] = (2.4, 0.7, 0.7)
+    prior_minutes: float = 3.2
+    samples_each: tuple[int, int, int] = (8, 3, 3)
+    num_maps: int = 60
+    num_halves: int = 4
+    recipes: tuple[str, str] = ("small_64", "small")
+    overrides: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+
+
+QUICK = DemoSettings(num_scenes=48, held_out=12, tokenizer_minutes=(0.05, 0.03, 0.03),
+                     prior_minutes=0.05, samples_each=(2, 2, 2), num_maps=6, num_halves=2,
+                     recipes=("tiny", "tiny"))
+"""A rehearsal of all steps, far too short to learn anything; for tests."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step: its name in the record, a title, and the command line without ``img2tokens``."""
+    name: str
+    title: str
+    arguments: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """The command line as typed."""
+        return shlex.join(("img2tokens", *self.arguments))
+
+
+def tell(out: Path, settings: DemoSettings, say: Callable[[str], object]) -> Path:
+    """Run what is left to run, and write the page.
+
+    Args:
+        out: folder of the demo; a demo that was stopped there goes on.
+        say: told what happens, a line at a time.
+    Returns:
+        The page.
+    Raises:
+        ValueError: the folder holds something else, or a demo with other settings.
+    """
+    from cli.demo.exhibits import gather
+    record = _Record(out, settings)
+    steps = list_steps(out, settings)
+    for number, step in enumerate(steps, start=1):
+        say(f"\n[{number}/{len(steps) + 1}] {step.title}")
+        if step.name in record.seconds:
+            say("  done before")
+            continue
+        started = time.monotonic()
+        if step.arguments:
+            say(f"  {step.command}")
+            run_command(step.arguments)
+        else:
+            draw_corpus(out / "scenes", settings.num_scenes)
+        record.finish(step.name, time.monotonic() - started)
+    say(f"\n[{len(steps) + 1}/{len(steps) + 1}] Put the page together")
+    stages = [Stage(step.title, record.seconds[step.name], step.command if step.arguments else "")
+              for step in steps]
+    page = gather(out, settings.held_out, stages)
+    storage.write_bytes(str(out / PAGE), render(page).encode())
+    return out / PAGE
+
+
+def list_steps(out: Path, settings: DemoSettings) -> list[Step]:
+    """All steps in order."""
+    paths = {name: str(out / name) for name in ("tokens", "prior", "decoded")}
+    tokenizers = {name: str(out / "tokenizers" / name) for name in ("image", *MAPS)}
+    named = [part for name, path in tokenizers.items()
+             for part in ("--tokenizer", f"{name}={path}")]
+    maps = [part for name in MAPS for part in ("--maps", f"{name}={out / 'scenes' / name}")]
+    workers = ("--num-workers", str(num_workers()))
+    encode = ("encode", str(out / "scenes" / "images"), paths["tokens"], *named, *maps,
+              "--labels", str(out / "scenes" / CAPTIONS), "--shard-size", "256", *workers)
+    conditions = ("--condition", "label=0.3", "--condition", "segmentation=0.3")
+    return [
+        Step("draw", "Draw the corpus", ()),
+        *(_train_tokenizer(out, settings, name, minutes) for name, minutes
+          in zip(tokenizers, settings.tokenizer_minutes, strict=True)),
+        Step("encode", "Encode pictures and maps into one token corpus", encode),
+        Step("inspect", "Check every shard", ("inspect", paths["tokens"], "--verify")),
+        Step("prior", "Train the prior on the stored codes", (
+            "train-prior", paths["tokens"], paths["prior"], *conditions,
+            "--recipe", settings.recipes[1], "--minutes", str(settings.prior_minutes),
+            "--held-out", str(settings.held_out), *_sets(settings.overrides[1]))),
+        *_samples(out, settings),
+        Step("decode", "Decode the token corpus", (
+            "decode", paths["tokens"], paths["decoded"], *named, *workers)),
+    ]
+
+
+def _train_tokenizer(out: Path, settings: DemoSettings, modality: str, minutes: float) -> Step:
+    folder = out / "scenes" / ("images" if modality == "image" else modality)
+    own = (f"modality.num_classes={len(LABELS)}",) if modality == "segmentation" else ()
+    return Step(f"tokenizer-{modality}", f"Train the {modality} tokenizer", (
+        "train-tokenizer", str(folder), str(out / "tokenizers" / modality),
+        "--modality", modality, "--recipe", settings.recipes[0], "--minutes", str(minutes),
+        "--held-out", str(settings.held_out), *_sets((*own, *settings.overrides[0]))))
+
+
+def _samples(out: Path, settings: DemoSettings) -> list[Step]:
+    prior, tokens = str(out / "prior"), str(out / "tokens")
+    tokenizer = ("--tokenizer", str(out / "tokenizers" / "image"))
+    labels = [part for kind in KINDS for part in ("--label", kind)]
+    by_class, by_map, by_half = settings.samples_each
+    asked = {
+        "classes": ("Sample by class", (*labels, "--samples-each", str(by_class))),
+        "maps": ("Sample by segmentation map", (
+            "--condition-from", tokens, "--held-out", "--samples-each", str(by_map),
+            "--num", str(by_map * settings.num_maps))),
+        "halves": ("Complete half pictures", (
+            "--complete-from", tokens, "--held-out", "--samples-each", str(by_half),
+            "--num", str(by_half * settings.num_halves))),
+    }
+    return [Step(f"samples-{name}", title, (
+        "sample", prior, str(out / "samples" / name), *tokenizer, *arguments))
+        for name, (title, arguments) in asked.items()]
+
+
+def _sets(overrides: tuple[str, ...]) -> list[str]:
+    return [part for override in overrides for part in ("--set", override)]
+
+
+def draw_corpus(folder: Path, num_scenes: int) -> None:
+    """Draw the corpus with a progress bar, and damage a few extra files in it."""
+    from tqdm import tqdm
+    for _ in tqdm(write_corpus(folder, num_scenes, num_workers=num_workers()), total=num_scenes,
+                  unit=" scenes"):
+        pass
+    damage(folder)
+
+
+def run_command(arguments: tuple[str, ...]) -> None:
+    """Run a command of img2tokens in this process.
+
+    Raises:
+        click.ClickException: it failed; the message says why.
+    """
+    from cli.main import main
+    main(list(arguments), prog_name="img2tokens", standalone_mode=False)
+
+
+def num_workers() -> int:
+    """Processes that draw, encode and decode at the same time: one for each of up to 4 cores."""
+    return min(4, os.cpu_count() or 1)
+
+
+class _Record:
+    """``demo.json``: the settings of a demo, and the steps that have finished, with their time."""
+
+    def __init__(self, out: Path, settings: DemoSettings) -> None:
+        self.path, self.settings = out / RECORD, configs.to_dict(settings)
+        self.seconds: dict[str, float] = {}
+        if self.path.exists():
+            data = json.loads(self.path.read_text())
+            if data["settings"] != self.settings:
+                raise ValueError(f"{out} holds a demo with other settings; delete the folder to "
+                                 "start over, or give another one")
+            self.seconds = data["seconds"]
+        elif out.exists() and any(out.iterdir()):
+            raise ValueError(f"{out} holds other files; give a folder that is empty or new")
+        else:
+            self._write()
+
+    def finish(self, name: str, seconds: float) -> None:
+        """Note a step that has finished."""
+        self.seconds[name] = round(seconds, 1)
+        self._write()
+
+    def _write(self) -> None:
+        data = {"settings": self.settings, "seconds": self.seconds}
+        storage.write_bytes(str(self.path), (json.dumps(data, indent=1) + "\n").encode())
