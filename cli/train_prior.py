@@ -1,0 +1,91 @@
+"""``img2tokens train-prior``: train an autoregressive prior on a token corpus."""
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.options import reports_errors
+from cli.priors import ConditionName, TokenizerFolder, load_decoders
+from cli.train_tokenizer import ImageCount
+
+if TYPE_CHECKING:
+    from prior.model import PriorConfig
+    from prior.state import TrainingConfig
+    from tokenizer.tokens import TokenCorpus
+
+
+@click.command("train-prior")
+@click.argument("tokens")
+@click.argument("out")
+@click.option("--condition", "conditions", type=ConditionName(), multiple=True,
+              help="What samples can be given: label, or a modality of TOKENS; =DROPOUT says how "
+                   "often training leaves it out. Repeatable.")
+@click.option("--recipe", default="small", show_default=True,
+              help="Named settings to start from; see prior/recipes.py.")
+@click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps to train.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
+              help="Minutes to train, over all runs; with --steps, whichever ends first.")
+@click.option("--tokenizer", "tokenizers", type=TokenizerFolder(), multiple=True,
+              help="Tokenizer of the images, to show samples while training; NAME=FOLDER for that "
+                   "of a map.")
+@click.option("--target", default="image", show_default=True, help="Modality to predict.")
+@click.option("--drop-all", type=click.FloatRange(0, 1, max_open=True), default=0.1,
+              show_default=True, help="How often all conditions are left out together.")
+@click.option("--held-out", type=ImageCount(), default=0.05, show_default=True,
+              help="Images kept out of training and measured: a count, or a share below 1.")
+@click.option("--held-out-by", type=click.Choice(["hash", "name"]), default="hash",
+              show_default=True,
+              help="Choose them by hash of the key, or take the last by name (frames of a film).")
+@click.option("--seed", type=click.IntRange(min=0), help="Of weights and order.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
+              help="Replace one setting: transformer.NAME or training.NAME. Repeatable.")
+@reports_errors
+def train_prior(tokens: str, out: str, tokenizers: tuple[tuple[str, str], ...],
+                **options: Any) -> None:
+    """Train a prior on the codes of TOKENS, and write it to OUT.
+
+    Stopped with Ctrl-C or killed, the same command goes on from its last checkpoint.
+    `tensorboard --logdir OUT` shows losses, bits per held-out code and samples.
+
+    \b
+    Examples:
+      img2tokens train-prior tokens prior --minutes 3 --tokenizer tok
+      img2tokens train-prior tokens prior --condition label --condition segmentation \\
+          --minutes 15 --tokenizer tok --tokenizer segmentation=tok-seg
+      img2tokens train-prior tokens prior --recipe gpt_111m --condition label=0.1 \\
+          --steps 100000 --set training.accumulation=4
+    """
+    if options["steps"] is None and options["minutes"] is None:
+        raise click.UsageError("say how long to train: --steps N or --minutes M")
+    from prior.gallery import show
+    from prior.training import train_prior as train
+    from tokenizer.tokens import TokenCorpus
+    corpus = TokenCorpus.open(tokens)
+    config, training = build_configs(corpus, options)
+    pictures = {name: lambda codes, decoder=decoder: show(decoder, codes)
+                for name, decoder in load_decoders(tokenizers, config, "cpu").items()}
+    trained = train(corpus, out, config, training, pictures)
+    click.echo(f"{trained.summary()}; prior in {out}")
+
+
+def build_configs(corpus: "TokenCorpus",
+                  options: Mapping[str, Any]) -> "tuple[PriorConfig, TrainingConfig]":
+    """The configs that a command's options describe for a corpus.
+
+    Raises:
+        ValueError: a name is unknown, or a value does not fit.
+    """
+    from prior.dataset import Split
+    from prior.model import Condition, PriorConfig
+    from prior.recipes import build_recipe
+    from tokenizer.configs import override
+    named = [f"training.{name}={options[name]}" for name in ("steps", "minutes", "seed")
+             if options[name] is not None]
+    recipe = override(build_recipe(options["recipe"]), [*options["settings"], *named])
+    conditions = [Condition(name=name) if dropout is None else Condition(name=name, dropout=dropout)
+                  for name, dropout in options["conditions"]]
+    config = PriorConfig.of(
+        corpus, conditions=conditions, drop_all=options["drop_all"], target=options["target"],
+        split=Split(held_out=options["held_out"], by=options["held_out_by"]),
+        transformer=recipe.transformer)
+    return config, recipe.training

@@ -1,0 +1,149 @@
+"""A prior as it is stored: its config, and config and weights together.
+
+    DIR/config.json          what it was trained on and its shape
+    DIR/model.safetensors    averaged weights
+"""
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from prior.dataset import Split
+from prior.sequence import LABEL, Segment, SequenceLayout
+from prior.transformer import Transformer, TransformerConfig
+from tokenizer import checkpoints
+from tokenizer.schema import TokenSpec
+from tokenizer.tokens import TokenCorpus
+
+KIND = "prior"
+"""Kind of these checkpoints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """Something a prior can be given.
+
+    Attributes:
+        name: ``label`` or a modality of the corpus.
+        dropout: how often it alone is left out in training, so that the prior works without it.
+    """
+    name: str
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout of condition {self.name} must lie in [0, 1), "
+                             f"got {self.dropout}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorConfig:
+    """What a prior reads and predicts, and its shape.
+
+    Attributes:
+        spec: codes of the target first, then of each map among the conditions.
+        conditions: in the order of the sequence.
+        drop_all: how often all conditions are left out together in training, beside each one's own
+            dropout; guidance compares with what the prior says then.
+        classes: names of the labels.
+        corpus: fingerprint of the token corpus it is trained on.
+        split: which rows of that corpus are held out.
+        transformer: shape.
+    """
+    spec: TokenSpec
+    conditions: tuple[Condition, ...] = ()
+    drop_all: float = 0.1
+    classes: tuple[str, ...] = ()
+    corpus: str
+    split: Split = field(default_factory=Split)
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop_all < 1:
+            raise ValueError(f"drop_all must lie in [0, 1), got {self.drop_all}")
+        names = [condition.name for condition in self.conditions]
+        for name in names:
+            if names.count(name) > 1 or name == self.target:
+                raise ValueError(f"each condition is named once and is not the target; got "
+                                 f"{', '.join(names)} with target {self.target}")
+
+    @classmethod
+    def of(cls, corpus: TokenCorpus, *, conditions: Sequence[Condition] = (),
+           drop_all: float = 0.1, target: str = "image", split: Split | None = None,
+           transformer: TransformerConfig | None = None) -> "PriorConfig":
+        """A prior over the codes of a corpus.
+
+        Raises:
+            ValueError: the corpus lacks the target or a condition, or one is named twice.
+        """
+        maps = [condition.name for condition in conditions if condition.name != LABEL]
+        spec = TokenSpec(codes=tuple(corpus.spec[name] for name in dict.fromkeys((target, *maps))))
+        if len(maps) < len(conditions) and not corpus.manifest.classes:
+            raise ValueError(f"{corpus.url} has no classes, so the prior cannot be conditioned on "
+                             "the label; encode with labels, or leave this condition out")
+        return cls(spec=spec, conditions=tuple(conditions), drop_all=drop_all,
+                   classes=corpus.manifest.classes, corpus=corpus.manifest.fingerprint,
+                   split=split or Split(), transformer=transformer or TransformerConfig())
+
+    @property
+    def target(self) -> str:
+        """The modality that the prior predicts."""
+        return self.spec.modalities[0]
+
+    @cached_property
+    def layout(self) -> SequenceLayout:
+        """Segments of its sequences."""
+        return SequenceLayout(tuple(self._segment(condition.name) for condition in self.conditions),
+                              self._segment(self.target))
+
+    def can_lack(self, name: str) -> bool:
+        """Whether training left this condition out at times, so that samples can do without it."""
+        own = {condition.name: condition.dropout for condition in self.conditions}
+        return self.drop_all > 0 or own[name] > 0
+
+    def _segment(self, name: str) -> Segment:
+        if name == LABEL:
+            return Segment(name=LABEL, grid=(1, 1), vocabulary=len(self.classes))
+        return Segment(name=name, grid=self.spec[name].grid,
+                       vocabulary=self.spec[name].codebook_size)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A trained prior.
+
+    Attributes:
+        config: what it reads and predicts.
+        model: the transformer, in evaluation mode.
+        fingerprint: ``sha256:...`` of config and weights.
+    """
+    config: PriorConfig
+    model: Transformer
+    fingerprint: str
+
+    @classmethod
+    def load(cls, url: str, device: str = "cpu") -> "Prior":
+        """The prior that ``img2tokens train-prior`` wrote at a path or fsspec URL.
+
+        Raises:
+            FileNotFoundError: no prior is there, or its training has not saved weights yet.
+            ValueError: it is of another kind or version, or damaged.
+        """
+        config = checkpoints.load_config(url, KIND, PriorConfig)
+        model = Transformer(config.transformer, config.layout)
+        _load_weights(model, checkpoints.load_weights(url), url)
+        return cls(config, model.to(device).eval(), checkpoints.fingerprint(url))
+
+
+def _load_weights(model: Transformer, weights: Mapping[str, Tensor], url: str) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            shapes = [shape.get(name, "absent") for shape in (found, expected)]
+            raise ValueError(f"the weights at {url} do not fit its config: {name} is {shapes[0]}, "
+                             f"expected {shapes[1]}; copy the checkpoint again")
+    with torch.no_grad():
+        model.load_state_dict(dict(weights))

@@ -1,0 +1,199 @@
+"""A prior's training: its settings, and all that changes while it runs."""
+import copy
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from prior.dataset import Batch
+from prior.evaluation import sequence_loss
+from prior.model import PriorConfig
+from prior.transformer import Transformer
+from tokenizer.training.budget import Budget
+from tokenizer.training.optim import (
+    ExponentialAverage,
+    OptimizerConfig,
+    build_adamw,
+    learning_rate,
+    set_learning_rate,
+)
+
+PRECISIONS = ("no", "bf16")
+KEEP_RULES = ("best", "last")
+HOUSEKEEPING = ("steps", "minutes", "checkpoint_minutes", "log_every", "num_pictures")
+"""Settings that may change when a training is resumed."""
+
+
+class DivergedError(ValueError):
+    """The loss is not a finite number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a prior is trained.
+
+    Attributes:
+        steps: optimiser steps; ``None`` sets no limit.
+        minutes: minutes of training, summed over resumed runs; ``None`` sets no limit. With both,
+            whichever ends first.
+        batch_size: rows of one optimiser step, over all devices and parts.
+        accumulation: parts a batch is worked off in, one after the other, to save memory.
+        optimizer: AdamW and its learning rate.
+        ema_decay: decay of the averaged weights, the ones saved for use.
+        mixed_precision: ``no`` or ``bf16``; the loss stays float32.
+        seed: of initial weights, order and dropping of conditions.
+        keep: ``best`` saves the weights that predicted the held-out rows best so far, ``last`` the
+            last ones. Without held-out rows it is always the last.
+        evaluate_every: steps between measurements on held-out rows, and sheets of samples.
+        evaluate_rows: most held-out rows measured.
+        checkpoint_minutes: minutes between checkpoints.
+        log_every: steps between lines of training metrics.
+        num_pictures: held-out rows shown with samples.
+    """
+    steps: int | None = None
+    minutes: float | None = None
+    batch_size: int = 32
+    accumulation: int = 1
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ema_decay: float = 0.999
+    mixed_precision: str = "no"
+    seed: int = 0
+    keep: str = "best"
+    evaluate_every: int = 500
+    evaluate_rows: int = 512
+    checkpoint_minutes: float = 5.0
+    log_every: int = 20
+    num_pictures: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulation", "evaluate_every", "evaluate_rows", "log_every",
+                     "num_pictures"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"training.accumulation must divide batch_size {self.batch_size}, "
+                             f"got {self.accumulation}")
+        for name, known in (("mixed_precision", PRECISIONS), ("keep", KEEP_RULES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"training.{name} is one of {', '.join(known)}, "
+                                 f"got {getattr(self, name)!r}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"training.ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if not self.checkpoint_minutes > 0:
+            raise ValueError("training.checkpoint_minutes must be more than 0, "
+                             f"got {self.checkpoint_minutes}")
+
+    @property
+    def budget(self) -> Budget:
+        """How long the training runs.
+
+        Raises:
+            ValueError: neither ``steps`` nor ``minutes`` is set.
+        """
+        return Budget(steps=self.steps, minutes=self.minutes)
+
+
+def build_accelerator(mixed_precision: str) -> Accelerator:
+    """Device, precision and processes as `accelerate` finds them; with a GPU where there is one."""
+    # One process may train several models, each in its own precision; the state is kept globally.
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=mixed_precision)
+
+
+class TrainingState:
+    """The model, its optimiser and all that resuming exactly needs.
+
+    Random numbers are drawn anew for each step from seed and step, so no generator is saved.
+
+    Attributes:
+        step: optimiser steps done.
+        seconds: time spent training.
+        best: lowest bits per held-out code so far.
+        model: the transformer itself; ``wrapped`` is the same as `accelerate` prepared it.
+        average: averaged weights, the ones saved for use.
+    """
+
+    def __init__(self, config: PriorConfig, training: TrainingConfig,
+                 accelerator: Accelerator) -> None:
+        torch.manual_seed(training.seed)
+        self.training, self.accelerator = training, accelerator
+        self.step, self.seconds, self.best = 0, 0.0, float("inf")
+        self.model = Transformer(config.transformer, config.layout).train()
+        self._copy = copy.deepcopy(self.model).eval().to(accelerator.device)
+        self.wrapped: nn.Module
+        self.wrapped, self.optimizer = accelerator.prepare(
+            self.model, build_adamw(self.model.parameters(), training.optimizer))
+        self.average = ExponentialAverage(self.model, training.ema_decay)
+        self._sums = torch.zeros(3, dtype=torch.float64, device=accelerator.device)
+
+    def train_step(self, batch: Batch, progress: float) -> None:
+        """Train on one batch; ``step`` is one more afterwards.
+
+        Args:
+            batch: this process's share, on its device.
+            progress: share of the budget spent, in [0, 1].
+        Raises:
+            DivergedError: the loss is not finite; no weight was changed by it.
+        """
+        training = self.training
+        words = (training.seed, self.step, self.accelerator.process_index)
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+        set_learning_rate(self.optimizer, learning_rate(training.optimizer, self.step, progress))
+        parts = batch.split(training.accumulation)
+        total = torch.zeros((), device=self.accelerator.device)
+        for part in parts[:-1]:
+            with self.accelerator.no_sync(self.wrapped):
+                total += self._backward(part, len(parts))
+        total += self._backward(parts[-1], len(parts))
+        clip = training.optimizer.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(),
+                                              float("inf") if clip is None else clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.average.update(self.model)
+        self._sums += torch.stack([total / math.log(2), norm, torch.ones_like(norm)])
+        self.step += 1
+
+    def take_figures(self) -> dict[str, float]:
+        """Means over the steps since the last call, and over all processes: ``bits`` per code, and
+        the norm of the gradients before clipping."""
+        bits, norm, count = self.accelerator.reduce(self._sums, "mean").tolist()
+        self._sums.zero_()
+        return {"bits": bits / count, "gradient_norm": norm / count}
+
+    def _backward(self, part: Batch, num_parts: int) -> Tensor:
+        """Add the gradients of one part; its share of the loss, without graph."""
+        loss = sequence_loss(self.wrapped, self.model.layout, part) / num_parts
+        if not loss.isfinite():
+            rate, precision = self.training.optimizer.learning_rate, self.training.mixed_precision
+            raise DivergedError(
+                f"the loss is {loss.item()} at step {self.step + 1}: train into another folder "
+                f"with a training.optimizer.learning_rate below {rate:g}"
+                + (" or with training.mixed_precision=no" if precision != "no" else "")
+                + "; the last checkpoint is unharmed")
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def averaged_model(self) -> Transformer:
+        """The transformer with averaged weights, in evaluation mode; valid until the next call."""
+        self.average.copy_to(self._copy)
+        return self._copy
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and containers of these; `load_state_dict` continues from it."""
+        return {"step": self.step, "seconds": self.seconds, "best": self.best,
+                "sums": self._sums, "model": self.model.state_dict(),
+                "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned for the same configs."""
+        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        self._sums.copy_(state["sums"])
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])

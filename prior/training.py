@@ -1,0 +1,273 @@
+"""Training of a prior from a token corpus, from the first step or on from a checkpoint.
+
+    OUT/config.json, model.safetensors   the prior, with averaged weights
+    OUT/training/state.pt                what resuming needs; may be deleted when all is done
+    OUT/metrics.jsonl, logs/             figures by step, and the same with pictures for TensorBoard
+    OUT/samples.png                      held-out conditions and originals beside samples
+    OUT/evaluation.json                  bits per code of the held-out rows
+
+The same call goes on where the last one stopped. With a budget in steps, the weights of a stopped
+and continued training equal those of an uninterrupted one bit for bit.
+"""
+import json
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast
+from tqdm import tqdm
+
+from prior.dataset import Batches, CodeRows
+from prior.evaluation import HeldOutBits, Pictures, held_out_bits, sample_sheet
+from prior.model import KIND, PriorConfig
+from prior.state import HOUSEKEEPING, TrainingConfig, TrainingState, build_accelerator
+from tokenizer import checkpoints, configs, storage
+from tokenizer.pictures import save_png
+from tokenizer.schema import flatten
+from tokenizer.tokens import TokenCorpus
+from tokenizer.training.journal import Journal
+from tokenizer.training.stopping import StopRequest, stop_request
+
+SAMPLES, EVALUATION = "samples.png", "evaluation.json"
+BAR = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining} {desc}"
+MAX_SHOWN = 4
+"""Changed settings that a message names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training came to.
+
+    Attributes:
+        bits: of the held-out rows by the weights saved last; nothing when none were held out.
+        step: optimiser steps done, in all runs together.
+        seconds: time spent training, in all runs together.
+    """
+    bits: HeldOutBits | None
+    step: int
+    seconds: float
+
+    def summary(self) -> str:
+        """The figures and the length of the training, in one line."""
+        length = f"{self.step} steps in {self.seconds / 60:.1f} minutes"
+        return f"{self.bits.describe() if self.bits else 'no row held out'}; {length}"
+
+
+def train_prior(corpus: TokenCorpus, out: str, config: PriorConfig, training: TrainingConfig,
+                pictures: Mapping[str, Pictures] | None = None) -> Trained:
+    """Train a prior on the codes of ``corpus`` into the folder ``out``.
+
+    Args:
+        corpus: a completed token corpus.
+        out: local folder; a training that was stopped there goes on.
+        config: of `PriorConfig.of` for this corpus.
+        training: settings; ``steps`` or ``minutes`` must be set.
+        pictures: turns codes into pictures, by modality; with the target's, samples are shown.
+    Raises:
+        OSError, ValueError: the corpus, a setting, the folder or the loss is not as it must be.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after a checkpoint.
+    """
+    training.budget  # refuses settings without an end before any work  # noqa: B018
+    accelerator = build_accelerator(training.mixed_precision)
+    _check_shares(training, accelerator.num_processes)
+    rows = CodeRows.load(corpus, config.spec.modalities)
+    is_held_out = config.split.mask(rows.keys)
+    state = TrainingState(config, training, accelerator)
+    run = describe_run(config, training)
+    if accelerator.is_main_process:
+        prepare_folder(out, config)
+    accelerator.wait_for_everyone()
+    load_progress(out, state, run)
+    dropout = {condition.name: condition.dropout for condition in config.conditions}
+    batches = Batches(rows.select(~is_held_out), config.layout, training.batch_size, training.seed,
+                      dropout, config.drop_all)
+    with stop_request() as stop, _Loop(state, batches, rows.select(is_held_out), pictures or {},
+                                       out, run) as loop:
+        loop.train(stop)
+        bits = loop.finish()
+    return Trained(bits=bits, step=state.step, seconds=state.seconds)
+
+
+class _Loop:
+    """Steps, checkpoints, figures and their timing; only the first process writes."""
+
+    def __init__(self, state: TrainingState, batches: Batches, held_out: CodeRows,
+                 pictures: Mapping[str, Pictures], out: str, run: Mapping[str, Any]) -> None:
+        self.state, self.batches, self.held_out = state, batches, held_out
+        self.pictures, self.out, self.run = pictures, out, run
+        self.budget = state.training.budget
+        self.first_step = state.step
+        self.bits: HeldOutBits | None = None
+        self._clock = (time.monotonic(), state.step)
+        self._open = ExitStack()
+
+    def __enter__(self) -> "_Loop":
+        if self.state.accelerator.is_main_process:
+            state = self.state
+            self._journal = self._open.enter_context(Journal(self.out, state.step))
+            self._bar = self._open.enter_context(tqdm(
+                total=1.0, initial=self.budget.progress(state.step, state.seconds), bar_format=BAR,
+                mininterval=0.5 if sys.stderr.isatty() else 30.0))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def train(self, stop: StopRequest) -> None:
+        """Steps until the budget is spent, or until a stop is asked for and a checkpoint made."""
+        state, training, accelerator = self.state, self.state.training, self.state.accelerator
+        started, saved = time.monotonic() - state.seconds, state.seconds
+        while not self.budget.is_spent(state.step, state.seconds):
+            batch = self.batches.batch(state.step, accelerator.process_index,
+                                       accelerator.num_processes)
+            state.train_step(batch.to(accelerator.device),
+                             self.budget.progress(state.step, state.seconds))
+            state.seconds, is_stopped = self._agree(time.monotonic() - started, stop.is_made)
+            is_last = self.budget.is_spent(state.step, state.seconds)
+            if is_last or state.step % training.log_every == 0:
+                self._log()
+            if is_last or state.step % training.evaluate_every == 0:
+                self._evaluate()
+            if is_stopped or state.seconds - saved > 60 * training.checkpoint_minutes:
+                saved = state.seconds
+                self._save()
+            if is_stopped:
+                raise KeyboardInterrupt
+
+    def finish(self) -> HeldOutBits | None:
+        """The last checkpoint, and the figures of the prior as it lies there."""
+        if self.state.step > self.first_step:
+            self._save()
+        return self._saved_bits()
+
+    def _agree(self, seconds: float, is_stopped: bool) -> tuple[float, bool]:
+        """The first process's view of time and of stopping, for all processes."""
+        accelerator = self.state.accelerator
+        if accelerator.num_processes == 1:
+            return seconds, is_stopped
+        view = torch.tensor([seconds, float(is_stopped)], dtype=torch.float64,
+                            device=accelerator.device)
+        seconds, stopped = broadcast(view).tolist()
+        return seconds, bool(stopped)
+
+    def _log(self) -> None:
+        """One line of metrics: means since the last one, rate and speed."""
+        state = self.state
+        figures = state.take_figures()
+        if not state.accelerator.is_main_process:
+            return
+        now = time.monotonic()
+        elapsed, num_steps = now - self._clock[0], state.step - self._clock[1]
+        self._clock = (now, state.step)
+        figures |= {"learning_rate": state.optimizer.param_groups[0]["lr"],
+                    "rows_per_second": num_steps * state.training.batch_size / elapsed,
+                    "seconds": state.seconds}
+        self._journal.scalars(state.step, {f"train/{name}": value
+                                           for name, value in figures.items()})
+        score = f", held-out {self.bits.matched:.3f}" if self.bits else ""
+        self._bar.set_description_str(
+            f"step {state.step}, {figures['bits']:.3f} bits per code{score}", refresh=False)
+        self._bar.update(self.budget.progress(state.step, state.seconds) - self._bar.n)
+
+    def _evaluate(self) -> None:
+        """Measure the averaged weights, keep them when they are to be kept, and show samples."""
+        state, training = self.state, self.state.training
+        if not state.accelerator.is_main_process:
+            return
+        model = state.averaged_model()
+        if len(self.held_out):
+            self.bits = held_out_bits(model, self.held_out, training.batch_size,
+                                      training.evaluate_rows)
+            self._journal.scalars(state.step, {f"held_out/{name}": value for name, value
+                                               in self.bits.scalars().items()})
+            if training.keep == "last" or self.bits.matched < state.best:
+                state.best = self.bits.matched
+                self._save_weights(self.bits)
+        if self.batches.layout.target.name in self.pictures:
+            rows = self.held_out if len(self.held_out) else self.batches.rows
+            sheet = sample_sheet(model, rows, training.num_pictures, self.pictures, training.seed)
+            save_png(storage.join(self.out, SAMPLES), sheet)
+            self._journal.image(state.step, "samples", sheet)
+        self._clock = (time.monotonic(), state.step)
+
+    def _save_weights(self, bits: HeldOutBits | None) -> None:
+        checkpoints.save_weights(self.out, self.state.averaged_model().state_dict())
+        if bits is not None:
+            data = {"step": self.state.step, "minutes": round(self.state.seconds / 60, 2),
+                    "num_rows": bits.num_rows, "matched": bits.matched,
+                    "shuffled": bits.shuffled, "without": bits.without}
+            storage.write_bytes(storage.join(self.out, EVALUATION),
+                                (json.dumps(data, indent=1) + "\n").encode())
+
+    def _save(self) -> None:
+        """A checkpoint; the weights too, unless those kept are better than the last."""
+        state = self.state
+        if state.accelerator.is_main_process:
+            if state.best == float("inf") or state.training.keep == "last":
+                self._save_weights(None)
+            checkpoints.save_state(self.out, {"run": dict(self.run), **state.state_dict()})
+        state.accelerator.wait_for_everyone()
+
+    def _saved_bits(self) -> HeldOutBits | None:
+        name = storage.join(self.out, EVALUATION)
+        if not len(self.held_out) or not storage.exists(name):
+            return None
+        data = json.loads(storage.read_bytes(name))
+        return HeldOutBits(num_rows=data["num_rows"], matched=data["matched"],
+                           shuffled=data["shuffled"], without=data["without"])
+
+
+def describe_run(config: PriorConfig, training: TrainingConfig) -> dict[str, Any]:
+    """All that decides the weights, as JSON values; resuming demands that it is unchanged."""
+    settings = {name: value for name, value in configs.to_dict(training).items()
+                if name not in HOUSEKEEPING}
+    return {"prior": configs.to_dict(config), "training": settings}
+
+
+def prepare_folder(out: str, config: PriorConfig) -> None:
+    """Write the prior's config, unless the folder has a training state to go on from.
+
+    Raises:
+        ValueError: the folder is not local, or holds something that cannot be trained on.
+    """
+    if "://" in out:
+        raise ValueError(f"training writes its journal to a local folder, got {out}; copy the "
+                         "finished prior there afterwards")
+    if storage.exists(storage.join(out, checkpoints.STATE)):
+        return
+    if storage.exists(storage.join(out, checkpoints.WEIGHTS)):
+        raise ValueError(f"{out} holds a model without its training state, which cannot be trained "
+                         "on; give another folder")
+    checkpoints.save_config(out, KIND, config)
+
+
+def load_progress(out: str, state: TrainingState, run: Mapping[str, Any]) -> None:
+    """Go on from the checkpoint in ``out``, if there is one.
+
+    Raises:
+        ValueError: it was trained with other settings or on another corpus.
+    """
+    saved = checkpoints.load_state(out)
+    if saved is None:
+        return
+    before, now = flatten(saved["run"]), flatten(dict(run))
+    changed = [f"{name} was {before.get(name, 'absent')}, now {now.get(name, 'absent')}"
+               for name in sorted(before.keys() | now.keys())
+               if before.get(name, "absent") != now.get(name, "absent")]
+    if changed:
+        more = f"; and {len(changed) - MAX_SHOWN} more" if len(changed) > MAX_SHOWN else ""
+        raise ValueError(f"{out} was trained with other settings: {'; '.join(changed[:MAX_SHOWN])}"
+                         f"{more}; give the same to go on, or another folder to start anew")
+    state.load_state_dict(saved)
+
+
+def _check_shares(training: TrainingConfig, num_processes: int) -> None:
+    """Refuse batches that processes and parts cannot share equally."""
+    if training.batch_size % (num_processes * training.accumulation):
+        raise ValueError(
+            f"training.batch_size must be a multiple of {num_processes} processes x "
+            f"{training.accumulation} parts, got {training.batch_size}")

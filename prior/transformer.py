@@ -1,0 +1,235 @@
+"""The transformer over a `SequenceLayout`, and the prior's config.
+
+Blocks are those of Touvron et al. 2023 (arXiv:2302.13971): RMS norm before each part, one packed
+matrix for queries, keys and values, SwiGLU. The output layer starts at zero, so training starts
+from the uniform distribution.
+
+Letters: B rows, T positions of one call, L of a whole sequence, C width, N heads, D = C / N,
+K codebook size.
+"""
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prior.sequence import SequenceLayout
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Shape of the transformer.
+
+    Attributes:
+        num_layers: blocks.
+        width: C, channels.
+        num_heads: heads of each attention; divides the width.
+        dropout: share of values dropped in training, after the embedding and after each part.
+        qk_norm: normalise queries and keys, which keeps large models stable (Dehghani et al. 2023,
+            arXiv:2302.05442).
+        rotary: turn queries and keys by their cell's row and column (Su et al. 2021,
+            arXiv:2104.09864), beside the learned positions.
+        both_ways: conditions see each other in both directions.
+    """
+    num_layers: int = 4
+    width: int = 192
+    num_heads: int = 4
+    dropout: float = 0.0
+    qk_norm: bool = True
+    rotary: bool = True
+    both_ways: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.num_layers, self.width, self.num_heads) < 1:
+            raise ValueError("num_layers, width and num_heads must be at least 1, got "
+                             f"{self.num_layers}, {self.width} and {self.num_heads}")
+        if self.width % (4 * self.num_heads):
+            raise ValueError(f"width must be a multiple of 4 * num_heads ({4 * self.num_heads}), "
+                             f"got {self.width}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+
+    @property
+    def hidden(self) -> int:
+        """Channels inside the feed-forward part: 8/3 of the width, rounded up to 32."""
+        return -(-self.width * 8 // 3 // 32) * 32
+
+
+class Cache:
+    """Keys and values of the positions read so far, in memory taken once.
+
+    Args:
+        config: of the transformer.
+        num_rows: B.
+        length: L, most positions it will hold.
+    """
+
+    def __init__(self, config: TransformerConfig, num_rows: int, length: int,
+                 device: torch.device) -> None:
+        shape = (config.num_layers, num_rows, config.num_heads, length,
+                 config.width // config.num_heads)
+        self.keys = torch.empty(shape, device=device)
+        self.values = torch.empty_like(self.keys)
+        self.length = 0
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the keys and values ``(B, N, T, D)`` of a call; returns all so far."""
+        end = self.length + keys.shape[2]
+        self.keys[layer, :, :, self.length:end] = keys
+        self.values[layer, :, :, self.length:end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+class Attention(nn.Module):
+    """Multi-head attention with one packed matrix for queries, keys and values."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.out = nn.Linear(config.width, config.width, bias=False)
+        size = config.width // config.num_heads
+        self.norm_queries = nn.RMSNorm(size, eps=1e-6) if config.qk_norm else nn.Identity()
+        self.norm_keys = nn.RMSNorm(size, eps=1e-6) if config.qk_norm else nn.Identity()
+
+    def forward(self, inputs: Tensor, turn: Tensor | None, mask: Tensor | None, causal: bool,
+                cache: Cache | None, layer: int) -> Tensor:
+        """Inputs ``(B, T, C)`` to outputs of the same shape; ``turn`` as `rotate` takes it."""
+        rows, length, width = inputs.shape
+        packed = self.qkv(inputs).view(rows, length, 3, self.num_heads, width // self.num_heads)
+        queries, keys, values = packed.permute(2, 0, 3, 1, 4)  # each (B, N, T, D)
+        queries, keys = self.norm_queries(queries), self.norm_keys(keys)
+        if turn is not None:
+            queries, keys = rotate(queries, turn), rotate(keys, turn)
+        if cache is not None:
+            keys, values = cache.extend(layer, keys, values)
+        mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask,
+                                                        is_causal=causal)
+        return self.out(mixed.transpose(1, 2).reshape(rows, length, width))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.gate_and_up = nn.Linear(config.width, 2 * config.hidden, bias=False)
+        self.down = nn.Linear(config.hidden, config.width, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        gate, up = self.gate_and_up(inputs).chunk(2, -1)
+        return self.down(functional.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each on normalised inputs and added to them."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.norm_attention = nn.RMSNorm(config.width, eps=1e-6)
+        self.attention = Attention(config)
+        self.norm_feed_forward = nn.RMSNorm(config.width, eps=1e-6)
+        self.feed_forward = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, inputs: Tensor, turn: Tensor | None, mask: Tensor | None, causal: bool,
+                cache: Cache | None, layer: int) -> Tensor:
+        mixed = self.attention(self.norm_attention(inputs), turn, mask, causal, cache, layer)
+        inputs = inputs + self.dropout(mixed)
+        return inputs + self.dropout(self.feed_forward(self.norm_feed_forward(inputs)))
+
+
+class Transformer(nn.Module):
+    """Scores of the target's codes from the ids of a sequence."""
+
+    def __init__(self, config: TransformerConfig, layout: SequenceLayout) -> None:
+        super().__init__()
+        self.config, self.layout = config, layout
+        self.codes = nn.Embedding(layout.num_ids, config.width)
+        self.positions = nn.Embedding(layout.num_positions, config.width)
+        self.segments = nn.Embedding(len(layout.segments), config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.head = nn.Linear(config.width, layout.target.vocabulary, bias=False)
+        self._tables()
+        self._start()
+
+    position_ids: Tensor
+    segment_ids: Tensor
+    mask: Tensor
+    turns: Tensor
+
+    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Scores of the code that each position of the target is about to predict.
+
+        Args:
+            ids: ``(B, T)`` int64, the start of a sequence; with a cache, the part after what the
+                cache holds, which this call adds to it.
+        Returns:
+            ``(B, T', K)``: one for each position of the target among the T.
+        """
+        start = cache.length if cache is not None else 0
+        end = start + ids.shape[1]
+        hidden = self.dropout(self.codes(ids) + self.positions(self.position_ids[start:end])
+                              + self.segments(self.segment_ids[start:end]))
+        turn = self.turns[:, start:end] if self.config.rotary else None
+        mask, causal = self._mask(start, end)
+        for layer, block in enumerate(self.blocks):
+            hidden = block(hidden, turn, mask, causal, cache, layer)
+        if cache is not None:
+            cache.length = end
+        return self.head(self.norm(hidden[:, max(0, self.layout.prefix_length - start):]))
+
+    def new_cache(self, num_rows: int) -> Cache:
+        """An empty cache for ``num_rows`` sequences."""
+        return Cache(self.config, num_rows, self.layout.length, self.head.weight.device)
+
+    def _mask(self, start: int, end: int) -> tuple[Tensor | None, bool]:
+        """The mask for positions ``start`` to ``end``, and whether attention is plainly causal."""
+        if end - start == 1:
+            return None, False
+        if start == 0 and (not self.config.both_ways or self.layout.prefix_length < 2):
+            return None, True
+        return self.mask[start:end, :end], False
+
+    def _tables(self) -> None:
+        layout, size = self.layout, self.config.width // self.config.num_heads
+        tables = {"position_ids": torch.from_numpy(layout.positions),
+                  "segment_ids": torch.from_numpy(layout.segment_ids),
+                  "mask": torch.from_numpy(layout.visible(self.config.both_ways)),
+                  "turns": rotations(torch.from_numpy(layout.coordinates), size)}
+        for name, table in tables.items():
+            self.register_buffer(name, table, persistent=False)
+
+    def _start(self) -> None:
+        depth_scale = (2 * self.config.num_layers) ** -0.5
+        for name, parameter in self.named_parameters():
+            if name == "head.weight":
+                nn.init.zeros_(parameter)
+            elif name.endswith(("attention.out.weight", "down.weight")):
+                nn.init.normal_(parameter, std=0.02 * depth_scale)
+            elif parameter.ndim == 2:
+                nn.init.normal_(parameter, std=0.02)
+
+
+def rotations(coordinates: Tensor, size: int) -> Tensor:
+    """Cosines and sines that turn the pairs of a head by row and column.
+
+    Args:
+        coordinates: ``(L, 2)`` float, row and column in cells.
+        size: D; half of its pairs turn with the row, half with the column.
+    Returns:
+        ``(2, L, D / 2)`` float32.
+    """
+    num_rates = size // 4
+    rates = 100.0 ** -(torch.arange(num_rates, device=coordinates.device) / num_rates)
+    angles = (coordinates[:, :, None] * rates).flatten(1)
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(inputs: Tensor, turn: Tensor) -> Tensor:
+    """Turn the channel pairs ``(d, d + D/2)`` of ``(B, N, T, D)`` by ``turn``, ``(2, T, D/2)``."""
+    first, second = inputs.chunk(2, -1)
+    cosines, sines = turn.to(inputs.dtype)
+    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], -1)

@@ -1,0 +1,87 @@
+"""A prior's config and its checkpoint."""
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CLASSES, conditions
+
+from prior.model import Condition, Prior, PriorConfig
+from tokenizer import checkpoints, configs
+from tokenizer.tokens import TokenCorpus
+
+
+def test_a_config_names_the_codes_it_reads_the_target_first(corpus: TokenCorpus) -> None:
+    config = PriorConfig.of(corpus, conditions=conditions("segmentation", "label"))
+    assert config.spec.modalities == ("image", "segmentation")
+    assert config.classes == CLASSES and config.corpus == corpus.manifest.fingerprint
+    assert [segment.name for segment in config.layout.segments] == ["segmentation", "label",
+                                                                    "image"]
+    assert config.layout.segments[1].vocabulary == 2
+
+
+def test_any_modality_can_be_the_target(corpus: TokenCorpus) -> None:
+    config = PriorConfig.of(corpus, target="segmentation", conditions=conditions("image"))
+    assert config.target == "segmentation" and config.layout.target.vocabulary == 4
+
+
+def test_a_config_is_read_back_as_it_was_written(corpus: TokenCorpus) -> None:
+    config = PriorConfig.of(corpus, conditions=[Condition(name="label", dropout=0.3)])
+    assert configs.from_dict(PriorConfig, json.loads(json.dumps(configs.to_dict(config)))) == config
+
+
+@pytest.mark.parametrize(("names", "target", "message"), [
+    (("depth",), "image", "no depth codes"),
+    ((), "depth", "no depth codes"),
+    (("label", "label"), "image", "each condition is named once"),
+    (("image",), "image", "is not the target; got image with target image")])
+def test_conditions_that_cannot_be_are_refused(corpus: TokenCorpus, names: tuple[str, ...],
+                                               target: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PriorConfig.of(corpus, conditions=conditions(*names), target=target)
+
+
+def test_a_label_condition_needs_classes(make_corpus: Callable[..., TokenCorpus]) -> None:
+    with pytest.raises(ValueError, match="plain has no classes.*encode with labels"):
+        PriorConfig.of(make_corpus("plain", labelled=False), conditions=conditions("label"))
+
+
+@pytest.mark.parametrize(("dropout", "drop_all", "can"), [(0.0, 0.0, False), (0.1, 0.0, True),
+                                                          (0.0, 0.1, True)])
+def test_a_condition_can_be_lacking_when_training_left_it_out(
+        corpus: TokenCorpus, dropout: float, drop_all: float, can: bool) -> None:
+    config = PriorConfig.of(corpus, conditions=[Condition(name="label", dropout=dropout)],
+                            drop_all=drop_all)
+    assert config.can_lack("label") is can
+
+
+@pytest.mark.parametrize("wrong", [1.0, -0.1])
+def test_shares_of_dropping_lie_below_one(corpus: TokenCorpus, wrong: float) -> None:
+    with pytest.raises(ValueError, match="dropout of condition label"):
+        Condition(name="label", dropout=wrong)
+    with pytest.raises(ValueError, match="drop_all"):
+        PriorConfig.of(corpus, drop_all=wrong)
+
+
+def test_a_loaded_prior_is_ready_and_knows_its_fingerprint(
+        trained: tuple[TokenCorpus, str]) -> None:
+    prior = Prior.load(trained[1])
+    assert not prior.model.training
+    assert prior.fingerprint == checkpoints.fingerprint(trained[1])
+
+
+def test_a_folder_without_a_prior_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no prior.*img2tokens train-prior"):
+        Prior.load(str(tmp_path))
+
+
+def test_weights_of_another_shape_are_refused_by_name(trained: tuple[TokenCorpus, str],
+                                                      tmp_path: Path) -> None:
+    config = checkpoints.load_config(trained[1], "prior", PriorConfig)
+    weights = checkpoints.load_weights(trained[1])
+    weights["head.weight"] = torch.zeros(3, 3)
+    checkpoints.save_config(str(tmp_path), "prior", config)
+    checkpoints.save_weights(str(tmp_path), weights)
+    with pytest.raises(ValueError, match=r"head.weight is \(3, 3\), expected \(8, 32\)"):
+        Prior.load(str(tmp_path))

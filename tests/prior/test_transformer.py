@@ -1,0 +1,124 @@
+"""The transformer: what it sees, and that a cache changes nothing."""
+import numpy as np
+import pytest
+import torch
+
+from prior.sequence import LABEL, Segment, SequenceLayout
+from prior.transformer import Transformer, TransformerConfig, rotate, rotations
+
+LAYOUT = SequenceLayout((Segment(name=LABEL, grid=(1, 1), vocabulary=5),
+                         Segment(name="depth", grid=(2, 2), vocabulary=6)),
+                        Segment(name="image", grid=(2, 3), vocabulary=10))
+SHAPES = [{}, {"qk_norm": False}, {"rotary": False}, {"both_ways": False}]
+
+
+def build(layout: SequenceLayout = LAYOUT, **settings: object) -> Transformer:
+    """A small model in evaluation mode whose output layer is not zero."""
+    torch.manual_seed(0)
+    shape = {"num_layers": 2, "width": 16, "num_heads": 2, **settings}
+    model = Transformer(TransformerConfig(**shape), layout).eval()
+    torch.nn.init.normal_(model.head.weight)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def sequences(num_rows: int = 3, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    def draw(length: int, high: int) -> torch.Tensor:
+        return torch.randint(high, (num_rows, length), generator=generator)
+    return LAYOUT.inputs({LABEL: draw(1, 5), "depth": draw(4, 6)}, draw(5, 10))
+
+
+def test_scores_are_those_of_the_targets_codes_alone() -> None:
+    assert build()(sequences()).shape == (3, 6, 10)
+
+
+def test_an_untrained_model_finds_all_codes_equally_likely() -> None:
+    model = Transformer(TransformerConfig(num_layers=1, width=16, num_heads=2), LAYOUT)
+    assert not model(sequences()).any()
+
+
+@pytest.mark.parametrize("settings", SHAPES)
+def test_a_code_changes_only_what_is_predicted_after_it(settings: dict[str, bool]) -> None:
+    model, ids = build(**settings), sequences()
+    changed = ids.clone()
+    changed[:, -2] = LAYOUT.offsets["image"] + (ids[:, -2] - LAYOUT.offsets["image"] + 1) % 10
+    difference = (model(ids) - model(changed)).abs().amax((0, 2))
+    assert (difference[:4] == 0).all() and (difference[4:] > 0).all()
+
+
+@pytest.mark.parametrize("settings", SHAPES)
+def test_every_prediction_depends_on_every_condition(settings: dict[str, bool]) -> None:
+    model, ids = build(**settings), sequences()
+    for position in range(LAYOUT.prefix_length):
+        changed = ids.clone()
+        offset = 0 if position == 0 else LAYOUT.offsets["depth"]
+        changed[:, position] = offset + (ids[:, position] - offset + 1) % 5
+        assert ((model(ids) - model(changed)).abs().amax((0, 2)) > 0).all()
+
+
+@pytest.mark.parametrize("settings", SHAPES)
+@pytest.mark.parametrize("cuts", [(6,), (6, 7, 8, 9, 10), (3, 9)])
+def test_reading_in_parts_with_a_cache_gives_the_same_scores(settings: dict[str, bool],
+                                                             cuts: tuple[int, ...]) -> None:
+    if cuts == (3, 9) and settings != {"both_ways": False}:
+        pytest.skip("conditions that see each other both ways are read in one part")
+    model, ids = build(**settings), sequences()
+    cache = model.new_cache(len(ids))
+    with torch.no_grad():
+        parts = [model(part, cache) for part in ids.tensor_split(cuts, 1)]
+        torch.testing.assert_close(torch.cat(parts, 1), model(ids), rtol=1e-4, atol=1e-5)
+    assert cache.length == LAYOUT.length
+
+
+def test_both_ways_matters_only_with_several_condition_positions() -> None:
+    layout = SequenceLayout((), LAYOUT.target)
+    codes = torch.arange(5)[None]
+    both, causal = build(layout), build(layout, both_ways=False)
+    torch.testing.assert_close(both(layout.inputs({}, codes)), causal(layout.inputs({}, codes)))
+
+
+def test_turning_keeps_lengths_and_depends_on_distance_alone() -> None:
+    places = torch.tensor([[0.5, 0.5], [1.5, 2.5], [3.5, 4.5], [4.5, 6.5]])
+    turn = rotations(places, 16)
+    query, key = torch.randn(2, 1, 1, 1, 16, generator=torch.Generator().manual_seed(1))
+    queries, keys = (rotate(each.expand(1, 1, 4, 16), turn)[0, 0] for each in (query, key))
+    torch.testing.assert_close(queries.norm(dim=-1), query.norm().expand(4))
+    near, far = queries[0] @ keys[1], queries[2] @ keys[3]
+    torch.testing.assert_close(near, far)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    model, ids = build(dropout=0.5), sequences()
+    assert torch.equal(model(ids), model(ids))
+    model.train()
+    assert not torch.equal(model(ids), model(ids))
+
+
+def test_tables_of_positions_are_not_stored() -> None:
+    names = set(build().state_dict())
+    assert not names & {"mask", "turns", "position_ids", "segment_ids"}
+    assert "blocks.1.attention.qkv.weight" in names
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"width": 20, "num_heads": 2}, r"multiple of 4 \* num_heads \(8\), got 20"),
+    ({"num_layers": 0}, "at least 1, got 0, 192 and 4"),
+    ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0")])
+def test_impossible_shapes_are_refused(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TransformerConfig(**settings)
+
+
+def test_hidden_channels_are_eight_thirds_rounded_up() -> None:
+    assert [TransformerConfig(width=width, num_heads=4).hidden
+            for width in (32, 192, 768)] == [96, 512, 2048]
+
+
+def test_a_row_does_not_depend_on_its_neighbours_or_place() -> None:
+    model, ids = build(), sequences(16)
+    order = np.random.default_rng(0).permutation(16)
+    with torch.inference_mode():
+        assert torch.equal(model(ids)[order], model(ids[order]))
