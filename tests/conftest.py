@@ -22,6 +22,12 @@ def draw(seed: int, height: int = 40, width: int = 48) -> np.ndarray:
     return (picture.clip(0, 1) * 255).round().astype(np.uint8)
 
 
+@pytest.fixture(scope="session")
+def drawn() -> Callable[..., np.ndarray]:
+    """`draw`, for tests that need single pictures."""
+    return draw
+
+
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Callable[[int], Path]:
     """Makes a folder ``photos`` of drawn PNG images ``img-000.png`` ..., of varied sizes."""
