@@ -23,11 +23,12 @@ class Series:
 
 
 def line_chart(series: Sequence[Series], x_title: str, y_title: str, y_log: bool = False) -> Markup:
-    """Lines in one frame, each named at the upper right in its colour.
+    """Lines in one frame under their names; a line without points is left out.
 
     Args:
         y_log: show y on a logarithmic scale; every y is then more than 0.
     """
+    series = [line for line in series if line.points]
     xs = [x for line in series for x, _ in line.points]
     ys = [y for line in series for _, y in line.points]
     x_ticks = linear_ticks(min(xs, default=0.0), max(xs, default=1.0))
@@ -53,11 +54,12 @@ def line_chart(series: Sequence[Series], x_title: str, y_title: str, y_log: bool
     for number, line in enumerate(series):
         points = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in thinned(line.points))
         parts.append(f'<polyline class="series-{number}" points="{points}"/>')
-        parts.append(f'<text class="name series-{number}" text-anchor="end" '
-                     f'x="{WIDTH - RIGHT - 4}" y="{TOP + 16 + 19 * number}">'
-                     f'{escape(line.name)}</text>')
-    return Markup(f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-                  f'aria-label="{escape(y_title)} over {escape(x_title)}">{"".join(parts)}</svg>')
+    names = "".join(f'<span class="series-{number}">{escape(line.name)}</span>'
+                    for number, line in enumerate(series))
+    return Markup(f'<div class="chart"><p><b>{escape(y_title)}</b>{names}</p>'
+                  f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+                  f'aria-label="{escape(y_title)} over {escape(x_title)}">{"".join(parts)}</svg>'
+                  '</div>')
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = 160) -> list[tuple[float, float]]:

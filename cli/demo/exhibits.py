@@ -25,7 +25,7 @@ from cli.demo.scenes import CAPTIONS, FOLDERS, KINDS, LABEL_COLOURS, LABELS, rea
 from tokenizer.corpus.images import centre_crop
 from tokenizer.corpus.modalities import Modality, modality_from_dict
 from tokenizer.pictures import colour_codes
-from tokenizer.schema import codes_array
+from tokenizer.schema import GEOMETRY, codes_array
 from tokenizer.tokens import TokenCorpus
 from tokenizer.training.journal import read_metrics
 
@@ -165,7 +165,7 @@ def gather(out: Path, held_out: int, stages: list[Stage]) -> Page:
         token_rows=[Row(name, [album.show_codes(name, key) for key in keys])
                     for name in MODALITIES],
         token_facts=token_facts(album),
-        dead_letters=[(letter.key, letter.error, letter.message)
+        dead_letters=[(letter.key, letter.error, letter.message.replace(f"{out}/", ""))
                       for letter in album.corpus.dead_letters()],
         example_row=example_row(album, keys[0]), prior_chart=prior_chart(out),
         prior_facts=prior_facts(out), class_rows=class_rows(Samples(out / "samples" / "classes")),
@@ -231,7 +231,7 @@ def token_facts(album: Album) -> list[tuple[str, str]]:
     facts = [("rows", f"{manifest.num_rows:,} from {manifest.num_inputs:,} inputs"),
              ("dead letters", f"{manifest.num_dead_letters}"),
              ("shards", f"{len(manifest.shards)}, every checksum verified"),
-             ("bytes a scene", f"{bytes_per_row(album):,.0f}, as PNG files {png:,.0f}")]
+             ("bytes a scene", f"{bytes_per_row(album):,.0f}; as PNG files {png:,.0f}")]
     for spec in manifest.spec.codes:
         usage = manifest.usage[spec.modality]
         facts.append((f"{spec.modality} codebook", f"{usage.used} of {spec.codebook_size} used, "
@@ -245,7 +245,7 @@ def example_row(album: Album, key: str) -> str:
         for row in table.to_pylist():
             if row["key"] == key:
                 return "\n".join(f"{name:<20} {_short(value)}" for name, value in row.items()
-                                 if name != "source")
+                                 if name not in ("source", "flipped", *GEOMETRY))
     raise ValueError(f"{album.corpus.url} holds no row {key}")
 
 
