@@ -3,7 +3,7 @@
 Exit codes: 2 for wrong usage (click's own), 1 for a failure, 130 after Ctrl-C.
 """
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
@@ -49,3 +49,17 @@ class Assignment(click.ParamType):
             self.fail(f"{value!r} is not of the form NAME=VALUE, for example image=my-tokenizer",
                       param, ctx)
         return name, text
+
+
+def by_name(option: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The values of a repeated `Assignment` option by name.
+
+    Raises:
+        click.UsageError: a name is given twice.
+    """
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        if name in values:
+            raise click.UsageError(f"{option} {name}= is given twice: {values[name]} and {value}")
+        values[name] = value
+    return values

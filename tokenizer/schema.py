@@ -134,7 +134,7 @@ class TokenSpec:
         Raises:
             SpecMismatch: names the first field that differs, with both values.
         """
-        ours, theirs = _flatten(configs.to_dict(self)), _flatten(configs.to_dict(other))
+        ours, theirs = flatten(configs.to_dict(self)), flatten(configs.to_dict(other))
         for key in sorted(ours.keys() | theirs.keys()):
             if ours.get(key) != theirs.get(key):
                 raise SpecMismatch(f"{name}: {key} is {theirs.get(key)!r}, "
@@ -282,8 +282,8 @@ def rows_table(spec: TokenSpec, codes: Mapping[str, np.ndarray],
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested dicts and of lists of dicts by dotted path; modalities name their specs."""
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested dicts and lists of dicts by dotted path; modalities name their specs."""
     if isinstance(value, dict):
         parts = {f"{prefix}.{key}" if prefix else key: item for key, item in value.items()}
     elif isinstance(value, list) and value and isinstance(value[0], dict):
@@ -291,4 +291,4 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
                  for index, item in enumerate(value)}
     else:
         return {prefix: value}
-    return {key: leaf for path, item in parts.items() for key, leaf in _flatten(item, path).items()}
+    return {key: leaf for path, item in parts.items() for key, leaf in flatten(item, path).items()}

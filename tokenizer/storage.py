@@ -46,6 +46,21 @@ def is_folder(url: str) -> bool:
     return bool(fs.isdir(path))
 
 
+def is_within(inner: str, outer: str) -> bool:
+    """Whether ``inner`` is the folder ``outer``, or would lie in it."""
+    (fs, path), (outer_fs, folder) = locate(inner), locate(outer)
+    return bool(fs == outer_fs and f"{path.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/"))
+
+
+def size(url: str) -> int | None:
+    """Size of a file in bytes, or nothing where there is no file."""
+    fs, path = locate(url)
+    try:
+        return int(fs.info(path)["size"])
+    except FileNotFoundError:
+        return None
+
+
 def read_bytes(url: str) -> bytes:
     """The content of one file.
 
@@ -103,6 +118,11 @@ def list_files(url: str) -> dict[str, int]:
     return {name: size for name, size in _files(url).items() if not _is_unfinished(name)}
 
 
+def list_names(url: str) -> list[str]:
+    """Names of the files and folders directly in a folder, sorted, without unfinished writes."""
+    return sorted(name for name, _, _ in _items(url) if not _is_unfinished(name))
+
+
 def remove_unfinished(url: str) -> None:
     """Remove what killed writers left directly in a folder."""
     for name in _files(url):
@@ -139,12 +159,17 @@ def sha256_of_file(url: str) -> str:
 
 
 def _files(url: str) -> dict[str, int]:
+    return {name: size for name, size, kind in _items(url) if kind == "file"}
+
+
+def _items(url: str) -> list[tuple[str, int, str]]:
+    """Name, size in bytes and type of what lies directly in a folder."""
     fs, path = locate(url)
     fs.invalidate_cache(path)  # other processes write here
     if not fs.isdir(path):
-        return {}
-    return {posixpath.basename(entry["name"]): int(entry["size"] or 0)
-            for entry in fs.ls(path, detail=True) if entry["type"] == "file"}
+        return []
+    return [(posixpath.basename(item["name"].rstrip("/")), int(item["size"] or 0), item["type"])
+            for item in fs.ls(path, detail=True)]
 
 
 def _is_unfinished(name: str) -> bool:

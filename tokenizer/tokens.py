@@ -262,6 +262,20 @@ def read_dead_letters(url: str, entry: ShardEntry) -> list[DeadLetter]:
     return [DeadLetter(**row) for row in pq.read_table(io.BytesIO(content)).to_pylist()]
 
 
+def read_checked(url: str, entry: ShardEntry) -> tuple[bytes | None, str | None]:
+    """The content of a file, or what is wrong: it is missing, or of another size or SHA-256."""
+    try:
+        content = storage.read_bytes(storage.join(url, entry.name))
+    except FileNotFoundError:
+        return None, f"{entry.name} is missing"
+    found = {"bytes": len(content), "sha256": storage.sha256(content)}
+    for name, value in found.items():
+        if value != getattr(entry, name):
+            return None, (f"{entry.name} is damaged: {name} {value}, its receipt says "
+                          f"{getattr(entry, name)}")
+    return content, None
+
+
 class Census:
     """What the rows of a corpus hold, counted shard by shard; several threads may count."""
 
@@ -299,7 +313,7 @@ def check_shard(url: str, entry: ShardEntry, spec: TokenSpec, census: Census | N
         census: the rows of a sound shard are added to it.
         keys: what the rows' keys must be.
     """
-    content, problem = _read_checked(url, entry)
+    content, problem = read_checked(url, entry)
     if content is None:
         return problem
     try:
@@ -330,15 +344,27 @@ def check_receipt(url: str, receipt: Receipt, spec: TokenSpec, census: Census | 
     """
     expected = planned
     if receipt.dead_file is not None:
-        content, problem = _read_checked(url, receipt.dead_file)
+        content, problem = read_checked(url, receipt.dead_file)
         if content is None:
             return problem
         dead = Counter(letter.key for letter in read_dead_letters(url, receipt.dead_file))
         if planned is not None:
-            expected = _without(planned, dead)
+            expected = surviving_keys(planned, dead)
             if len(planned) - len(expected) != dead.total():
                 return f"{receipt.dead_file.name} holds keys that its plan does not"
     return check_shard(url, receipt.entry, spec, census, expected)
+
+
+def surviving_keys(planned: Sequence[str], dead: Counter[str]) -> list[str]:
+    """The planned keys that are not dead; of a key planned several times, the first ones live."""
+    left = Counter(planned)
+    left.subtract(dead)
+    kept = []
+    for key in planned:
+        if left[key] > 0:
+            kept.append(key)
+            left[key] -= 1
+    return kept
 
 
 def complete(url: str, spec: TokenSpec, fingerprint: str, receipts: Iterable[Receipt],
@@ -419,7 +445,7 @@ def verify(corpus: TokenCorpus) -> Iterator[str | None]:
     for entry in manifest.shards:
         yield check_shard(corpus.url, entry, corpus.spec)
     for entry in manifest.dead_files:
-        yield _read_checked(corpus.url, entry)[1]
+        yield read_checked(corpus.url, entry)[1]
     yield from surplus_files(corpus.url, DATA, manifest.shards)
     yield from surplus_files(corpus.url, DEAD, manifest.dead_files)
     num_rows, num_dead = (sum(entry.rows for entry in entries)
@@ -453,29 +479,3 @@ def _write_table(url: str, name: str, table: pa.Table) -> ShardEntry:
     storage.write_bytes(storage.join(url, name), content)
     return ShardEntry(name=name, rows=table.num_rows, bytes=len(content),
                       sha256=storage.sha256(content))
-
-
-def _read_checked(url: str, entry: ShardEntry) -> tuple[bytes | None, str | None]:
-    """The content of a file of the size and SHA-256 that its entry says, or what is wrong."""
-    try:
-        content = storage.read_bytes(storage.join(url, entry.name))
-    except FileNotFoundError:
-        return None, f"{entry.name} is missing"
-    found = {"bytes": len(content), "sha256": storage.sha256(content)}
-    for name, value in found.items():
-        if value != getattr(entry, name):
-            return None, (f"{entry.name} is damaged: {name} {value}, its receipt says "
-                          f"{getattr(entry, name)}")
-    return content, None
-
-
-def _without(planned: Sequence[str], dead: Counter[str]) -> list[str]:
-    """The planned keys that are not dead; of a key planned several times, the first ones live."""
-    left = Counter(planned)
-    left.subtract(dead)
-    kept = []
-    for key in planned:
-        if left[key] > 0:
-            kept.append(key)
-            left[key] -= 1
-    return kept

@@ -22,6 +22,7 @@ def test_what_is_written_is_read_and_listed(folder: str) -> None:
     storage.write_bytes(f"{folder}/a/c/d.bin", b"6")
     assert storage.read_bytes(f"{folder}/a/b.bin") == b"12345"
     assert storage.list_files(f"{folder}/a") == {"b.bin": 5}
+    assert storage.list_names(f"{folder}/a") == ["b.bin", "c"]
     assert storage.exists(f"{folder}/a/c/d.bin") and storage.is_folder(f"{folder}/a/c")
 
 
@@ -73,6 +74,7 @@ def test_unfinished_writes_are_not_listed_and_can_be_removed(tmp_path: Path) -> 
     (tmp_path / f"{storage.TEMPORARY_MARK}12ab").write_bytes(b"half")
     (tmp_path / "whole").write_bytes(b"whole")
     assert storage.list_files(str(tmp_path)) == {"whole": 5}
+    assert storage.list_names(str(tmp_path)) == ["whole"]
     storage.remove_unfinished(str(tmp_path))
     assert os.listdir(tmp_path) == ["whole"]
 

@@ -1,0 +1,41 @@
+"""``img2tokens decode``: a token corpus becomes image files."""
+import click
+
+from cli.options import Assignment, by_name, reports_errors
+
+
+@click.command()
+@click.argument("tokens")
+@click.argument("output", metavar="OUT")
+@click.option("--tokenizer", "tokenizers", type=Assignment(), multiple=True, required=True,
+              help="MODALITY=FOLDER of the tokenizer that made the codes; with several, each "
+                   "modality gets a folder of its own below OUT.")
+@click.option("--format", "picture", type=click.Choice(["png", "jpeg", "webp"]), default="png",
+              show_default=True, help="Format of images; maps are always PNG.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
+              help="Crops that pass through the tokenizer at once.")
+@click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Processes that decode at the same time, on one core each.")
+@click.option("--overwrite", is_flag=True,
+              help="Start over in OUT; what was decoded there is removed.")
+@reports_errors
+def decode(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], picture: str,
+           batch_size: int, num_workers: int, overwrite: bool) -> None:
+    """Decode the codes of TOKENS into image files under OUT, named by key.
+
+    The same command continues a job that was stopped.
+
+    \b
+    Examples:
+      img2tokens decode tokens images --tokenizer image=tok
+      img2tokens decode tokens images --tokenizer image=tok --tokenizer depth=depth-tok
+      img2tokens decode tokens images --tokenizer image=tok --format webp --num-workers 4
+    """
+    from pipelines.decode import DecodeConfig, decode_corpus
+    config = DecodeConfig(tokens=tokens, output=output,
+                          tokenizers=by_name("--tokenizer", tokenizers), picture=picture,
+                          batch_size=batch_size, num_workers=num_workers, overwrite=overwrite)
+    done = decode_corpus(config)
+    reasons = ", ".join(f"{number} {error}" for error, number in done.dead_letters.items())
+    click.echo(f"{output}: {done.num_crops} crops decoded, {sum(done.dead_letters.values())} dead "
+               f"letters{f' ({reasons})' if reasons else ''}")

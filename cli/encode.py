@@ -1,0 +1,50 @@
+"""``img2tokens encode``: an image corpus becomes a token corpus."""
+import click
+
+from cli.options import Assignment, by_name, reports_errors
+
+
+@click.command()
+@click.argument("corpus")
+@click.argument("tokens")
+@click.option("--tokenizer", "tokenizers", type=Assignment(), multiple=True, required=True,
+              help="MODALITY=FOLDER of a trained tokenizer; once for each modality.")
+@click.option("--maps", type=Assignment(), multiple=True,
+              help="MODALITY=FOLDER of maps that pair with the images by file stem.")
+@click.option("--labels", default="folder", show_default=True, metavar="HOW",
+              help="Where classes come from: folder (the first folder), none, regex:PATTERN (a "
+                   "group of the key), or a CSV or JSONL file with key, label, caption.")
+@click.option("--shard-size", type=click.IntRange(min=1), default=512, show_default=True,
+              help="Images in one Parquet file.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
+              help="Images that pass through the tokenizer at once; a job keeps the one it began "
+                   "with.")
+@click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Processes that encode at the same time, on one core each.")
+@click.option("--max-errors", type=click.IntRange(min=0), metavar="N",
+              help="End in failure when more than N images fail.  [default: when all do]")
+@click.option("--overwrite", is_flag=True, help="Start over in TOKENS; what lies there is removed.")
+@reports_errors
+def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
+           maps: tuple[tuple[str, str], ...], labels: str, shard_size: int, batch_size: int,
+           num_workers: int, max_errors: int | None, overwrite: bool) -> None:
+    """Tokenise the images of CORPUS into Parquet shards under TOKENS.
+
+    CORPUS is a folder of image files at any depth, a path or an fsspec URL. An image that cannot be
+    read becomes a dead letter with its reason; everything else goes on. The same command continues
+    a job that was stopped, however it was stopped.
+
+    \b
+    Examples:
+      img2tokens encode photos tokens --tokenizer image=tok
+      img2tokens encode photos tokens --tokenizer image=tok \\
+          --maps depth=depths --tokenizer depth=depth-tok
+      img2tokens encode photos tokens --tokenizer image=tok --labels 'regex:^n[0-9]+_(.+)$'
+    """
+    from pipelines.encode import EncodeConfig, encode_corpus
+    from pipelines.report import outcome
+    config = EncodeConfig(
+        corpus=corpus, output=tokens, tokenizers=by_name("--tokenizer", tokenizers),
+        maps=by_name("--maps", maps), labels=labels, shard_size=shard_size, batch_size=batch_size,
+        num_workers=num_workers, max_errors=max_errors, overwrite=overwrite)
+    click.echo(f"{tokens}: {outcome(encode_corpus(config))}")

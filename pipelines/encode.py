@@ -1,0 +1,233 @@
+"""The encode job: an image corpus, with maps beside it, becomes a token corpus.
+
+    listing -> plan -> shards on an engine -> audit -> manifest and ``_SUCCESS``
+"""
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines import codecs
+from pipelines.job import FAILED, Engine, Job, ShardTask, commit
+from pipelines.plan import PLAN_JSON, Plan, fixed_size_shards, make_plan
+from pipelines.shard import encode_entries
+from tokenizer import configs, storage, tokens
+from tokenizer.corpus.sources import Entry, Source, open_source
+from tokenizer.schema import FORMAT_VERSION, Manifest, TokenSpec
+from tokenizer.tokens import Receipt
+
+PLAN_SCHEMA = pa.schema([
+    pa.field("key", pa.string(), nullable=False),
+    pa.field("sources", pa.map_(pa.string(), pa.string()), nullable=False),
+    pa.field("label", pa.int32()),
+    pa.field("class_name", pa.string()),
+    pa.field("caption", pa.string()),
+    pa.field("error", pa.string()),
+    pa.field("message", pa.string()),
+])
+"""One input: its key, the URL of each modality, its label, and what the listing found wrong."""
+
+PARTS = (tokens.SUCCESS, tokens.MANIFEST, tokens.CARD, tokens.RECEIPTS, FAILED, tokens.DEAD,
+         tokens.DATA, tokens.PLAN)
+"""What a token corpus consists of; ``--overwrite`` removes these, in this order, nothing else."""
+
+DECODE_THREADS = (2, 8)
+"""Fewest and most threads that read and decode images in one process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig:
+    """What to encode, and how.
+
+    Attributes:
+        corpus: folder of the images, or of the maps when there are no images.
+        output: folder of the token corpus.
+        tokenizers: folder of the tokenizer of each modality.
+        maps: folder of each modality that lies beside the corpus.
+        labels: where classes and captions come from; see `tokenizer.corpus.labels`.
+        shard_size: inputs of one shard.
+        batch_size: images that pass through a codec at once; part of the fingerprint.
+        num_workers: processes that encode at the same time.
+        max_errors: how many inputs may fail; ``None`` for any number short of all.
+        overwrite: start over where another job's work lies.
+    """
+    corpus: str
+    output: str
+    tokenizers: Mapping[str, str]
+    maps: Mapping[str, str] = field(default_factory=dict)
+    labels: str = "folder"
+    shard_size: int = 512
+    batch_size: int = 8
+    num_workers: int = 1
+    max_errors: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("shard_size", 1), ("batch_size", 1), ("num_workers", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        without_maps = [name for name in self.tokenizers if name not in self.maps]
+        for name in self.maps:
+            if name not in self.tokenizers:
+                raise ValueError(f"{name} maps are given without a tokenizer; add "
+                                 f"--tokenizer {name}=FOLDER")
+        if len(without_maps) != 1:
+            raise ValueError(f"one tokenizer is for the corpus itself, each other one for maps; "
+                             f"without --maps are {', '.join(without_maps) or 'none'}: add --maps "
+                             "NAME=FOLDER for all but one")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The corpus's own modality, then those of the maps by name."""
+        own = next(name for name in self.tokenizers if name not in self.maps)
+        return (own, *sorted(self.maps))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeTask(ShardTask):
+    """Encodes the shards of a plan.
+
+    Attributes:
+        tokenizers: folder of the tokenizer of each modality.
+        num_threads: inputs that are read and decoded at once.
+    """
+    plan: Plan
+    source: Source
+    spec: TokenSpec
+    tokenizers: Mapping[str, str]
+    batch_size: int
+    num_threads: int
+
+    @property
+    def url(self) -> str:
+        return self.plan.url
+
+    def prepare(self) -> None:
+        codecs.codecs_of(self.tokenizers, self.spec, self.batch_size)
+
+    def run(self, shard: int) -> Receipt:
+        encoders = codecs.codecs_of(self.tokenizers, self.spec, self.batch_size)
+        entries = (entry_of(row) for row in self.plan.rows(shard))
+        rows, dead = encode_entries(entries, self.source, encoders, self.num_threads)
+        return commit(self.plan, shard, rows, dead)
+
+
+def encode_corpus(config: EncodeConfig) -> Manifest:
+    """Encode a corpus, or go on where an earlier run of the same job stopped.
+
+    Returns:
+        The manifest of the completed token corpus.
+    Raises:
+        OSError: a folder or tokenizer is missing, a store refuses, or shards could not be made.
+        ValueError: the output holds the work of another plan, a tokenizer does not fit, or too many
+            inputs failed.
+    """
+    if storage.is_within(config.corpus, config.output):
+        raise ValueError(f"the corpus {config.corpus} lies in the output folder {config.output}; "
+                         "choose another folder for the tokens")
+    source = open_source(config.corpus, {name: config.maps[name] for name in sorted(config.maps)},
+                         config.labels, config.modalities[0])
+    urls = {name: config.tokenizers[name] for name in config.modalities}
+    loaded = codecs.open_codecs(urls, config.batch_size)
+    spec = TokenSpec(codes=tuple(codec.spec for codec in loaded.values()))
+    require_one_ratio(spec)
+    prepare_folder(config.output, config.overwrite)
+    classes = source.classes()
+    plan = plan_encoding(config, source, spec, classes)
+    task = EncodeTask(plan=plan, source=source, spec=spec, tokenizers=urls,
+                      batch_size=config.batch_size,
+                      num_threads=num_decode_threads(config.num_workers))
+    manifests: list[Manifest] = []
+
+    def finish(receipts: Sequence[Receipt]) -> None:
+        manifests.append(tokens.complete(plan.url, spec, plan.fingerprint, receipts, classes,
+                                         plan.num_inputs, plan.keys))
+    Job(plan, task, local_engine(config.num_workers), config.max_errors).run(finish)
+    return manifests[-1]
+
+
+def plan_encoding(config: EncodeConfig, source: Source, spec: TokenSpec,
+                  classes: Sequence[str]) -> Plan:
+    """The plan of an encode job, written or found as it must be."""
+    settings = {"format_version": FORMAT_VERSION, "codes": configs.to_dict(spec)["codes"],
+                "batch_size": config.batch_size, "shard_size": config.shard_size,
+                "classes": list(classes)}
+
+    def shards() -> Iterator[pa.Table]:
+        rows = (row_of(entry) for entry in source.entries())
+        return fixed_size_shards(rows, PLAN_SCHEMA, config.shard_size)
+    return make_plan(config.output, "encode", settings, shards, lambda: dict(source.notes))
+
+
+def row_of(entry: Entry) -> dict[str, Any]:
+    """An input as a row of the plan."""
+    error, message = entry.problem or (None, None)
+    return {"key": entry.key, "sources": list(entry.sources.items()), "label": entry.label,
+            "class_name": entry.class_name, "caption": entry.caption, "error": error,
+            "message": message}
+
+
+def entry_of(row: Mapping[str, Any]) -> Entry:
+    """The input that `row_of` described."""
+    problem = None if row["error"] is None else (row["error"], row["message"])
+    return Entry(key=row["key"], sources=dict(row["sources"]), label=row["label"],
+                 class_name=row["class_name"], caption=row["caption"], problem=problem)
+
+
+def require_one_ratio(spec: TokenSpec) -> None:
+    """Refuse tokenizers that cannot share a crop.
+
+    Raises:
+        ValueError: their images have different ratios of height to width.
+    """
+    first, *others = spec.codes
+    height, width = first.image_size
+    for code in others:
+        if code.image_size[0] * width != code.image_size[1] * height:
+            raise ValueError(f"all modalities share one crop, but the {code.modality} tokenizer "
+                             f"takes {code.image_size[0]} x {code.image_size[1]} pixels, that of "
+                             f"{first.modality} {height} x {width}: their ratios must be equal")
+
+
+def prepare_folder(url: str, overwrite: bool) -> None:
+    """Make sure that the job may write here; remove a token corpus that is to be overwritten.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    names = [name for name in storage.list_names(url) if not name.startswith(".")]
+    is_ours = tokens.PLAN in names or _holds_manifest(url)
+    if overwrite and is_ours:
+        for part in PARTS:
+            storage.remove(storage.join(url, part))
+    elif names and not storage.exists(storage.join(url, PLAN_JSON)) and names != [tokens.PLAN]:
+        what = "a token corpus without a plan" if is_ours else f"other files, such as {names[0]}"
+        remedy = "add --overwrite to replace it" if is_ours else "choose another folder"
+        raise ValueError(f"{url} holds {what}: {remedy}")
+
+
+def num_decode_threads(num_workers: int) -> int:
+    """Threads that decode in each of several processes on this machine."""
+    fewest, most = DECODE_THREADS
+    return min(most, max(fewest, (os.cpu_count() or 1) // num_workers))
+
+
+def local_engine(num_workers: int) -> Engine:
+    """The engine of this machine; Beam is loaded when it is called, hence only if there is work."""
+    def run(task: ShardTask, shards: Sequence[int]) -> None:
+        from pipelines.engines import LocalEngine
+        LocalEngine(min(num_workers, len(shards)))(task, shards)
+    return run
+
+
+def _holds_manifest(url: str) -> bool:
+    name = storage.join(url, tokens.MANIFEST)
+    if not storage.exists(name):
+        return False
+    try:
+        Manifest.from_json(storage.read_bytes(name), name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,289 @@
+"""A job over the shards of a plan: make what has no receipt, show how it goes, try failures again.
+
+Nothing here knows what a shard becomes, nor which engine runs it. A `ShardTask` makes one shard and
+commits it; the receipts it leaves in the job's folder are the only record of what is done, so the
+same command goes on after any kind of stop.
+
+    _receipts/00000.json   one for each finished shard
+    _failed/00000.json     why a shard failed as a whole; kept only while the job is unfinished
+    _failed/stop           asks workers to begin no further shard
+"""
+import contextlib
+import json
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipelines.plan import Plan, require_current
+from pipelines.progress import Progress
+from tokenizer import storage, tokens
+from tokenizer.tokens import AuditFailure, DeadLetter, Receipt
+
+FAILED = "_failed"
+STOP = f"{FAILED}/stop"
+
+PAUSES = (1.0, 5.0)
+"""Seconds to wait before failed shards are tried again; so often are they tried again."""
+
+SECONDS_BETWEEN_LOOKS = 0.5
+"""How often the driver looks for new receipts, unless looking itself takes long."""
+
+
+class OutputRefused(OSError):
+    """The store refuses what a shard has to write; the next shards would fare no better."""
+
+
+class WorkerLost(OSError):
+    """A worker process died."""
+
+
+class JobFailed(OSError):
+    """Shards are left that could not be made; the finished ones are kept."""
+
+
+class TooManyErrors(ValueError):
+    """More inputs failed than the job allows; the finished shards are kept."""
+
+
+class ShardTask(ABC):
+    """Makes shards, one at a time. Picklable: what is heavy is loaded by `prepare`."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Folder of the job."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Load what every shard needs; a second call costs nothing.
+
+        Raises:
+            OSError, ValueError: it cannot be loaded here.
+        """
+
+    @abstractmethod
+    def run(self, shard: int) -> Receipt:
+        """Make one shard and commit it; to do it twice does no harm.
+
+        Raises:
+            OutputRefused: the store takes no more.
+            OSError, ValueError: the shard as a whole cannot be made now.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """What became of some shards.
+
+    Attributes:
+        done: shards made; ``failed`` those that could not be; ``skipped`` those not begun.
+        rows: rows of the shards made; ``dead_letters`` their inputs that failed.
+    """
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    rows: int = 0
+    dead_letters: int = 0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(done=self.done + other.done, failed=self.failed + other.failed,
+                     skipped=self.skipped + other.skipped, rows=self.rows + other.rows,
+                     dead_letters=self.dead_letters + other.dead_letters)
+
+
+Engine = Callable[[ShardTask, Sequence[int]], None]
+"""Runs a task over shards and returns when each was tried once; see `pipelines.engines`."""
+
+
+def try_shard(task: ShardTask, shard: int) -> Tally:
+    """Make one shard; when it fails as a whole, leave word of it in the job's folder.
+
+    Raises:
+        OutputRefused: the store takes no more; word was left if it took that.
+    """
+    if storage.exists(storage.join(task.url, STOP)):
+        return Tally(skipped=1)
+    try:
+        task.prepare()
+        receipt = task.run(shard)
+    except (OSError, ValueError) as error:
+        text = json.dumps({"error": type(error).__name__, "message": str(error)}) + "\n"
+        with contextlib.suppress(OSError):
+            storage.write_bytes(storage.join(task.url, _failure_name(shard)), text.encode())
+        if isinstance(error, OutputRefused):
+            raise
+        return Tally(failed=1)
+    return Tally(done=1, rows=receipt.entry.rows, dead_letters=receipt.num_dead_letters)
+
+
+def commit(plan: Plan, shard: int, rows: pa.Table, dead: Sequence[DeadLetter]) -> Receipt:
+    """Commit one shard of a job; see `tokens.commit_shard`.
+
+    Raises:
+        OutputRefused: the store takes no more.
+        PlanMismatch: another job has started over in this folder.
+    """
+    require_current(plan)
+    try:
+        return tokens.commit_shard(plan.url, shard, plan.num_shards, plan.fingerprint, rows, dead)
+    except OSError as error:
+        raise OutputRefused(f"{plan.url} takes no data: {error.strerror or error}") from error
+
+
+class Job:
+    """The driver of one job.
+
+    Args:
+        plan: what there is to do.
+        task: makes its shards.
+        engine: runs the task.
+        max_errors: how many inputs may fail; ``None`` for any number short of all.
+        unit: what an input is called, in the plural.
+    """
+
+    def __init__(self, plan: Plan, task: ShardTask, engine: Engine, max_errors: int | None = None,
+                 unit: str = "images") -> None:
+        self._plan = plan
+        self._task = task
+        self._engine = engine
+        self._max_errors = max_errors
+        self._unit = unit
+        self._receipts: dict[int, Receipt] = {}
+
+    def run(self, finish: Callable[[Sequence[Receipt]], None]) -> None:
+        """Make every shard that has no receipt, then complete the output.
+
+        Args:
+            finish: checks and completes the output; shards that an `AuditFailure` names are made
+                again, once.
+        Raises:
+            TooManyErrors: more inputs failed than allowed, or all of them.
+            JobFailed: shards are left that could not be made.
+            AuditFailure: what was made is not sound.
+        """
+        storage.remove(storage.join(self._plan.url, FAILED))
+        self._remove_unfinished()
+        self._look()
+        self._make_all()
+        try:
+            finish(list(self._receipts.values()))
+        except AuditFailure as failure:
+            if not failure.shards:
+                raise
+            for shard in failure.shards:
+                storage.remove(storage.join(self._plan.url, tokens.receipt_name(shard)))
+                del self._receipts[shard]
+            self._make_all()
+            finish(list(self._receipts.values()))
+        storage.remove(storage.join(self._plan.url, FAILED))
+
+    def _make_all(self) -> None:
+        """Run the shards without receipts, and again those that fail."""
+        with Progress(self._plan.num_inputs, self._plan.num_shards, self._unit) as bar:
+            bar.show(self._receipts.values())
+            for pause in (0.0, *PAUSES):
+                if not (pending := self._pending()):
+                    break
+                time.sleep(pause)
+                storage.remove(storage.join(self._plan.url, tokens.SUCCESS))
+                with self._watched(bar), contextlib.suppress(WorkerLost):
+                    self._engine(self._task, pending)
+                self._look()
+                bar.show(self._receipts.values())
+                self._require_few_errors()
+        self._remove_unfinished()
+        if pending := self._pending():
+            raise JobFailed(self._why(pending))
+        self._require_few_errors()
+
+    def _pending(self) -> list[int]:
+        return [shard for shard in range(self._plan.num_shards) if shard not in self._receipts]
+
+    def _look(self) -> None:
+        """Read the receipts that are new."""
+        self._receipts |= tokens.read_receipts(self._plan.url, self._plan.fingerprint,
+                                               self._receipts)
+
+    @contextlib.contextmanager
+    def _watched(self, bar: Progress) -> Iterator[None]:
+        """While the block runs, show new receipts, and stop the workers when too much fails."""
+        ended = threading.Event()
+
+        def watch() -> None:
+            pause = SECONDS_BETWEEN_LOOKS
+            while not ended.wait(pause):
+                began = time.monotonic()
+                with contextlib.suppress(OSError, ValueError):  # the next look may fare better
+                    self._look()
+                    bar.show(self._receipts.values())
+                    if self._too_many_errors():
+                        storage.write_bytes(storage.join(self._plan.url, STOP), b"")
+                pause = max(SECONDS_BETWEEN_LOOKS, 10 * (time.monotonic() - began))
+        thread = threading.Thread(target=watch, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _reasons(self) -> Counter[str]:
+        reasons: Counter[str] = Counter()
+        for receipt in self._receipts.values():
+            reasons.update(receipt.dead_letters)
+        return reasons
+
+    def _too_many_errors(self) -> bool:
+        num_errors = self._reasons().total()
+        return num_errors == self._plan.num_inputs or (
+            self._max_errors is not None and num_errors > self._max_errors)
+
+    def _require_few_errors(self) -> None:
+        if not self._too_many_errors():
+            return
+        reasons = self._reasons()
+        limit = ("all that there are" if reasons.total() == self._plan.num_inputs
+                 else f"more than the {self._max_errors} that --max-errors allows")
+        kinds = ", ".join(f"{count} {error}" for error, count in reasons.most_common(5))
+        raise TooManyErrors(
+            f"{reasons.total()} of {self._plan.num_inputs} {self._unit} failed, {limit} ({kinds}); "
+            f"{storage.join(self._plan.url, tokens.DEAD)} says which and why, and finished shards "
+            "are kept: run again with a larger --max-errors, or mend the inputs and run with "
+            "--overwrite")
+
+    def _why(self, pending: Sequence[int]) -> str:
+        """Why shards are left, by the word that they left."""
+        reasons: Counter[str] = Counter()
+        for shard in pending:
+            name = storage.join(self._plan.url, _failure_name(shard))
+            if storage.exists(name):
+                word = json.loads(storage.read_bytes(name))
+                reasons[f"{word['message']} ({word['error']})"] += 1
+        if not reasons:
+            reasons[self._why_no_word()] += 1
+        said = "; ".join(reason for reason, _ in reasons.most_common(3))
+        return (f"{len(pending)} of {self._plan.num_shards} shards could not be made, the first "
+                f"being {pending[0]}: {said}. The finished ones are kept; the same command goes on")
+
+    def _why_no_word(self) -> str:
+        """Why shards failed without leaving word: nothing can be written, or their worker died."""
+        probe = storage.join(self._plan.url, FAILED, "probe")
+        try:
+            storage.write_bytes(probe, bytes(1 << 16))
+        except OSError as error:
+            return f"{self._plan.url} takes no data: {error.strerror or error}"
+        storage.remove(probe)
+        return "the worker process died, as it does when memory runs out; use fewer workers"
+
+    def _remove_unfinished(self) -> None:
+        for folder in (tokens.DATA, tokens.PLAN, tokens.RECEIPTS, tokens.DEAD, FAILED, ""):
+            storage.remove_unfinished(storage.join(self._plan.url, folder))
+
+
+def _failure_name(shard: int) -> str:
+    return f"{FAILED}/{shard:05d}.json"

@@ -1,0 +1,248 @@
+"""The plan of a job: every input and its shard, written before any work and never changed.
+
+    _plan/plan.parquet   one row group for each shard, one row for each input
+    _plan/plan.json      job, settings, fingerprint, sums; written last: without it there is no plan
+
+A worker reads the row group of its shard and nothing else. The fingerprint is a hash over the
+settings, which hold everything that decides the job's output, the listing of its inputs included.
+A job goes on only under the fingerprint it started with.
+"""
+import hashlib
+import itertools
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tokenizer import configs, storage, tokens
+from tokenizer.schema import flatten
+
+FORMAT = "img2tokens.plan"
+FORMAT_VERSION = 1
+PLAN_JSON, PLAN_PARQUET = f"{tokens.PLAN}/plan.json", f"{tokens.PLAN}/plan.parquet"
+
+Shards = Callable[[], Iterable[pa.Table]]
+"""Lists the inputs anew at each call: one table for each shard, with a column ``key``."""
+
+
+class PlanMismatch(ValueError):
+    """A folder holds the work of another plan; the message names what changed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a job has to do.
+
+    Attributes:
+        url: folder of the job.
+        job: ``encode`` or ``decode``.
+        settings: JSON values that decide the output; their hash is the fingerprint.
+        num_inputs: rows of the plan.
+        num_shards: row groups of the plan.
+        notes: files of the corpus that are no inputs, counted by kind.
+    """
+    url: str
+    job: str
+    settings: dict[str, Any]
+    num_inputs: int
+    num_shards: int
+    notes: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """``sha256:...`` over job and settings."""
+        text = configs.canonical_json({"job": self.job, "settings": self.settings})
+        return f"sha256:{storage.sha256(text.encode())}"
+
+    def rows(self, shard: int) -> list[dict[str, Any]]:
+        """The inputs of one shard, in order."""
+        rows: list[dict[str, Any]] = self._read(shard).to_pylist()
+        return rows
+
+    def keys(self, shard: int) -> list[str]:
+        """The keys of one shard's inputs, in order."""
+        keys: list[str] = self._read(shard, ["key"])["key"].to_pylist()
+        return keys
+
+    def to_json(self) -> str:
+        """Readable JSON, the same text for the same plan."""
+        data = {"format": FORMAT, "format_version": FORMAT_VERSION, "fingerprint": self.fingerprint,
+                **configs.to_dict(self)}
+        del data["url"]
+        return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+    def _read(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
+        try:
+            lock, file = _open_rows(self.url, self.fingerprint)
+            with lock:
+                return file.read_row_group(shard, columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            name = storage.join(self.url, PLAN_PARQUET)
+            raise ValueError(f"{name} is damaged ({error}); start over with --overwrite") from error
+
+
+def load_plan(url: str) -> Plan | None:
+    """The plan in the folder of a job, or nothing where none was finished.
+
+    Raises:
+        ValueError: it is damaged, or of another version.
+    """
+    name = storage.join(url, PLAN_JSON)
+    if not storage.exists(name):
+        return None
+    try:
+        data = json.loads(storage.read_bytes(name))
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON ({error}): the file is damaged; start over with "
+                         "--overwrite") from error
+    found = (data.pop("format", None), data.pop("format_version", None))
+    if found != (FORMAT, FORMAT_VERSION):
+        raise ValueError(f"{name} is of format {found[0]} version {found[1]}; this program reads "
+                         f"{FORMAT} version {FORMAT_VERSION}: start over with --overwrite")
+    fingerprint = data.pop("fingerprint", None)
+    plan = configs.from_dict(Plan, {"url": url, **data})
+    if plan.fingerprint != fingerprint:
+        raise ValueError(f"{name} was edited: its fingerprint is {fingerprint}, that of its "
+                         f"settings {plan.fingerprint}; start over with --overwrite")
+    return plan
+
+
+def make_plan(url: str, job: str, settings: dict[str, Any], shards: Shards,
+              notes: Callable[[], dict[str, int]] = dict) -> Plan:
+    """Write the plan of a job, or check that the plan which stands in its folder is the same.
+
+    Memory holds one shard's inputs at a time.
+
+    Args:
+        settings: everything that decides the output but the inputs themselves.
+        notes: called after the listing; see `Plan`.
+    Raises:
+        PlanMismatch: the folder holds the work of another plan.
+        OSError: the store refuses.
+    """
+    stored = load_plan(url)
+    listing = _Listing()
+    if stored is None:
+        with storage.writing(storage.join(url, PLAN_PARQUET)) as file:
+            listing.write(shards(), file)
+    else:
+        listing.count(shards())
+    plan = Plan(url=url, job=job, settings={**settings, "inputs": listing.digest()},
+                num_inputs=listing.num_inputs, num_shards=listing.num_shards, notes=notes())
+    if stored is None:
+        storage.write_bytes(storage.join(url, PLAN_JSON), plan.to_json().encode())
+    elif stored.fingerprint != plan.fingerprint:
+        raise PlanMismatch(_explain(stored, plan, shards))
+    return plan
+
+
+def require_current(plan: Plan) -> None:
+    """Refuse to write for a plan that has been replaced in the meantime.
+
+    Raises:
+        PlanMismatch: another job has started over in this folder.
+    """
+    current = load_plan(plan.url)
+    if current is None or current.fingerprint != plan.fingerprint:
+        raise PlanMismatch(f"{plan.url} now holds the plan of another job; this one stops")
+
+
+def fixed_size_shards(rows: Iterable[dict[str, Any]], schema: pa.Schema,
+                      shard_size: int) -> Iterator[pa.Table]:
+    """Rows as tables of ``shard_size`` rows each, the last one shorter."""
+    iterator = iter(rows)
+    while chunk := list(itertools.islice(iterator, shard_size)):
+        yield pa.Table.from_pylist(chunk, schema)
+
+
+class _Listing:
+    """Sums over a stream of shards."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self.num_inputs = 0
+        self.num_shards = 0
+
+    def add(self, table: pa.Table) -> None:
+        for row in table.to_pylist():
+            self._sha256.update(configs.canonical_json(row).encode() + b"\n")
+        self.num_inputs += table.num_rows
+        self.num_shards += 1
+
+    def count(self, tables: Iterable[pa.Table]) -> None:
+        for table in tables:
+            self.add(table)
+
+    def write(self, tables: Iterable[pa.Table], file: Any) -> None:
+        """Also write each table as one row group."""
+        iterator = iter(tables)
+        first = next(iterator, None)
+        if first is None:
+            raise ValueError("there is no input to plan for")
+        with pq.ParquetWriter(file, first.schema, compression="zstd",
+                              write_statistics=False) as writer:
+            for table in itertools.chain([first], iterator):
+                writer.write_table(table, row_group_size=max(1, table.num_rows))
+                self.add(table)
+
+    def digest(self) -> dict[str, Any]:
+        return {"num_inputs": self.num_inputs, "sha256": self._sha256.hexdigest()}
+
+
+@lru_cache(maxsize=4)
+def _open_rows(url: str, fingerprint: str) -> tuple[threading.Lock, pq.ParquetFile]:
+    """The plan's rows, opened once in a process: the footer grows with the number of shards."""
+    fs, path = storage.locate(storage.join(url, PLAN_PARQUET))
+    return threading.Lock(), pq.ParquetFile(fs.open(path, "rb"))
+
+
+def _explain(stored: Plan, plan: Plan, shards: Shards) -> str:
+    """What differs between the plan that stands and the one asked for, and what to do."""
+    old, new = (flatten({"job": item.job, **item.settings}) for item in (stored, plan))
+    changes = _differences(old, new)
+    if stored.settings.get("inputs") != plan.settings["inputs"]:
+        changes.append(_first_difference(stored, shards))
+    return (f"{plan.url} holds the work of another plan: {'; '.join(changes)}. Start over with "
+            "--overwrite, choose another folder, or run with what it was started with")
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """One line for each setting that changed, or for each whole group of settings."""
+    changes = []
+    for name in sorted(old.keys() | new.keys()):
+        group = ".".join(name.split(".")[:2])
+        if name == "inputs.sha256" or old.get(name) == new.get(name):
+            continue
+        if name != group and not any(other.startswith(f"{group}.") for other in old):
+            changes.append(f"{group} is new")
+        elif name != group and not any(other.startswith(f"{group}.") for other in new):
+            changes.append(f"{group} is gone")
+        else:
+            changes.append(f"{name} was {_short(old.get(name))}, now {_short(new.get(name))}")
+    return list(dict.fromkeys(changes))
+
+
+def _first_difference(stored: Plan, shards: Shards) -> str:
+    old = (row for shard in range(stored.num_shards) for row in stored.rows(shard))
+    new = (row for table in shards() for row in table.to_pylist())
+    for before, after in itertools.zip_longest(old, new):
+        if before == after:
+            continue
+        if before is None or (after is not None and after["key"] < before["key"]):
+            return f"the input {after['key']!r} is new"
+        if after is None or before["key"] < after["key"]:
+            return f"the input {before['key']!r} is gone"
+        name = next(name for name in before if before[name] != after.get(name))
+        return (f"{name} of the input {after['key']!r} was {_short(before[name])}, "
+                f"now {_short(after.get(name))}")
+    return "the listing of the inputs changed"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

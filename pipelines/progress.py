@@ -1,0 +1,50 @@
+"""The progress bar of a job on standard error: images a second, shards, dead letters."""
+import sys
+from collections.abc import Collection
+from types import TracebackType
+
+from tqdm import tqdm
+
+from tokenizer.tokens import Receipt
+
+SECONDS_BETWEEN_LINES = 20.0
+"""Where standard error is a file rather than a terminal, each state of the bar is a line."""
+
+
+DELAY = 0.5
+"""Seconds before a bar shows at all; what ends sooner needs none."""
+
+
+class Progress:
+    """A bar that shows what receipts say; it neither knows nor cares who writes them.
+
+    Args:
+        num_inputs: inputs of the job; ``num_shards`` likewise.
+        unit: what an input is called, in the plural.
+    """
+
+    def __init__(self, num_inputs: int, num_shards: int, unit: str) -> None:
+        self._num_shards = num_shards
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=num_inputs, unit=f" {unit}", file=sys.stderr, smoothing=0.1,
+                         mininterval=0.1 if terminal else SECONDS_BETWEEN_LINES,
+                         ascii=not terminal, dynamic_ncols=terminal, delay=DELAY)
+        self._started = False
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._bar.close()
+
+    def show(self, receipts: Collection[Receipt]) -> None:
+        """Bring the bar to what these receipts account for."""
+        done = sum(receipt.num_inputs for receipt in receipts)
+        if not self._started:  # what an earlier run has done says nothing about this one's speed
+            self._bar.initial, self._started = done, True
+            self._bar.n = self._bar.last_print_n = done
+        dead = sum(receipt.num_dead_letters for receipt in receipts)
+        self._bar.set_postfix_str(f"{len(receipts)}/{self._num_shards} shards, {dead} dead letters",
+                                  refresh=False)
+        self._bar.update(done - self._bar.n)

@@ -1,0 +1,78 @@
+"""What a token corpus holds, in words for people and as JSON for programs."""
+from typing import Any
+
+from pipelines.plan import load_plan
+from tokenizer import configs
+from tokenizer.schema import CodeSpec, CodeUsage, Manifest
+from tokenizer.tokens import TokenCorpus
+
+MAX_CLASSES_SHOWN = 20
+
+
+def describe(corpus: TokenCorpus) -> str:
+    """Counts, spec, codebook usage, classes and dead letters, a few lines each."""
+    manifest = corpus.manifest
+    num_bytes = sum(entry.bytes for entry in manifest.shards)
+    lines = [f"{corpus.url}: {manifest.num_rows} rows from {manifest.num_inputs} inputs in "
+             f"{len(manifest.shards)} shards, {num_bytes / 1e6:.1f} MB"]
+    for code in manifest.spec.codes:
+        lines += describe_codes(code, manifest.usage[code.modality])
+    lines += describe_classes(manifest)
+    lines.append(f"dead letters: {manifest.num_dead_letters or 'none'}")
+    lines += [f"  {count:>8}  {error}" for error, count in sorted(
+        manifest.dead_letters.items(), key=lambda item: (-item[1], item[0]))]
+    if passed_over := notes(corpus):
+        lines.append("passed over while listing:")
+        lines += [f"  {count:>8}  {what}" for what, count in sorted(passed_over.items())]
+    return "\n".join(lines)
+
+
+def describe_codes(code: CodeSpec, usage: CodeUsage) -> list[str]:
+    """Two lines about the codes of one modality, and one about each of their origins."""
+    used = usage.used / code.codebook_size
+    settings = ", ".join(f"{name} {value}" for name, value in sorted(code.preprocessing.items())
+                         if name != "name" and value is not None)
+    return [f"{code.modality}: {code.grid[0]} x {code.grid[1]} {code.dtype} codes of "
+            f"{code.codebook_size}, from {code.image_size[0]} x {code.image_size[1]} pixels",
+            f"  codebook: {usage.used} used ({used:.1%}), perplexity {usage.perplexity:.1f}",
+            f"  pixels: {settings or 'as they are'}; {code.precision}",
+            f"  tokenizer: {code.tokenizer}"]
+
+
+def describe_classes(manifest: Manifest) -> list[str]:
+    """Rows of the most frequent classes, and how many rows have none."""
+    counts = sorted(manifest.class_counts.items(), key=lambda item: (-item[1], item[0]))
+    without = manifest.num_rows - sum(count for _, count in counts)
+    if not counts:
+        return ["classes: none"]
+    lines = [f"classes: {len(counts)} of {len(manifest.classes)} occur"
+             + (f", {without} rows have none" if without else "")]
+    lines += [f"  {count:>8}  {name}" for name, count in counts[:MAX_CLASSES_SHOWN]]
+    if len(counts) > MAX_CLASSES_SHOWN:
+        rest = sum(count for _, count in counts[MAX_CLASSES_SHOWN:])
+        lines.append(f"  {rest:>8}  in {len(counts) - MAX_CLASSES_SHOWN} more")
+    return lines
+
+
+def summary(corpus: TokenCorpus) -> dict[str, Any]:
+    """The manifest as JSON values, with what was passed over while listing."""
+    return {"url": corpus.url, **configs.to_dict(corpus.manifest), "passed_over": notes(corpus)}
+
+
+def notes(corpus: TokenCorpus) -> dict[str, int]:
+    """Files of the image corpus that were no inputs, by kind; none where a prior made the codes."""
+    plan = load_plan(corpus.url)
+    return {} if plan is None else plan.notes
+
+
+def count(number: int, what: str) -> str:
+    """A number and a noun: ``1 shard``, ``2 shards``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def outcome(manifest: Manifest) -> str:
+    """One line at the end of an encode job."""
+    reasons = ", ".join(f"{number} {error}" for error, number in manifest.dead_letters.items())
+    return (f"{count(manifest.num_rows, 'row')} in {count(len(manifest.shards), 'shard')}, "
+            f"{count(manifest.num_dead_letters, 'dead letter')}"
+            + (f" ({reasons})" if reasons else ""))

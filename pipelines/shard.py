@@ -1,0 +1,228 @@
+"""One shard of the encode job, as a plain function: inputs in, rows and dead letters out.
+
+    source -> decode threads -> bounded queue -> full batches -> codecs -> rows
+
+Decoding runs ahead of the encoder on threads of its own; results are taken in the order of the
+plan, so the rows do not depend on timing. An input that fails becomes a dead letter; a source that
+fails is raised, and the whole shard is tried again.
+
+Letters: N rows, B images of a batch, h and w rows and columns of a code grid or a crop's pixels.
+"""
+import errno
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.ordered import ordered
+from tokenizer.corpus.images import Crop, centre_crop
+from tokenizer.corpus.modalities import Modality, fit_together
+from tokenizer.corpus.sources import Entry, Source
+from tokenizer.schema import CodeSpec, TokenSpec, rows_table
+from tokenizer.tokens import DeadLetter
+
+OF_ONE_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+OF_ONE_FILE_CODES = {errno.EIO, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
+"""System errors that concern one file; any other means that the source cannot be reached."""
+
+
+class SourceUnreachable(OSError):
+    """The corpus as a whole cannot be read, rather than one of its files."""
+
+
+class Encoder(Protocol):
+    """What a shard needs of a `tokenizer.codec.Codec`."""
+
+    @property
+    def spec(self) -> CodeSpec:
+        """What its codes mean."""
+
+    @property
+    def modality(self) -> Modality:
+        """How files become pixels."""
+
+    @property
+    def batch_size(self) -> int:
+        """B, images that it takes at once."""
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels ``(B, h, w[, 3])`` to codes ``(B, h, w)``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One input, read.
+
+    Attributes:
+        size: height and width of the original, in pixels.
+        crop: the box that all modalities share.
+        pixels: per modality ``(h, w[, 3])``, ready for its codec.
+    """
+    entry: Entry
+    size: tuple[int, int]
+    crop: Crop
+    pixels: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """One input, encoded: its record without pixels, and per modality its codes ``(h, w)``."""
+    entry: Entry
+    size: tuple[int, int]
+    crop: Crop
+    codes: dict[str, np.ndarray]
+
+
+def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str, Encoder],
+                   num_threads: int) -> tuple[pa.Table, list[DeadLetter]]:
+    """Encode the inputs of one shard.
+
+    Args:
+        entries: in the order of the plan.
+        codecs: by modality; the first one's image size decides the crop.
+        num_threads: how many inputs are read and decoded at once.
+    Returns:
+        Rows of `TokenSpec.arrow_schema`, and a dead letter for each input that failed; both in the
+        order of the plan, and the same whatever the number of threads.
+    Raises:
+        SourceUnreachable: the source cannot be read.
+    """
+    batch_size = next(iter(codecs.values())).batch_size
+    done: list[Encoded] = []
+    dead: list[DeadLetter] = []
+
+    def read(entry: Entry) -> Record | DeadLetter:
+        return read_entry(entry, source, codecs)
+    with ordered(read, entries, num_threads, 2 * batch_size + num_threads) as results:
+        records = _apart(results, dead)
+        while batch := list(islice(records, batch_size)):
+            for result in encode_batch(batch, codecs):
+                if isinstance(result, Encoded):
+                    done.append(result)
+                else:
+                    dead.append(result)
+    if not done:
+        require_present(dead)
+    return to_table(done, TokenSpec(codes=tuple(codec.spec for codec in codecs.values()))), dead
+
+
+def read_entry(entry: Entry, source: Source,
+               codecs: Mapping[str, Encoder]) -> Record | DeadLetter:
+    """Read one input and bring it to the size of its codecs.
+
+    Raises:
+        SourceUnreachable: the source, rather than this input, cannot be read.
+    """
+    if entry.problem is not None:
+        error, message = entry.problem
+        return DeadLetter(key=entry.key, source=entry.source, stage="plan", error=error,
+                          message=message)
+    stage, url = "read", entry.source
+    try:
+        payloads = source.read(entry)
+        stage = "decode"
+        raws = {}
+        for name, codec in codecs.items():
+            url = entry.sources[name]
+            raws[name] = codec.modality.read(payloads[name], url)
+        stage, url = "crop", entry.source
+        return crop_record(entry, raws, codecs)
+    except (OSError, ValueError) as error:
+        if stage == "read" and concerns_source(error):
+            raise SourceUnreachable(f"{entry.source} cannot be read: {describe(error)}") from error
+        return DeadLetter(key=entry.key, source=url, stage=stage, error=type(error).__name__,
+                          message=describe(error))
+
+
+def crop_record(entry: Entry, raws: Mapping[str, np.ndarray],
+                codecs: Mapping[str, Encoder]) -> Record:
+    """Cut the same crop out of every modality of one input.
+
+    Args:
+        raws: per modality ``(H, W, ...)`` as `Modality.read` returned it.
+    """
+    first = next(iter(codecs))
+    height, width = raws[first].shape[:2]
+    crop = centre_crop(height, width, codecs[first].spec.image_size)
+    modalities = {name: codec.modality for name, codec in codecs.items()}
+    sizes = {name: codec.spec.image_size for name, codec in codecs.items()}
+    return Record(entry=entry, size=(height, width), crop=crop,
+                  pixels=fit_together(modalities, raws, crop, sizes))
+
+
+def encode_batch(records: Sequence[Record],
+                 codecs: Mapping[str, Encoder]) -> list[Encoded | DeadLetter]:
+    """Encode up to B records; where they are refused, each alone, to find which are at fault."""
+    try:
+        codes = {name: codec.encode(np.stack([record.pixels[name] for record in records]))
+                 for name, codec in codecs.items()}
+    except ValueError as error:
+        if len(records) > 1:
+            return [result for record in records for result in encode_batch([record], codecs)]
+        entry = records[0].entry
+        return [DeadLetter(key=entry.key, source=entry.source, stage="encode",
+                           error=type(error).__name__, message=describe(error))]
+    return [Encoded(entry=record.entry, size=record.size, crop=record.crop,
+                    codes={name: codes[name][index] for name in codecs})
+            for index, record in enumerate(records)]
+
+
+def to_table(done: Sequence[Encoded], spec: TokenSpec) -> pa.Table:
+    """Rows of one shard, N of them, which may be 0."""
+    codes = {code.modality: np.array([item.codes[code.modality] for item in done],
+                                     code.dtype).reshape(len(done), *code.grid)
+             for code in spec.codes}
+    return rows_table(spec, codes, {
+        "key": [item.entry.key for item in done],
+        "source": [item.entry.source for item in done],
+        "height": [item.size[0] for item in done],
+        "width": [item.size[1] for item in done],
+        "crop_index": [item.crop.index for item in done],
+        "left": [item.crop.left for item in done],
+        "top": [item.crop.top for item in done],
+        "crop_width": [item.crop.width for item in done],
+        "crop_height": [item.crop.height for item in done],
+        "flipped": [item.crop.flipped for item in done],
+        "label": [item.entry.label for item in done],
+        "class_name": [item.entry.class_name for item in done],
+        "caption": [item.entry.caption for item in done],
+    })
+
+
+def require_present(dead: Sequence[DeadLetter]) -> None:
+    """Refuse to take a corpus that has gone away for one whose files are all broken.
+
+    Args:
+        dead: all inputs of a shard.
+    Raises:
+        SourceUnreachable: there are several, and none of the files is there any more.
+    """
+    planned = [letter for letter in dead if letter.stage != "plan"]
+    if len(planned) > 1 and all(letter.error == FileNotFoundError.__name__ for letter in planned):
+        raise SourceUnreachable(f"none of {len(planned)} files is there any more, the first being "
+                                f"{planned[0].source}: bring the corpus back")
+
+
+def concerns_source(error: OSError | ValueError) -> bool:
+    """Whether an error while reading one file is one of its whole source."""
+    return (isinstance(error, OSError) and not isinstance(error, OF_ONE_FILE)
+            and error.errno not in OF_ONE_FILE_CODES)
+
+
+def describe(error: Exception) -> str:
+    """An error in words; of system errors without their number."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f": {error.filename}" if error.filename else "")
+    return str(error) or type(error).__name__
+
+
+def _apart(results: Iterable[Record | DeadLetter], dead: list[DeadLetter]) -> Iterator[Record]:
+    """The records among ``results``; dead letters go to ``dead``."""
+    for result in results:
+        if isinstance(result, Record):
+            yield result
+        else:
+            dead.append(result)

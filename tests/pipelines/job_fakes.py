@@ -1,0 +1,62 @@
+"""Codecs without torch, engines without Beam, and maps to go with drawn photos."""
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipelines.job import OutputRefused, ShardTask, try_shard
+from tokenizer.corpus.modalities import Modality
+from tokenizer.schema import CodeSpec
+
+GRID, SIZE = (2, 3), (8, 12)
+
+
+class FakeCodec:
+    """A code is the mean of its 4 x 4 pixels, in sixteenths of the range."""
+
+    def __init__(self, modality: Modality, name: str = "a", batch_size: int = 4) -> None:
+        self.modality = modality
+        self.batch_size = batch_size
+        self.spec = CodeSpec(modality=modality.name, grid=GRID, codebook_size=16, image_size=SIZE,
+                             tokenizer=f"sha256:{name}", preprocessing=modality.preprocessing())
+        self.batches: list[int] = []
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        assert len(pixels) <= self.batch_size and pixels.dtype == self.modality.pixel_dtype
+        self.batches.append(len(pixels))
+        grey = pixels.mean(-1) if pixels.ndim == 4 else pixels.astype(np.float64)
+        if (grey == np.iinfo(pixels.dtype).max).all(axis=(1, 2)).any():
+            raise ValueError("white pictures are refused")
+        blocks = grey.reshape(-1, GRID[0], 4, GRID[1], 4).mean(axis=(2, 4))
+        return (blocks * 16 / (np.iinfo(pixels.dtype).max + 1)).astype(self.spec.dtype)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        scale = (np.iinfo(self.modality.pixel_dtype).max + 1) // 16
+        blocks = codes.repeat(4, axis=1).repeat(4, axis=2).astype(np.int64) * scale
+        pixels = blocks[..., None].repeat(3, -1) if self.modality.name == "image" else blocks
+        return pixels.astype(self.modality.pixel_dtype)
+
+
+def run_inline(task: ShardTask, shards: Sequence[int]) -> None:
+    """An engine without Beam."""
+    for shard in shards:
+        try:
+            try_shard(task, shard)
+        except OutputRefused:
+            return
+
+
+def save_maps(folder: Path, photos: Path, pixels: Callable[[tuple[int, int]], np.ndarray]) -> None:
+    """Write a map of the same size beside each photo; ``pixels`` makes it from height and width."""
+    folder.mkdir()
+    for photo in photos.iterdir():
+        with Image.open(photo) as image:
+            size = (image.height, image.width)
+        Image.fromarray(pixels(size)).save(folder / f"{photo.stem}.png")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder by its path."""
+    return {str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted(folder.rglob("*")) if path.is_file()}

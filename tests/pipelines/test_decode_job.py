@@ -1,0 +1,262 @@
+"""The decode job: a file for each crop, named by key, from the right tokenizer only."""
+import dataclasses
+import errno
+import io
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from job_fakes import GRID, SIZE, FakeCodec, save_maps, tree
+from PIL import Image
+
+from pipelines.decode import DecodeConfig, Decoded, decode_corpus
+from pipelines.encode import EncodeConfig, encode_corpus
+from pipelines.job import JobFailed
+from pipelines.plan import PlanMismatch
+from tokenizer import tokens
+from tokenizer.corpus.modalities import RGB
+from tokenizer.schema import TokenSpec, codes_array, rows_table
+from tokenizer.tokens import TokenCorpus
+
+Settings = Callable[..., EncodeConfig]
+
+
+@pytest.fixture
+def job(config: Settings, tmp_path: Path) -> DecodeConfig:
+    """Decodes ten images, encoded in shards of four."""
+    encode_corpus(config())
+    return DecodeConfig(tokens=str(tmp_path / "tokens"), output=str(tmp_path / "out"),
+                        tokenizers={"image": "tok"}, batch_size=4)
+
+
+def images(folder: Path) -> list[str]:
+    """Paths of the image files below a folder, without the job's own."""
+    return [path for path in tree(folder) if not path.startswith("_decode/")]
+
+
+def save_corpus(folder: Path, keys: Sequence[str], crops: Sequence[int] = ()) -> None:
+    """A token corpus with these keys, as any program may write one."""
+    spec = TokenSpec(codes=(FakeCodec(RGB()).spec,))
+    codes = np.arange(len(keys), dtype=np.uint16).repeat(6).reshape(-1, *GRID) % 16
+    geometry = dict.fromkeys(("height", "width", "left", "top", "crop_width", "crop_height"),
+                             [1] * len(keys))
+    rows = rows_table(spec, {"image": codes}, {
+        "key": keys, "source": keys, "crop_index": list(crops) or [0] * len(keys),
+        "flipped": [False] * len(keys), **geometry})
+    receipt = tokens.commit_shard(str(folder), 0, 1, "sha256:x", rows)
+    tokens.complete(str(folder), spec, "sha256:x", [receipt], [], len(keys))
+
+
+def test_every_crop_becomes_a_file_named_by_its_key(job: DecodeConfig, tmp_path: Path) -> None:
+    assert decode_corpus(job) == Decoded(num_crops=10, dead_letters={})
+    assert images(tmp_path / "out") == [f"img-{index:03d}.png" for index in range(10)]
+
+
+def test_files_hold_what_the_codec_makes_of_the_codes(job: DecodeConfig, tmp_path: Path) -> None:
+    decode_corpus(job)
+    codec, corpus = FakeCodec(RGB()), TokenCorpus.open(job.tokens)
+    codes = codes_array(codec.spec, corpus.read_shard(1))
+    with Image.open(tmp_path / "out/img-004.png") as image:
+        assert (np.array(image) == codec.decode(codes)[0]).all()
+
+
+@pytest.mark.parametrize(("picture", "suffix"), [("png", ".png"), ("jpeg", ".jpg"),
+                                                 ("webp", ".webp")])
+def test_images_are_written_in_each_format(job: DecodeConfig, tmp_path: Path, picture: str,
+                                           suffix: str) -> None:
+    decode_corpus(dataclasses.replace(job, picture=picture))
+    with Image.open(tmp_path / f"out/img-000{suffix}") as image:
+        assert image.format == picture.upper() and image.size == SIZE[::-1]
+
+
+def test_the_index_says_which_file_holds_which_key(job: DecodeConfig, tmp_path: Path) -> None:
+    decode_corpus(job)
+    rows = pq.read_table(tmp_path / "out/_decode/data/part-00002-of-00003.parquet").to_pylist()
+    assert [row["key"] for row in rows] == ["img-008", "img-009"]
+    content = (tmp_path / "out" / rows[1]["image_file"]).read_bytes()
+    assert rows[1]["image_bytes"] == len(content)
+
+
+def test_several_modalities_have_a_folder_each(config: Settings, tmp_path: Path) -> None:
+    make = config(maps={"segmentation": f"{tmp_path}/labels", "depth": f"{tmp_path}/depths"},
+                  tokenizers={"segmentation": "seg-tok", "image": "tok", "depth": "depth-tok"})
+    save_maps(tmp_path / "labels", tmp_path / "photos", lambda size: np.full(size, 5, np.uint8))
+    save_maps(tmp_path / "depths", tmp_path / "photos", lambda size: np.full(size, 5, np.uint16))
+    encode_corpus(make)
+    job = DecodeConfig(tokens=make.output, output=str(tmp_path / "out"), picture="jpeg",
+                       tokenizers={"image": "tok", "depth": "depth-tok"})
+    assert decode_corpus(job).num_crops == 10
+    assert images(tmp_path / "out") == [f"{name}/img-{index:03d}{suffix}" for name, suffix in (
+        ("depth", ".png"), ("image", ".jpg")) for index in range(10)]
+    decode_corpus(dataclasses.replace(job, output=str(tmp_path / "one"),
+                                      tokenizers={"depth": "depth-tok"}))
+    with Image.open(tmp_path / "one/img-000.png") as image:
+        assert image.mode == "I;16"
+
+
+def test_another_tokenizer_is_refused_with_both_fingerprints(job: DecodeConfig,
+                                                             tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="by the tokenizer sha256:a; other-tok is sha256:b"):
+        decode_corpus(dataclasses.replace(job, tokenizers={"image": "other-tok"}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_modality_that_the_corpus_lacks_is_refused(job: DecodeConfig) -> None:
+    with pytest.raises(ValueError, match="holds no depth codes, only image"):
+        decode_corpus(dataclasses.replace(job, tokenizers={"depth": "depth-tok"}))
+
+
+def test_keys_cannot_write_outside_the_output(job: DecodeConfig, tmp_path: Path) -> None:
+    keys = ["../../etc/passwd", "/absolute", "a/../../b", "nul\0", "C:\\x", ".hidden", "Case",
+            "case", "n" * 300, "", "twice", "twice", "_decode/_SUCCESS", "a.png/b"]
+    save_corpus(tmp_path / "odd", keys)
+    done = decode_corpus(dataclasses.replace(job, tokens=str(tmp_path / "odd")))
+    assert done == Decoded(num_crops=11, dead_letters={"DuplicateKey": 1, "UnusableKey": 2})
+    assert set(images(tmp_path / "out")) == {
+        "%2E%2E/%2E%2E/etc/passwd.png", "%2Fabsolute.png", "a/%2E%2E/%2E%2E/b.png", "nul%00.png",
+        "C%3A%5Cx.png", "%2Ehidden.png", "%43ase.png", "case.png", "twice.png",
+        "%5Fdecode/_SUCCESS.png", "a%2Epng/b.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"odd", "out", "photos", "tokens"}
+
+
+def test_several_crops_of_one_key_are_kept_apart(job: DecodeConfig, tmp_path: Path) -> None:
+    save_corpus(tmp_path / "crops", ["tom", "tom", "tim"], [0, 1, 0])
+    decode_corpus(dataclasses.replace(job, tokens=str(tmp_path / "crops")))
+    assert images(tmp_path / "out") == ["tim.png", "tom.png", "tom~1.png"]
+
+
+def test_the_same_command_changes_nothing(job: DecodeConfig, tmp_path: Path) -> None:
+    decode_corpus(job)
+    before = tree(tmp_path / "out")
+    assert decode_corpus(job) == Decoded(num_crops=10, dead_letters={})
+    assert tree(tmp_path / "out") == before
+
+
+def test_files_that_were_lost_or_cut_are_made_again(job: DecodeConfig, tmp_path: Path) -> None:
+    decode_corpus(job)
+    before = tree(tmp_path / "out")
+    (tmp_path / "out/img-005.png").unlink()
+    (tmp_path / "out/img-009.png").write_bytes(b"short")
+    decode_corpus(job)
+    assert tree(tmp_path / "out") == before
+
+
+def test_an_interrupt_loses_nothing(job: DecodeConfig, tmp_path: Path,
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    decode_corpus(job)
+    fsync = os.fsync
+    for num_writes in (0, 1, 4, 8, 11):
+        left = [num_writes]
+
+        def interrupt(number: int, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            fsync(number)
+        monkeypatch.setattr(os, "fsync", interrupt)
+        again = dataclasses.replace(job, output=str(tmp_path / f"stopped-{num_writes}"))
+        with pytest.raises(KeyboardInterrupt):
+            decode_corpus(again)
+        monkeypatch.setattr(os, "fsync", fsync)
+        rest = Path(again.output) / ".tmp-0123456789abcdef"
+        rest.write_bytes(b"of a killed writer")
+        decode_corpus(again)
+        assert tree(Path(again.output)) == tree(tmp_path / "out")
+
+
+def test_a_full_disk_keeps_the_finished_shards(job: DecodeConfig, tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync, left = os.fsync, [9]
+
+    def fill_up(number: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(number)
+    monkeypatch.setattr(os, "fsync", fill_up)
+    with pytest.raises(JobFailed, match="takes no data: No space left on device"):
+        decode_corpus(job)
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert decode_corpus(job).num_crops == 10
+
+
+def test_a_name_that_the_disk_refuses_is_a_dead_letter(
+        job: DecodeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokenizer import storage
+    write_bytes = storage.write_bytes
+
+    def refuse_one(url: str, content: bytes) -> None:
+        if url.endswith("img-003.png"):
+            raise OSError(errno.EILSEQ, "Illegal byte sequence")
+        write_bytes(url, content)
+    monkeypatch.setattr(storage, "write_bytes", refuse_one)
+    assert decode_corpus(job) == Decoded(num_crops=9, dead_letters={"OSError": 1})
+
+
+def test_a_damaged_shard_fails_by_name_and_the_others_are_decoded(job: DecodeConfig,
+                                                                  tmp_path: Path) -> None:
+    decode_corpus(job)
+    shard = tmp_path / "tokens/data/part-00001-of-00003.parquet"
+    content = bytearray(shard.read_bytes())
+    content[20] ^= 1
+    shard.write_bytes(content)
+    again = dataclasses.replace(job, output=str(tmp_path / "again"))
+    with pytest.raises((JobFailed, ValueError), match=r"part-00001-of-00003\.parquet is damaged"):
+        decode_corpus(again)
+
+
+def test_an_unfinished_corpus_is_refused(job: DecodeConfig, tmp_path: Path) -> None:
+    (tmp_path / "tokens/_SUCCESS").unlink()
+    with pytest.raises(FileNotFoundError, match="run the same encode command again"):
+        decode_corpus(job)
+
+
+def test_other_settings_are_refused_and_overwritten_on_demand(job: DecodeConfig,
+                                                              tmp_path: Path) -> None:
+    decode_corpus(job)
+    webp = dataclasses.replace(job, picture="webp")
+    with pytest.raises(PlanMismatch, match="picture was 'png', now 'webp'"):
+        decode_corpus(webp)
+    decode_corpus(dataclasses.replace(webp, overwrite=True))
+    assert images(tmp_path / "out") == [f"img-{index:03d}.webp" for index in range(10)]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_something_else_is_never_written_to(job: DecodeConfig, tmp_path: Path,
+                                                        overwrite: bool) -> None:
+    before = tree(tmp_path / "photos")
+    into_photos = dataclasses.replace(job, output=str(tmp_path / "photos"), overwrite=overwrite)
+    with pytest.raises(ValueError, match=r"holds other files, such as img-000\.png"):
+        decode_corpus(into_photos)
+    assert tree(tmp_path / "photos") == before
+
+
+def test_the_output_must_not_lie_in_the_corpus(job: DecodeConfig) -> None:
+    with pytest.raises(ValueError, match="lies in the corpus"):
+        decode_corpus(dataclasses.replace(job, output=f"{job.tokens}/images"))
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"picture": "bmp"}, "images are written as png, jpeg, webp, got 'bmp'"),
+    ({"tokenizers": {}}, "at least one modality"),
+    ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+])
+def test_settings_that_do_not_fit_are_refused(settings: dict[str, object], words: str) -> None:
+    defaults = {"tokens": "t", "output": "o", "tokenizers": {"image": "tok"}}
+    with pytest.raises(ValueError, match=words):
+        DecodeConfig(**(defaults | settings))  # type: ignore[arg-type]
+
+
+def test_images_on_an_object_store_are_the_same(job: DecodeConfig, tmp_path: Path) -> None:
+    import fsspec
+    memory = fsspec.filesystem("memory")
+    memory.rm("/", recursive=True)
+    decode_corpus(job)
+    decode_corpus(dataclasses.replace(job, output="memory://images"))
+    found = {path.removeprefix("/images/"): memory.cat_file(path)
+             for path in memory.find("/images")}
+    assert found == tree(tmp_path / "out")
+    assert Image.open(io.BytesIO(found["img-000.png"])).size == SIZE[::-1]

@@ -1,0 +1,209 @@
+"""The Beam graph has one shape, and the local engine runs it, in one process or several."""
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
+from engine_tasks import TouchTask
+
+from pipelines.engines import (
+    CHANNEL_CLOSED,
+    ENGINES,
+    AddTallies,
+    LocalEngine,
+    MakeShard,
+    build_graph,
+)
+from pipelines.job import OutputRefused, Tally, WorkerLost
+from tokenizer.tokens import Receipt
+
+ROOT = Path(__file__).parents[2]
+
+
+class GraphReader(PipelineVisitor):
+    """Collects the steps of a pipeline: those at the top, and every primitive one."""
+
+    def __init__(self, pipeline: beam.Pipeline) -> None:
+        self.top = [part for part in pipeline.transforms_stack[0].parts]
+        self.primitive: list[AppliedPTransform] = []
+        pipeline.visit(self)
+
+    def visit_transform(self, transform_node: AppliedPTransform) -> None:
+        self.primitive.append(transform_node)
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> GraphReader:
+    pipeline = beam.Pipeline()
+    build_graph(pipeline, TouchTask(str(tmp_path)), [0, 1, 2])
+    return GraphReader(pipeline)
+
+
+def test_the_graph_is_create_reshuffle_pardo_combine(graph: GraphReader) -> None:
+    assert [type(part.transform) for part in graph.top] == [
+        beam.Create, beam.Reshuffle, beam.ParDo, beam.CombineGlobally]
+    make, add = graph.top[2].transform, graph.top[3].transform
+    assert isinstance(make.fn, MakeShard) and isinstance(add.fn, AddTallies)
+
+
+def test_each_step_takes_what_the_one_before_gives_and_nothing_else(graph: GraphReader) -> None:
+    for before, after in zip(graph.top, graph.top[1:], strict=False):
+        assert list(after.inputs) == list(before.outputs.values())
+
+
+def test_no_step_has_a_side_input_or_a_second_output(graph: GraphReader) -> None:
+    for step in (*graph.top, *graph.primitive):
+        assert not step.side_inputs, step.full_label
+        assert len(step.outputs) == 1, step.full_label
+
+
+def test_no_step_keeps_state_or_gives_output_at_the_end_of_a_bundle(graph: GraphReader) -> None:
+    fns = [step.transform.fn for step in graph.primitive if isinstance(step.transform, beam.ParDo)]
+    assert any(isinstance(fn, MakeShard) for fn in fns)
+    assert "finish_bundle" not in vars(MakeShard) and "start_bundle" not in vars(MakeShard)
+    assert not any(beam.transforms.userstate.is_stateful_dofn(fn) for fn in fns)
+
+
+def test_nothing_but_numbers_and_tallies_passes_between_steps() -> None:
+    hints = MakeShard(TouchTask("")).get_type_hints()
+    assert hints.simple_output_type("") is Tally
+    assert hints.input_types[0][0] is int
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_every_shard_is_made_once(tmp_path: Path, num_workers: int) -> None:
+    LocalEngine(num_workers)(TouchTask(str(tmp_path)), range(7))
+    made = sorted(path.name for path in tmp_path.glob("made-*"))
+    assert [name.split("-")[1] for name in made] == list("0123456")
+    processes = {name.split("-")[2] for name in made}
+    assert len(processes) == num_workers
+    assert (str(os.getpid()) in processes) == (num_workers == 1)
+
+
+def test_a_task_is_prepared_before_its_first_shard(tmp_path: Path) -> None:
+    LocalEngine()(TouchTask(str(tmp_path)), range(3))
+    prepared, first = tmp_path / f"prepared-{os.getpid()}", next(tmp_path.glob("made-0-*"))
+    assert prepared.stat().st_mtime_ns <= first.stat().st_mtime_ns
+
+
+def test_a_store_that_refuses_ends_the_work_of_its_worker(tmp_path: Path) -> None:
+    @dataclass
+    class FullTask(TouchTask):
+        def run(self, shard: int) -> Receipt:
+            super().run(shard)
+            raise OutputRefused("full")
+    make = MakeShard(FullTask(str(tmp_path)))
+    tallies = [tally for shard in range(3) for tally in make.process(shard)]
+    assert tallies == [Tally(failed=1), Tally(skipped=1), Tally(skipped=1)]
+    assert len(list(tmp_path.glob("made-*"))) == 1
+
+
+def test_a_bug_ends_the_job_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="deliberate bug"):
+        LocalEngine()(TouchTask(str(tmp_path), bug=True), [0])
+
+
+@pytest.mark.slow
+def test_a_bug_in_a_worker_ends_the_job_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="deliberate bug"):
+        LocalEngine(2)(TouchTask(str(tmp_path), bug=True), [0, 1])
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_reported(tmp_path: Path) -> None:
+    killer = threading.Thread(target=kill_first_worker, args=(tmp_path,), daemon=True)
+    killer.start()
+    with pytest.raises(WorkerLost):
+        LocalEngine(2)(TouchTask(str(tmp_path), seconds=0.3), range(60))
+    killer.join()
+
+
+def kill_first_worker(folder: Path) -> None:
+    while not (made := list(folder.glob("made-*"))):
+        time.sleep(0.05)
+    os.kill(int(made[0].name.split("-")[2]), signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_an_interrupt_ends_driver_and_workers_at_once(tmp_path: Path, num_workers: int) -> None:
+    driver = start_driver(tmp_path, num_workers)
+    began = time.monotonic()
+    driver.send_signal(signal.SIGINT)
+    _, errors = driver.communicate(timeout=30)
+    assert driver.returncode == 130 and time.monotonic() - began < 10
+    assert errors.strip().splitlines()[-1] == "interrupted"
+    wait_until_gone(tmp_path)
+
+
+@pytest.mark.slow
+def test_workers_do_not_outlive_a_driver_that_is_killed(tmp_path: Path) -> None:
+    driver = start_driver(tmp_path, 2)
+    driver.kill()
+    driver.communicate(timeout=30)
+    wait_until_gone(tmp_path)
+
+
+def start_driver(folder: Path, num_workers: int) -> "subprocess.Popen[str]":
+    """A process that makes far more shards than there is time for, once it has begun."""
+    script = ("import sys; from engine_tasks import interrupted; "
+              "interrupted(sys.argv[1], int(sys.argv[2]))")
+    driver = subprocess.Popen(
+        [sys.executable, "-c", script, str(folder), str(num_workers)], cwd=ROOT, text=True,
+        stderr=subprocess.PIPE, start_new_session=True, env=os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(ROOT)])})
+    deadline = time.monotonic() + 60
+    while len({path.name.split("-")[2] for path in folder.glob("made-*")}) < num_workers:
+        assert driver.poll() is None and time.monotonic() < deadline, driver.communicate()[1]
+        time.sleep(0.05)
+    return driver
+
+
+def wait_until_gone(folder: Path) -> None:
+    """Wait for every process that made a shard to end."""
+    deadline = time.monotonic() + 15
+    pids = {int(path.name.split("-")[2]) for path in folder.glob("made-*")}
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, pids
+        time.sleep(0.1)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_beam_says_what_the_engine_listens_for() -> None:
+    from apache_beam.runners.worker import data_plane
+    assert CHANNEL_CLOSED in Path(data_plane.__file__).read_text()
+
+
+def test_the_number_of_workers_is_checked() -> None:
+    with pytest.raises(ValueError, match="num_workers must be at least 1, got 0"):
+        LocalEngine(0)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_can_be_made(name: str) -> None:
+    engine = ENGINES[name]()
+    assert engine.runner() is not None
+    assert all(option.startswith("--") for option in engine.options())
+
+
+def test_tallies_are_merged() -> None:
+    combine, parts = AddTallies(), [Tally(done=1, rows=2), Tally(failed=1)]
+    added: Sequence[Tally] = [combine.add_input(combine.create_accumulator(), part)
+                              for part in parts]
+    assert combine.extract_output(combine.merge_accumulators(added)) == Tally(done=1, failed=1,
+                                                                              rows=2)

@@ -1,0 +1,171 @@
+"""A plan is written once, read shard by shard, and names what changed when it does not fit."""
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.plan import (
+    PLAN_JSON,
+    PLAN_PARQUET,
+    Plan,
+    PlanMismatch,
+    Shards,
+    fixed_size_shards,
+    load_plan,
+    make_plan,
+    require_current,
+)
+
+SCHEMA = pa.schema([("key", pa.string()), ("label", pa.int32())])
+SETTINGS = {"shard_size": 2, "codes": [{"modality": "image", "grid": [2, 2]}]}
+
+
+def listing(*keys: str, label: int = 7, shard_size: int = 2) -> Shards:
+    """Lists these keys, all of one label."""
+    def shards() -> Iterator[pa.Table]:
+        rows = [{"key": key, "label": label} for key in keys]
+        return fixed_size_shards(rows, SCHEMA, shard_size)
+    return shards
+
+
+def plan_of(folder: Path, *keys: str, settings: dict[str, Any] = SETTINGS, label: int = 7) -> Plan:
+    return make_plan(str(folder), "encode", settings, listing(*keys, label=label))
+
+
+def test_every_input_is_in_one_shard_in_order(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "a", "b", "c", "d", "e")
+    assert (plan.num_inputs, plan.num_shards) == (5, 3)
+    assert [plan.keys(shard) for shard in range(3)] == [["a", "b"], ["c", "d"], ["e"]]
+    assert plan.rows(2) == [{"key": "e", "label": 7}]
+
+
+def test_a_plan_has_one_row_group_for_each_shard(tmp_path: Path) -> None:
+    plan_of(tmp_path, "a", "b", "c")
+    file = pq.ParquetFile(tmp_path / PLAN_PARQUET)
+    groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+    assert [group.num_rows for group in groups] == [2, 1]
+
+
+def test_a_shard_without_inputs_keeps_its_row_group(tmp_path: Path) -> None:
+    tables = [pa.Table.from_pylist(rows, SCHEMA) for rows in ([{"key": "a", "label": 1}], [],
+                                                              [{"key": "b", "label": 1}])]
+    plan = make_plan(str(tmp_path), "decode", {}, lambda: tables)
+    assert [plan.keys(shard) for shard in range(3)] == [["a"], [], ["b"]]
+
+
+def test_the_same_job_finds_its_plan_and_leaves_it_alone(tmp_path: Path) -> None:
+    first = plan_of(tmp_path, "a", "b", "c")
+    before = {path: (tmp_path / path).stat().st_mtime_ns for path in (PLAN_JSON, PLAN_PARQUET)}
+    assert plan_of(tmp_path, "a", "b", "c") == first == load_plan(str(tmp_path))
+    assert before == {path: (tmp_path / path).stat().st_mtime_ns for path in before}
+
+
+def test_the_fingerprint_does_not_depend_on_the_folder(tmp_path: Path) -> None:
+    assert (plan_of(tmp_path / "x", "a").fingerprint == plan_of(tmp_path / "y", "a").fingerprint)
+    assert plan_of(tmp_path / "z", "b").fingerprint != plan_of(tmp_path / "x", "a").fingerprint
+
+
+@pytest.mark.parametrize(("keys", "label", "change"), [
+    ("abcd", 7, "inputs.num_inputs was 3, now 4; the input 'd' is new"),
+    ("ac", 7, "inputs.num_inputs was 3, now 2; the input 'b' is gone"),
+    ("ab", 7, "inputs.num_inputs was 3, now 2; the input 'c' is gone"),
+    ("aabc", 7, "inputs.num_inputs was 3, now 4; the input 'a' is new"),
+    ("abd", 7, "the input 'c' is gone"),
+    ("abc", 8, "label of the input 'a' was 7, now 8"),
+])
+def test_changed_inputs_are_refused_by_name(tmp_path: Path, keys: str, label: int,
+                                            change: str) -> None:
+    plan_of(tmp_path, *"abc")
+    with pytest.raises(PlanMismatch) as caught:
+        plan_of(tmp_path, *keys, label=label)
+    assert change in str(caught.value) and "--overwrite" in str(caught.value)
+
+
+@pytest.mark.parametrize(("settings", "change"), [
+    (SETTINGS | {"shard_size": 3}, "shard_size was 2, now 3."),
+    (SETTINGS | {"codes": [{"modality": "image", "grid": [4, 4]}]},
+     "codes.image.grid was [2, 2], now [4, 4]."),
+    (SETTINGS | {"codes": [*SETTINGS["codes"], {"modality": "depth", "grid": [2, 2]}]},  # type: ignore[misc]
+     "another plan: codes.depth is new."),
+    ({"shard_size": 2}, "another plan: codes.image is gone."),
+])
+def test_changed_settings_are_refused_by_name(tmp_path: Path, settings: dict[str, Any],
+                                              change: str) -> None:
+    plan_of(tmp_path, *"abc")
+    with pytest.raises(PlanMismatch) as caught:
+        plan_of(tmp_path, *"abc", settings=settings)
+    assert change in str(caught.value)
+
+
+def test_another_kind_of_job_is_refused(tmp_path: Path) -> None:
+    plan_of(tmp_path, "a")
+    with pytest.raises(PlanMismatch, match="job was 'encode', now 'decode'"):
+        make_plan(str(tmp_path), "decode", SETTINGS, listing("a"))
+
+
+def test_a_plan_that_was_not_finished_is_written_anew(tmp_path: Path) -> None:
+    plan_of(tmp_path, "a", "b", "c")
+    whole = (tmp_path / PLAN_PARQUET).read_bytes()
+    (tmp_path / PLAN_JSON).unlink()
+    (tmp_path / PLAN_PARQUET).write_bytes(whole[:50])
+    assert load_plan(str(tmp_path)) is None
+    assert plan_of(tmp_path, "a", "b", "c").keys(1) == ["c"]
+
+
+def test_a_listing_that_fails_leaves_no_plan(tmp_path: Path) -> None:
+    def shards() -> Iterator[pa.Table]:
+        yield from listing("a")()
+        raise OSError("the corpus is gone")
+    with pytest.raises(OSError, match="is gone"):
+        make_plan(str(tmp_path), "encode", {}, shards)
+    assert load_plan(str(tmp_path)) is None
+    assert os.listdir(tmp_path / "_plan") == []
+
+
+def test_an_empty_listing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no input"):
+        plan_of(tmp_path)
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("{", "is not JSON"),
+    ("{}", "of format None version None; this program reads img2tokens.plan version 1"),
+])
+def test_a_damaged_plan_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    plan_of(tmp_path, "a")
+    (tmp_path / PLAN_JSON).write_text(text)
+    with pytest.raises(ValueError, match=words) as caught:
+        load_plan(str(tmp_path))
+    assert "--overwrite" in str(caught.value)
+
+
+def test_an_edited_plan_is_refused(tmp_path: Path) -> None:
+    plan_of(tmp_path, "a")
+    data = json.loads((tmp_path / PLAN_JSON).read_text())
+    data["settings"]["shard_size"] = 9
+    (tmp_path / PLAN_JSON).write_text(json.dumps(data))
+    with pytest.raises(ValueError, match="was edited"):
+        load_plan(str(tmp_path))
+
+
+def test_damaged_rows_are_named(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path / "x", "a")
+    (tmp_path / "x" / PLAN_PARQUET).write_bytes(b"PAR1 nothing PAR1")
+    with pytest.raises(ValueError, match=r"plan\.parquet is damaged"):
+        plan.rows(0)
+
+
+def test_a_plan_that_was_replaced_stops_its_writers(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "a")
+    require_current(plan)
+    (tmp_path / PLAN_JSON).unlink()
+    with pytest.raises(PlanMismatch, match="another job"):
+        require_current(plan)
+    plan_of(tmp_path, "b")
+    with pytest.raises(PlanMismatch, match="another job"):
+        require_current(plan)
