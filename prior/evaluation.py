@@ -45,8 +45,7 @@ class HeldOutBits:
 
     def scalars(self) -> dict[str, float]:
         """The figures by name."""
-        values = {"bits": self.matched, "bits_shuffled": self.shuffled,
-                  "bits_without": self.without}
+        values = {"matched": self.matched, "shuffled": self.shuffled, "without": self.without}
         return {name: value for name, value in values.items() if value is not None}
 
     def describe(self) -> str:

@@ -129,12 +129,22 @@ class Prior:
 
         Raises:
             FileNotFoundError: no prior is there, or its training has not saved weights yet.
-            ValueError: it is of another kind or version, or damaged.
+            ValueError: it is of another kind or version, or damaged; or ``device`` cannot be used.
         """
+        place = _usable_device(device)
         config = checkpoints.load_config(url, KIND, PriorConfig)
         model = Transformer(config.transformer, config.layout)
         _load_weights(model, checkpoints.load_weights(url), url)
-        return cls(config, model.to(device).eval(), checkpoints.fingerprint(url))
+        return cls(config, model.to(place).eval(), checkpoints.fingerprint(url))
+
+
+def _usable_device(name: str) -> torch.device:
+    try:
+        return torch.zeros((), device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by how it was built
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device {name!r} cannot be used ({reason}); give cpu, or a device that "
+                         "this machine and this build of torch have") from error
 
 
 def _load_weights(model: Transformer, weights: Mapping[str, Tensor], url: str) -> None:

@@ -30,7 +30,7 @@ def tiny() -> PriorRecipe:
     return PriorRecipe(
         transformer=TransformerConfig(num_layers=2, width=32, num_heads=2, qk_norm=False),
         training=TrainingConfig(batch_size=16, ema_decay=0.9, evaluate_every=50, num_pictures=2,
-                                optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=5)))
+                                optimizer=OptimizerConfig(learning_rate=5e-3, warmup_steps=5)))
 
 
 def small() -> PriorRecipe:

@@ -80,6 +80,16 @@ class Cache:
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
 
+class RMSNorm(nn.RMSNorm):
+    """RMS norm computed in float32 (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, eps=1e-6)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs.float()).to(inputs.dtype)
+
+
 class Attention(nn.Module):
     """Multi-head attention with one packed matrix for queries, keys and values."""
 
@@ -89,8 +99,8 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
         self.out = nn.Linear(config.width, config.width, bias=False)
         size = config.width // config.num_heads
-        self.norm_queries = nn.RMSNorm(size, eps=1e-6) if config.qk_norm else nn.Identity()
-        self.norm_keys = nn.RMSNorm(size, eps=1e-6) if config.qk_norm else nn.Identity()
+        self.norm_queries = RMSNorm(size) if config.qk_norm else nn.Identity()
+        self.norm_keys = RMSNorm(size) if config.qk_norm else nn.Identity()
 
     def forward(self, inputs: Tensor, turn: Tensor | None, mask: Tensor | None, causal: bool,
                 cache: Cache | None, layer: int) -> Tensor:
@@ -126,9 +136,9 @@ class Block(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.norm_attention = nn.RMSNorm(config.width, eps=1e-6)
+        self.norm_attention = RMSNorm(config.width)
         self.attention = Attention(config)
-        self.norm_feed_forward = nn.RMSNorm(config.width, eps=1e-6)
+        self.norm_feed_forward = RMSNorm(config.width)
         self.feed_forward = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -150,7 +160,7 @@ class Transformer(nn.Module):
         self.segments = nn.Embedding(len(layout.segments), config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.norm = RMSNorm(config.width)
         self.head = nn.Linear(config.width, layout.target.vocabulary, bias=False)
         self._tables()
         self._start()
@@ -168,9 +178,14 @@ class Transformer(nn.Module):
                 cache holds, which this call adds to it.
         Returns:
             ``(B, T', K)``: one for each position of the target among the T.
+        Raises:
+            ValueError: conditions that see each other both ways are cut in two.
         """
         start = cache.length if cache is not None else 0
         end = start + ids.shape[1]
+        if self.config.both_ways and start < self.layout.prefix_length > end:
+            raise ValueError(f"the first call takes all {self.layout.prefix_length} positions of "
+                             f"the conditions, got {end}")
         hidden = self.dropout(self.codes(ids) + self.positions(self.position_ids[start:end])
                               + self.segments(self.segment_ids[start:end]))
         turn = self.turns[:, start:end] if self.config.rotary else None

@@ -1,69 +1,14 @@
-"""Token corpora whose image codes follow from label and segmentation, and priors over them."""
-from collections.abc import Callable, Sequence
+"""A small corpus, and a prior that has learned it."""
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
+from drawn_codes import conditions, tiny_training, write_corpus
 
-from prior.model import Condition, Prior, PriorConfig
+from prior.model import Prior, PriorConfig
 from prior.recipes import tiny
-from prior.state import TrainingConfig
 from prior.training import train_prior
-from tokenizer.configs import override
-from tokenizer.schema import CodeSpec, TokenSpec, rows_table
-from tokenizer.tokens import TokenCorpus, commit_shard, complete
-
-GRID = (3, 2)
-CLASSES = ("cat", "dog")
-SIZES = {"image": 8, "segmentation": 4}
-CORPUS = "sha256:corpus"
-
-torch.set_num_threads(1)
-
-
-def spec_of(modality: str, tokenizer: str = "sha256:{}") -> CodeSpec:
-    return CodeSpec(modality=modality, grid=GRID, codebook_size=SIZES[modality],
-                    image_size=(12, 8), tokenizer=tokenizer.format(modality))
-
-
-def draw_codes(num_rows: int, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Codes and labels: an image code is twice its cell's segmentation code, plus the label."""
-    generator = np.random.default_rng(seed)
-    labels = generator.integers(0, len(CLASSES), num_rows)
-    maps = generator.integers(0, SIZES["segmentation"], (num_rows, *GRID))
-    return {"image": maps * 2 + labels[:, None, None], "segmentation": maps}, labels
-
-
-def write_corpus(url: str, num_rows: int = 60, *, seed: int = 0, num_shards: int = 2,
-                 modalities: Sequence[str] = ("image", "segmentation"), labelled: bool = True,
-                 classes: Sequence[str] = CLASSES, tokenizer: str = "sha256:{}",
-                 fingerprint: str = CORPUS) -> TokenCorpus:
-    """A completed corpus; each key has two rows."""
-    codes, labels = draw_codes(num_rows, seed)
-    spec = TokenSpec(codes=tuple(spec_of(name, tokenizer) for name in modalities))
-    receipts = []
-    for shard, rows in enumerate(np.array_split(np.arange(num_rows), num_shards)):
-        columns = {"key": [f"photos/{row // 2:04d}" for row in rows],
-                   "source": ["drawn"] * len(rows),
-                   **{name: [value] * len(rows) for name, value in
-                      {"height": 12, "width": 8, "crop_index": 0, "left": 0, "top": 0,
-                       "crop_width": 8, "crop_height": 12, "flipped": False}.items()}}
-        if labelled:
-            columns["label"] = [int(labels[row]) for row in rows]
-            columns["class_name"] = [classes[labels[row]] for row in rows]
-        table = rows_table(spec, {name: codes[name][rows] for name in modalities}, columns)
-        receipts.append(commit_shard(url, shard, num_shards, fingerprint, table))
-    complete(url, spec, fingerprint, receipts, classes if labelled else (), num_rows)
-    return TokenCorpus.open(url)
-
-
-def tiny_training(*settings: str) -> TrainingConfig:
-    return override(tiny().training, settings)
-
-
-def conditions(*names: str) -> list[Condition]:
-    return [Condition(name=name) for name in names]
+from tokenizer.tokens import TokenCorpus
 
 
 @pytest.fixture
@@ -78,7 +23,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TokenCorpus, str]
     corpus = write_corpus(str(folder / "tokens"), 200)
     config = PriorConfig.of(corpus, conditions=conditions("label", "segmentation"),
                             transformer=tiny().transformer)
-    train_prior(corpus, str(folder / "prior"), config, tiny_training("steps=250"))
+    train_prior(corpus, str(folder / "prior"), config,
+                tiny_training("steps=400", "evaluate_every=200"))
     return corpus, str(folder / "prior")
 
 

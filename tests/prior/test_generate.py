@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import GRID, SIZES
+from drawn_codes import GRID, SIZES
 
 from prior.generate import Generation, draw_noise, generate
 from prior.model import Prior

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CLASSES, conditions
+from drawn_codes import CLASSES, conditions
 
 from prior.model import Condition, Prior, PriorConfig
 from tokenizer import checkpoints, configs

@@ -1,0 +1,50 @@
+"""Untrained tokenizers of images and maps, and a token corpus that they made."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tokenizer import checkpoints
+from tokenizer.codec import Codec
+from tokenizer.recipes import tiny
+from tokenizer.schema import TokenSpec, rows_table
+from tokenizer.tokens import commit_shard, complete
+from tokenizer.vqgan.model import KIND, VQGAN
+
+NUM_ROWS, SIDE, NUM_CLASSES = 24, 32, 3
+
+
+def write_tokenizer(folder: Path, modality: dict[str, object]) -> Codec:
+    torch.manual_seed(len(folder.name))
+    model = VQGAN(tiny(modality).model)
+    checkpoints.save_config(str(folder), KIND, model.config)
+    checkpoints.save_weights(str(folder), model.codec_weights())
+    return Codec.load(str(folder))
+
+
+@pytest.fixture(scope="session")
+def tokenized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tokenizers ``image`` and ``segmentation``, and the token corpus ``tokens``."""
+    folder = tmp_path_factory.mktemp("tokenized")
+    codecs = [write_tokenizer(folder / "image", {"name": "image"}),
+              write_tokenizer(folder / "segmentation",
+                              {"name": "segmentation", "num_classes": NUM_CLASSES})]
+    generator = np.random.default_rng(0)
+    maps = generator.integers(0, NUM_CLASSES, (NUM_ROWS, 4, 4)).repeat(8, 1).repeat(8, 2)
+    pixels = [generator.integers(0, 256, (NUM_CLASSES, 3))[maps].astype(np.uint8),
+              maps.astype(codecs[1].modality.pixel_dtype)]
+    spec = TokenSpec(codes=tuple(codec.spec for codec in codecs))
+    codes = {codec.spec.modality: codec.encode(items)
+             for codec, items in zip(codecs, pixels, strict=True)}
+    whole = {"height": SIDE, "width": SIDE, "crop_index": 0, "left": 0, "top": 0,
+             "crop_width": SIDE, "crop_height": SIDE, "flipped": False}
+    labels = [row % 2 for row in range(NUM_ROWS)]
+    columns = {"key": [f"photos/{row:03d}" for row in range(NUM_ROWS)],
+               "source": ["drawn"] * NUM_ROWS, "label": labels,
+               "class_name": [("cat", "dog")[label] for label in labels],
+               **{name: [value] * NUM_ROWS for name, value in whole.items()}}
+    url = str(folder / "tokens")
+    receipt = commit_shard(url, 0, 1, "sha256:drawn", rows_table(spec, codes, columns))
+    complete(url, spec, "sha256:drawn", [receipt], ("cat", "dog"), NUM_ROWS)
+    return folder

@@ -1,0 +1,124 @@
+"""``img2tokens sample``: tokens, images and a grid, and errors in one line."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from cli.main import main
+from tokenizer.codec import Codec
+from tokenizer.schema import codes_array
+from tokenizer.tokens import TokenCorpus
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def prior(tokenized: Path) -> Path:
+    """A prior of a few steps, conditioned on label and segmentation."""
+    result = run("train-prior", tokenized / "tokens", tokenized / "prior", "--condition", "label",
+                 "--condition", "segmentation", "--recipe", "tiny", "--steps", 3, "--held-out", 4)
+    assert result.exit_code == 0, result.output
+    return tokenized / "prior"
+
+
+def sample(prior: Path, out: Path, *arguments: object) -> Result:
+    return run("sample", prior, out, "--batch-size", 4, *arguments)
+
+
+def test_samples_can_be_inspected_and_decoded_like_any_corpus(tokenized: Path, prior: Path,
+                                                              tmp_path: Path) -> None:
+    out = tmp_path / "samples"
+    result = sample(prior, out, "--tokenizer", tokenized / "image", "--num", 6, "--label", "dog")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == f"6 images in {out}; see {out}/grid.png"
+    shown = run("inspect", out, "--verify")
+    assert shown.exit_code == 0 and "verified" in shown.output
+    decoded = run("decode", out, tmp_path / "decoded", "--tokenizer",
+                  f"image={tokenized / 'image'}")
+    assert decoded.exit_code == 0, decoded.output
+    for path in sorted((out / "images").iterdir()):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)),
+                                      np.asarray(Image.open(tmp_path / "decoded" / path.name)))
+
+
+def test_images_are_the_decoded_codes(tokenized: Path, prior: Path, tmp_path: Path) -> None:
+    sample(prior, tmp_path, "--tokenizer", f"image={tokenized / 'image'}", "--num", 3)
+    corpus = TokenCorpus.open(str(tmp_path))
+    codec = Codec.load(str(tokenized / "image"))
+    pixels = codec.decode(codes_array(corpus.spec["image"], corpus.read_shard(0)))
+    shown = np.asarray(Image.open(tmp_path / "images" / "sample-00002.png"))
+    np.testing.assert_array_equal(shown, pixels[2])
+
+
+def test_maps_are_shown_beside_their_samples(tokenized: Path, prior: Path, tmp_path: Path) -> None:
+    result = sample(prior, tmp_path, "--tokenizer", tokenized / "image", "--tokenizer",
+                    f"segmentation={tokenized / 'segmentation'}", "--condition-from",
+                    tokenized / "tokens", "--held-out", "--samples-each", 2)
+    assert result.exit_code == 0, result.output
+    assert TokenCorpus.open(str(tmp_path)).manifest.num_rows == 8
+    assert Image.open(tmp_path / "grid.png").size == (12 * 34 + 2, 34 + 2)
+
+
+def test_halves_are_completed(tokenized: Path, prior: Path, tmp_path: Path) -> None:
+    result = sample(prior, tmp_path, "--complete-from", tokenized / "tokens", "--num", 5,
+                    "--keep", 0.25)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == f"5 images in {tmp_path}"
+    found, given = (codes_array(corpus.spec["image"], corpus.read_shard(0))
+                    for corpus in (TokenCorpus.open(str(tmp_path)),
+                                   TokenCorpus.open(str(tokenized / "tokens"))))
+    np.testing.assert_array_equal(found[:, :1], given[:5, :1])
+
+
+def test_a_seed_gives_the_same_codes_again(prior: Path, tmp_path: Path) -> None:
+    for name, seed in (("first", 1), ("again", 1), ("other", 2)):
+        sample(prior, tmp_path / name, "--num", 4, "--seed", seed, "--temperature", 0.9,
+               "--top-k", 20, "--top-p", 0.95, "--guidance", 1.5)
+    first, again, other = (TokenCorpus.open(str(tmp_path / name)).manifest
+                           for name in ("first", "again", "other"))
+    assert first.shards == again.shards and first.shards != other.shards
+
+
+def test_samples_are_started_over_only_when_told(prior: Path, tmp_path: Path) -> None:
+    assert sample(prior, tmp_path, "--num", 2).exit_code == 0
+    refused = sample(prior, tmp_path, "--num", 3)
+    assert refused.exit_code == 1 and "num was 2, now 3" in refused.output
+    assert sample(prior, tmp_path, "--num", 3, "--overwrite").exit_code == 0
+    assert TokenCorpus.open(str(tmp_path)).manifest.num_rows == 3
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--condition-from", "a", "--complete-from", "b"], "images to complete bring their own"),
+    (["--held-out"], "--held-out chooses rows of --condition-from or --complete-from"),
+    (["--sampler", "beam"], "no sampler is named 'beam'; known are random, greedy"),
+    (["--sampler", "greedy", "--top-k", "3"], "the greedy sampler has no --top-k"),
+    (["--temperature", "0"], "0.0 is not in the range x>0")])
+def test_options_that_do_not_fit_are_wrong_usage(prior: Path, tmp_path: Path, options: list[str],
+                                                 message: str) -> None:
+    result = sample(prior, tmp_path, *options)
+    assert result.exit_code == 2 and message in " ".join(result.output.split())
+
+
+def test_a_map_alone_cannot_be_decoded(tokenized: Path, prior: Path, tmp_path: Path) -> None:
+    result = sample(prior, tmp_path, "--tokenizer", f"segmentation={tokenized / 'segmentation'}")
+    assert result.exit_code == 2 and "give the tokenizer of the image codes too" in result.output
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--label", "bird"], "'bird' is none of the prior's 2 classes"),
+    (["--condition-from", "nowhere"], "nowhere holds no completed token corpus"),
+    (["--device", "cuda:99"], "device 'cuda:99' cannot be used")])
+def test_what_is_not_there_is_one_line(prior: Path, tmp_path: Path, options: list[str],
+                                       message: str) -> None:
+    result = sample(prior, tmp_path, *options)
+    assert result.exit_code == 1
+    assert message in result.output and len(result.output.strip().splitlines()) == 1
+
+
+def test_a_folder_without_a_prior_is_one_line(tokenized: Path, tmp_path: Path) -> None:
+    result = sample(tokenized / "image", tmp_path)
+    assert result.exit_code == 1 and "is not a prior: config.json says" in result.output

@@ -1,0 +1,123 @@
+"""``img2tokens train-prior``: options by name, the last line, and errors in one line."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli.main import main
+from tokenizer.training.journal import read_metrics
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["train-prior", *map(str, arguments)])
+
+
+def test_training_ends_in_one_line_with_figures_and_place(tokenized: Path, tmp_path: Path) -> None:
+    result = run(tokenized / "tokens", tmp_path / "prior", "--condition", "label=0.2",
+                 "--condition", "segmentation", "--recipe", "tiny", "--steps", 3, "--seed", 5,
+                 "--held-out", 4, "--held-out-by", "name", "--drop-all", 0.25,
+                 "--tokenizer", tokenized / "image",
+                 "--tokenizer", f"segmentation={tokenized / 'segmentation'}",
+                 "--set", "transformer.num_layers=1", "--set", "training.batch_size=4")
+    assert result.exit_code == 0, result.output
+    line = result.stdout.splitlines()[-1]
+    assert "bits per held-out code (" in line and "3 steps in" in line
+    assert line.endswith(f"prior in {tmp_path / 'prior'}")
+    config = json.loads((tmp_path / "prior" / "config.json").read_text())["config"]
+    assert config["conditions"] == [{"name": "label", "dropout": 0.2},
+                                    {"name": "segmentation", "dropout": 0.1}]
+    assert config["split"] == {"held_out": 4, "by": "name"} and config["drop_all"] == 0.25
+    assert config["transformer"]["num_layers"] == 1
+    assert (tmp_path / "prior" / "samples.png").exists()
+    assert read_metrics(str(tmp_path / "prior"))
+
+
+def test_a_map_can_be_predicted_from_the_image(tokenized: Path, tmp_path: Path) -> None:
+    result = run(tokenized / "tokens", tmp_path / "prior", "--target", "segmentation",
+                 "--condition", "image", "--recipe", "tiny", "--steps", 1,
+                 "--tokenizer", tokenized / "segmentation")
+    assert result.exit_code == 0, result.output
+
+
+def test_help_shows_examples() -> None:
+    result = run("--help")
+    assert result.exit_code == 0 and "--condition label=0.1" in result.output
+
+
+def test_without_a_length_usage_is_explained(tokenized: Path, tmp_path: Path) -> None:
+    result = run(tokenized / "tokens", tmp_path / "prior")
+    assert result.exit_code == 2 and "--steps N or --minutes M" in result.output
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--condition", "label=often"], "'label=often' is neither NAME nor NAME=DROPOUT"),
+    (["--tokenizer", "segmentation="], "names no folder; write for example segmentation=my"),
+    (["--held-out", "some"], "'some' is neither a count"),
+    (["--tokenizer", "a", "--tokenizer", "image=b"], "--tokenizer image= is given twice")])
+def test_options_that_cannot_be_read_are_wrong_usage(tokenized: Path, tmp_path: Path,
+                                                     options: list[str], message: str) -> None:
+    result = run(tokenized / "tokens", tmp_path / "prior", "--steps", 1, *options)
+    assert result.exit_code == 2 and message in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--condition", "depth"], "no depth codes"),
+    (["--condition", "label=1"], "dropout of condition label must lie in [0, 1), got 1.0"),
+    (["--recipe", "smal"], "did you mean small?"),
+    (["--set", "training.batch_sise=2"], "did you mean batch_size?"),
+    (["--set", "transformer.width=33"], "width must be a multiple of"),
+    (["--held-out", "24"], "held_out=24 of 24 keys leaves none"),
+    (["--target", "depth"], "no depth codes")])
+def test_impossible_settings_are_one_line(tokenized: Path, tmp_path: Path, options: list[str],
+                                          message: str) -> None:
+    result = run(tokenized / "tokens", tmp_path / "prior", "--steps", 1, "--recipe", "tiny",
+                 *options)
+    assert result.exit_code == 1
+    assert message in result.output and len(result.output.strip().splitlines()) == 1
+
+
+def test_a_tokenizer_of_another_corpus_is_refused_with_both_fingerprints(
+        tokenized: Path, tmp_path: Path) -> None:
+    result = run(tokenized / "tokens", tmp_path / "prior", "--steps", 1,
+                 "--tokenizer", tokenized / "segmentation")
+    assert result.exit_code == 1
+    assert "the tokenizer given for image is one for segmentation" in result.output
+
+
+def test_a_folder_without_a_corpus_is_one_line(tmp_path: Path) -> None:
+    result = run(tmp_path, tmp_path / "prior", "--steps", 1)
+    assert result.exit_code == 1 and "no completed token corpus" in result.output
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_the_same_command_goes_on(tokenized: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cli", "train-prior", str(tokenized / "tokens"),
+               str(tmp_path / "prior"), "--recipe", "tiny", "--steps", "1000000",
+               "--set", "training.log_every=1"]
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    steps = []
+    for _ in range(2):
+        process = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE)
+        wanted = (steps[-1] if steps else 0) + 3
+        while last_step(tmp_path / "prior") < wanted:
+            assert process.poll() is None
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert b"stopped; run the same command again to continue" in errors
+        steps.append(last_step(tmp_path / "prior"))
+    assert steps[1] > steps[0] >= 3
+
+
+def last_step(folder: Path) -> int:
+    if not (folder / "metrics.jsonl").exists():
+        return 0
+    return int(max((line["step"] for line in read_metrics(str(folder))), default=0))

@@ -1,0 +1,91 @@
+"""Held-out figures are cross-entropies in bits, and sheets hold what they say."""
+import math
+
+import numpy as np
+import pytest
+import torch
+from drawn_codes import GRID
+
+from prior.dataset import Batches, CodeRows, assemble
+from prior.evaluation import (
+    HeldOutBits,
+    held_out_bits,
+    resample,
+    sample_sheet,
+    sequence_loss,
+)
+from prior.model import Prior
+from prior.transformer import Transformer
+from tokenizer.tokens import TokenCorpus
+
+MODALITIES = ("image", "segmentation")
+
+
+def untrained(prior: Prior) -> Transformer:
+    return Transformer(prior.config.transformer, prior.config.layout).eval()
+
+
+def test_an_untrained_prior_needs_the_bits_of_the_codebook(
+        prior: Prior, trained: tuple[TokenCorpus, str]) -> None:
+    rows = CodeRows.load(trained[0], MODALITIES)
+    bits = held_out_bits(untrained(prior), rows, 16, 50)
+    assert bits.num_rows == 50
+    assert list(bits.scalars().values()) == pytest.approx([3.0, 3.0, 3.0])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_figures_do_not_depend_on_the_batch_size(prior: Prior, batch_size: int,
+                                                 trained: tuple[TokenCorpus, str]) -> None:
+    rows = CodeRows.load(trained[0], MODALITIES).select(np.arange(20))
+    expected = held_out_bits(prior.model, rows, 20, 20).scalars()
+    found = held_out_bits(prior.model, rows, batch_size, 20).scalars()
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_matched_bits_are_the_loss_in_base_two(prior: Prior,
+                                               trained: tuple[TokenCorpus, str]) -> None:
+    rows = CodeRows.load(trained[0], MODALITIES).select(np.arange(8))
+    with torch.no_grad():
+        loss = sequence_loss(prior.model, prior.config.layout,
+                             assemble(rows, prior.config.layout, np.arange(8)))
+    assert held_out_bits(prior.model, rows, 8, 8).matched == pytest.approx(
+        loss.item() / math.log(2), rel=1e-5)
+
+
+def test_the_loss_is_taken_on_the_target_alone(prior: Prior,
+                                               trained: tuple[TokenCorpus, str]) -> None:
+    rows = CodeRows.load(trained[0], MODALITIES)
+    batch = Batches(rows, prior.config.layout, 4, 0, {}, 0.0).batch(0)
+    scores = prior.model(prior.config.layout.inputs(batch.conditions, batch.codes[:, :-1]))
+    assert scores.shape == (4, GRID[0] * GRID[1], 8)
+
+
+def test_figures_in_words_name_what_was_given() -> None:
+    bits = HeldOutBits(num_rows=9, matched=3.6, shuffled=5.69, without=4.8)
+    assert bits.describe() == ("3.600 bits per held-out code (5.690 with the conditions of other "
+                               "rows, 4.800 without any)")
+    plain = HeldOutBits(num_rows=9, matched=3.6, shuffled=None, without=None)
+    assert plain.describe() == "3.600 bits per held-out code"
+    assert plain.scalars() == {"matched": 3.6}
+
+
+def test_a_sheet_shows_maps_originals_and_two_samples_of_each_row(
+        prior: Prior, trained: tuple[TokenCorpus, str]) -> None:
+    rows = CodeRows.load(trained[0], MODALITIES)
+
+    def flat(codes: np.ndarray, scale: int) -> np.ndarray:
+        side = codes.repeat(2, 1).repeat(2, 2)[..., None] * scale
+        return np.broadcast_to(side, (*side.shape[:3], 3)).astype(np.uint8)
+
+    sheet = sample_sheet(prior.model, rows, 3, {"image": lambda codes: flat(codes, 30),
+                                                "segmentation": lambda codes: flat(codes, 60)}, 0)
+    height, width = GRID[0] * 2, GRID[1] * 2
+    assert sheet.shape == (3 * (height + 2) + 2, 4 * (width + 2) + 2, 3)
+    given = sheet[2:2 + height, 2:2 + width, 0]
+    np.testing.assert_array_equal(given[::2, ::2], rows.codes["segmentation"][0] * 60)
+
+
+def test_resampling_takes_the_nearest_pixel() -> None:
+    image = np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1)
+    assert resample(image, (4, 2))[0, :, :, 0].tolist() == [[0, 1], [0, 1], [2, 3], [2, 3]]
+    np.testing.assert_array_equal(resample(image, (2, 2)), image)

@@ -1,0 +1,144 @@
+"""What samples are given: by label, from rows of a corpus, or images to complete."""
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_codes import CORPUS, conditions
+
+from prior.dataset import CodeRows, Split
+from prior.givens import from_corpus, from_labels
+from prior.model import Condition, PriorConfig
+from tokenizer.schema import SpecMismatch
+from tokenizer.tokens import TokenCorpus
+
+Make = Callable[..., TokenCorpus]
+
+
+def config_of(corpus: TokenCorpus, *names: str, **options: object) -> PriorConfig:
+    return PriorConfig.of(corpus, conditions=conditions(*(names or ("label", "segmentation"))),
+                          **options)
+
+
+def test_labels_are_given_by_name_or_number(corpus: TokenCorpus) -> None:
+    givens = from_labels(config_of(corpus), ["dog", "0"])
+    assert givens.conditions["label"].tolist() == [[1], [0]]
+    assert len(givens) == 2 and givens.start.shape == (2, 0) and givens.corpus is None
+
+
+def test_nothing_given_is_one_row_without_conditions(corpus: TokenCorpus) -> None:
+    givens = from_labels(config_of(corpus), [])
+    assert len(givens) == 1 and givens.conditions == {}
+
+
+@pytest.mark.parametrize("label", ["bird", "2", "-1"])
+def test_an_unknown_label_is_refused_with_the_classes(corpus: TokenCorpus, label: str) -> None:
+    with pytest.raises(ValueError, match=rf"'{label}' is none of the prior's 2 classes \(cat, dog"):
+        from_labels(config_of(corpus), [label])
+
+
+def test_a_label_for_a_prior_without_labels_is_refused(corpus: TokenCorpus) -> None:
+    config = config_of(corpus, "segmentation")
+    with pytest.raises(ValueError, match="not conditioned on the label; leave --label out"):
+        from_labels(config, ["cat"])
+    with pytest.raises(ValueError, match="not conditioned on the label"):
+        from_corpus(config, corpus, labels=["cat"])
+
+
+def test_a_condition_that_training_always_gave_is_required(corpus: TokenCorpus) -> None:
+    config = PriorConfig.of(corpus, conditions=[Condition(name="segmentation", dropout=0.0)],
+                            drop_all=0.0)
+    with pytest.raises(ValueError, match="always given segmentation in training"):
+        from_labels(config, [])
+
+
+def test_rows_of_a_corpus_bring_all_conditions_it_holds(corpus: TokenCorpus) -> None:
+    givens, rows = from_corpus(config_of(corpus), corpus), CodeRows.load(corpus, ["segmentation"])
+    assert len(givens) == 60 and givens.keys[2] == "photos/0001" and givens.corpus == CORPUS
+    np.testing.assert_array_equal(givens.conditions["segmentation"],
+                                  rows.codes["segmentation"].reshape(60, -1))
+    np.testing.assert_array_equal(givens.conditions["label"][:, 0], rows.labels)
+    assert givens.originals is None and givens.start.shape == (60, 0)
+
+
+def test_labels_replace_those_of_the_rows_in_turn(corpus: TokenCorpus) -> None:
+    givens = from_corpus(config_of(corpus), corpus, labels=["dog", "dog", "cat"])
+    assert givens.conditions["label"][:7, 0].tolist() == [1, 1, 0, 1, 1, 0, 1]
+
+
+def test_classes_are_matched_by_name(corpus: TokenCorpus, make_corpus: Make) -> None:
+    other = make_corpus("other", classes=("dog", "cat"))
+    ours, theirs = (from_corpus(config_of(corpus), each) for each in (corpus, other))
+    np.testing.assert_array_equal(theirs.conditions["label"], 1 - ours.conditions["label"])
+
+
+def test_a_class_that_the_prior_does_not_know_is_refused(corpus: TokenCorpus,
+                                                         make_corpus: Make) -> None:
+    with pytest.raises(ValueError, match="'bird' is none of the prior's 2 classes"):
+        from_corpus(config_of(corpus), make_corpus("other", classes=("bird", "cat")))
+
+
+def test_rows_without_labels_leave_the_label_out(corpus: TokenCorpus, make_corpus: Make) -> None:
+    givens = from_corpus(config_of(corpus), make_corpus("plain", labelled=False))
+    assert list(givens.conditions) == ["segmentation"]
+
+
+def test_a_corpus_without_the_conditions_is_refused(corpus: TokenCorpus,
+                                                    make_corpus: Make) -> None:
+    images = make_corpus("images", modalities=["image"], labelled=False)
+    with pytest.raises(ValueError, match=r"none of the conditions of the prior \(label, segm"):
+        from_corpus(config_of(corpus), images)
+
+
+def test_codes_of_another_tokenizer_are_refused_with_both_fingerprints(
+        corpus: TokenCorpus, make_corpus: Make) -> None:
+    other = make_corpus("other", tokenizer="sha256:other-{}")
+    with pytest.raises(SpecMismatch, match="segmentation.tokenizer is 'sha256:other-segmentation'"
+                                           ", expected 'sha256:segmentation'"):
+        from_corpus(config_of(corpus), other)
+
+
+def test_held_out_rows_are_those_that_training_left_out(corpus: TokenCorpus) -> None:
+    config = config_of(corpus, split=Split(held_out=4, by="name"))
+    givens = from_corpus(config, corpus, held_out=True)
+    assert set(givens.keys) == {f"photos/{number:04d}" for number in range(26, 30)}
+    assert givens.rows.tolist() == list(range(52, 60))
+    assert len(givens.conditions["label"]) == 8
+
+
+def test_held_out_rows_of_another_corpus_are_refused(corpus: TokenCorpus,
+                                                     make_corpus: Make) -> None:
+    other = make_corpus("other", fingerprint="sha256:other")
+    with pytest.raises(ValueError, match="is not the corpus that the prior was trained on"):
+        from_corpus(config_of(corpus), other, held_out=True)
+
+
+def test_held_out_rows_of_a_prior_without_any_are_refused(corpus: TokenCorpus) -> None:
+    with pytest.raises(ValueError, match="trained with no rows held out"):
+        from_corpus(config_of(corpus, split=Split(held_out=0)), corpus, held_out=True)
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(0.5, 2 * 2), (0.01, 1 * 2), (0.99, 2 * 2)])
+def test_completion_keeps_whole_rows_at_least_one_and_not_all(corpus: TokenCorpus, keep: float,
+                                                              kept: int) -> None:
+    givens = from_corpus(config_of(corpus), corpus, keep=keep)
+    assert givens.originals is not None
+    np.testing.assert_array_equal(givens.start, givens.originals.reshape(60, -1)[:, :kept])
+    assert list(givens.conditions) == ["segmentation", "label"]
+
+
+@pytest.mark.parametrize("keep", [0.0, 1.0, -0.5])
+def test_keeping_nothing_or_all_is_refused(corpus: TokenCorpus, keep: float) -> None:
+    with pytest.raises(ValueError, match=rf"must lie in \(0, 1\), got {keep}"):
+        from_corpus(config_of(corpus), corpus, keep=keep)
+
+
+def test_a_corpus_without_the_target_cannot_be_completed(corpus: TokenCorpus,
+                                                         make_corpus: Make) -> None:
+    with pytest.raises(ValueError, match="no image codes"):
+        from_corpus(config_of(corpus), make_corpus("maps", modalities=["segmentation"]), keep=0.5)
+
+
+def test_an_unfinished_corpus_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no completed token corpus"):
+        TokenCorpus.open(str(tmp_path))

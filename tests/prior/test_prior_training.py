@@ -1,0 +1,266 @@
+"""Training: conditions are learned, a stopped training goes on exactly, errors say what to do."""
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from drawn_codes import conditions, tiny_training
+
+from prior import training as module
+from prior.dataset import Split
+from prior.evaluation import HeldOutBits
+from prior.model import Prior, PriorConfig
+from prior.recipes import tiny
+from prior.state import TrainingConfig, TrainingState, build_accelerator
+from prior.training import Trained, train_prior
+from tokenizer import checkpoints
+from tokenizer.tokens import TokenCorpus
+from tokenizer.training.journal import read_metrics
+
+
+def config_of(corpus: TokenCorpus, *names: str, split: Split | None = None,
+              **settings: object) -> PriorConfig:
+    shape = {"num_layers": 1, "width": 16, "num_heads": 2, "dropout": 0.1, **settings}
+    return PriorConfig.of(corpus, conditions=conditions(*names), split=split,
+                          transformer=type(tiny().transformer)(**shape))
+
+
+def short(corpus: TokenCorpus, out: Path, *settings: str) -> Trained:
+    """A few steps with all conditions."""
+    return train_prior(corpus, str(out), config_of(corpus, "label", "segmentation"),
+                       tiny_training("batch_size=8", "evaluate_every=4", "log_every=2", *settings))
+
+
+def same_weights(first: Path, other: Path) -> bool:
+    one, two = (checkpoints.load_weights(str(folder)) for folder in (first, other))
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def same_states(first: Path, other: Path) -> bool:
+    one, two = (checkpoints.load_state(str(folder)) for folder in (first, other))
+    assert one is not None and two is not None
+    return same_values({**one, "seconds": 0}, {**two, "seconds": 0})
+
+
+def same_values(one: object, two: object) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor):
+        return torch.equal(one, two)
+    if isinstance(one, dict) and isinstance(two, dict):
+        return one.keys() == two.keys() and all(same_values(one[name], two[name]) for name in one)
+    if isinstance(one, list) and isinstance(two, list):
+        return len(one) == len(two) and all(map(same_values, one, two))
+    return one == two
+
+
+# What is learned
+
+
+def test_the_conditions_are_learned_and_used(trained: tuple[TokenCorpus, str]) -> None:
+    data = json.loads((Path(trained[1]) / "evaluation.json").read_text())
+    assert data["matched"] < 0.5
+    assert data["shuffled"] > data["matched"] + 1
+    assert data["without"] > data["matched"] + 1
+
+
+def test_a_prior_without_conditions_reports_one_figure(corpus: TokenCorpus,
+                                                       tmp_path: Path) -> None:
+    trained = train_prior(corpus, str(tmp_path / "prior"), config_of(corpus),
+                          tiny_training("steps=3"))
+    assert trained.bits is not None and trained.bits.shuffled is None
+    assert trained.bits.matched == pytest.approx(math.log2(8), abs=0.3)
+    assert "bits per held-out code; 3 steps in" in trained.summary()
+
+
+def test_metrics_name_bits_of_training_and_of_held_out_rows(corpus: TokenCorpus,
+                                                            tmp_path: Path) -> None:
+    short(corpus, tmp_path, "steps=6")
+    lines = read_metrics(str(tmp_path))
+    assert [line["step"] for line in lines if "train/bits" in line] == [2, 4, 6]
+    assert {"train/gradient_norm", "train/learning_rate", "train/seconds"} < lines[0].keys()
+    measured = [line for line in lines if "held_out/matched" in line]
+    assert [line["step"] for line in measured] == [4, 6]
+    assert {"held_out/shuffled", "held_out/without"} < measured[0].keys()
+
+
+def test_the_best_weights_are_kept_or_the_last(corpus: TokenCorpus, tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = iter([2.0, 1.0, 3.0] * 2)
+    monkeypatch.setattr(module, "held_out_bits", lambda *arguments: HeldOutBits(
+        num_rows=1, matched=next(figures), shuffled=None, without=None))
+    best, last = (short(corpus, tmp_path / keep, "steps=12", f"keep={keep}")
+                  for keep in ("best", "last"))
+    assert best.bits is not None and best.bits.matched == 1.0
+    assert last.bits is not None and last.bits.matched == 3.0
+    assert not same_weights(tmp_path / "best", tmp_path / "last")
+    assert json.loads((tmp_path / "best" / "evaluation.json").read_text())["step"] == 8
+
+
+def test_without_held_out_rows_the_last_weights_are_kept(corpus: TokenCorpus,
+                                                         tmp_path: Path) -> None:
+    config = config_of(corpus, "label", split=Split(held_out=0))
+    trained = train_prior(corpus, str(tmp_path / "prior"), config, tiny_training("steps=3"))
+    assert trained.bits is None and "no row held out" in trained.summary()
+    state = checkpoints.load_state(str(tmp_path / "prior"))
+    weights = checkpoints.load_weights(str(tmp_path / "prior"))
+    assert state is not None
+    for name, tensor in state["average"]["tensors"].items():
+        assert torch.equal(weights[name], tensor)
+
+
+def test_samples_are_shown_beside_conditions_and_originals(corpus: TokenCorpus,
+                                                           tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def pictures(name: str, size: int) -> Callable[[np.ndarray], np.ndarray]:
+        def draw(codes: np.ndarray) -> np.ndarray:
+            seen.append(f"{name} {len(codes)}")
+            return np.zeros((len(codes), size, size, 3), np.uint8)
+        return draw
+
+    train_prior(corpus, str(tmp_path), config_of(corpus, "label", "segmentation"),
+                tiny_training("steps=1", "num_pictures=2"),
+                {"image": pictures("image", 6), "segmentation": pictures("segmentation", 3)})
+    assert seen == ["segmentation 2", "image 2", "image 4"]
+    assert (tmp_path / "samples.png").stat().st_size > 0
+
+
+# Going on
+
+
+def test_a_stopped_training_goes_on_bit_for_bit(corpus: TokenCorpus, tmp_path: Path) -> None:
+    short(corpus, tmp_path / "straight", "steps=10", "accumulation=2")
+    stop_after(corpus, tmp_path / "stopped", 5, "steps=10", "accumulation=2")
+    assert checkpoints.load_state(str(tmp_path / "stopped"))["step"] == 5  # type: ignore[index]
+    short(corpus, tmp_path / "stopped", "steps=10", "accumulation=2")
+    assert same_states(tmp_path / "straight", tmp_path / "stopped")
+    assert same_weights(tmp_path / "straight", tmp_path / "stopped")
+    straight, stopped = (read_metrics(str(tmp_path / name)) for name in ("straight", "stopped"))
+    times = ("train/seconds", "train/rows_per_second")
+    assert [{name: value for name, value in line.items() if name not in times}
+            for line in straight] == [
+        {name: value for name, value in line.items() if name not in times} for line in stopped]
+
+
+def stop_after(corpus: TokenCorpus, out: Path, step: int, *settings: str) -> None:
+    """Train as if Ctrl-C were pressed in the given step."""
+    import signal
+    original = TrainingState.train_step
+
+    def train_step(self: TrainingState, *arguments: object) -> None:
+        original(self, *arguments)  # type: ignore[arg-type]
+        if self.step == step:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TrainingState, "train_step", train_step)
+        short(corpus, out, *settings)
+
+
+def test_a_finished_training_reports_again_without_a_step(corpus: TokenCorpus,
+                                                          tmp_path: Path) -> None:
+    first = short(corpus, tmp_path, "steps=4")
+    before = (tmp_path / "model.safetensors").read_bytes()
+    again = short(corpus, tmp_path, "steps=4")
+    assert again.bits == first.bits and again.step == 4
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_a_longer_budget_trains_on(corpus: TokenCorpus, tmp_path: Path) -> None:
+    short(corpus, tmp_path, "steps=4")
+    assert short(corpus, tmp_path, "steps=6").step == 6
+
+
+def test_other_settings_or_rows_are_refused_by_name(
+        corpus: TokenCorpus, tmp_path: Path, make_corpus: Callable[..., TokenCorpus]) -> None:
+    short(corpus, tmp_path / "prior", "steps=2")
+    with pytest.raises(ValueError, match="training.batch_size was 8, now 4.*another folder"):
+        short(corpus, tmp_path / "prior", "steps=2", "batch_size=4")
+    other = make_corpus("other", fingerprint="sha256:other")
+    with pytest.raises(ValueError, match="prior.corpus was sha256:corpus, now sha256:other"):
+        short(other, tmp_path / "prior", "steps=2")
+
+
+def test_a_prior_without_its_training_state_is_not_overwritten(corpus: TokenCorpus,
+                                                               tmp_path: Path) -> None:
+    short(corpus, tmp_path, "steps=2")
+    (tmp_path / checkpoints.STATE).unlink()
+    with pytest.raises(ValueError, match="without its training state"):
+        short(corpus, tmp_path, "steps=2")
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint_whole(corpus: TokenCorpus, tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    short(corpus, tmp_path, "steps=4")
+    before = checkpoints.load_state(str(tmp_path))
+
+    def refuse(url: str, content: bytes) -> None:
+        raise OSError(28, "No space left on device", url)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr("tokenizer.storage.write_bytes", refuse)
+        short(corpus, tmp_path, "steps=6")
+    assert same_values(checkpoints.load_state(str(tmp_path)), before)
+    assert short(corpus, tmp_path, "steps=6").step == 6
+    Prior.load(str(tmp_path))
+
+
+# Bad input
+
+
+def test_a_training_needs_an_end(corpus: TokenCorpus, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a training needs an end"):
+        short(corpus, tmp_path / "prior")
+    assert not (tmp_path / "prior").exists()
+
+
+def test_a_remote_folder_is_refused(corpus: TokenCorpus) -> None:
+    with pytest.raises(ValueError, match="local folder, got memory://prior"):
+        train_prior(corpus, "memory://prior", config_of(corpus), tiny_training("steps=1"))
+
+
+def test_a_loss_that_is_not_finite_stops_before_any_weight_changes(corpus: TokenCorpus) -> None:
+    config, training = config_of(corpus), tiny_training("steps=1")
+    state = TrainingState(config, training, build_accelerator("no"))
+    with torch.no_grad():
+        state.model.head.weight.fill_(float("nan"))
+    rows = module.CodeRows.load(corpus, ["image"])
+    batch = module.Batches(rows, config.layout, 8, 0, {}, 0.0).batch(0)
+    before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    with pytest.raises(ValueError, match="the loss is nan at step 1.*learning_rate below 0.005"):
+        state.train_step(batch, 0.0)
+    for name, tensor in state.model.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ("batch_size=0", "batch_size must be at least 1"),
+    ("accumulation=3", "accumulation must divide batch_size 16"),
+    ("keep=first", "keep is one of best, last, got 'first'"),
+    ("mixed_precision=fp8", "mixed_precision is one of no, bf16"),
+    ("ema_decay=1.0", r"ema_decay must lie in \[0, 1\)"),
+    ("checkpoint_minutes=0", "checkpoint_minutes must be more than 0")])
+def test_impossible_settings_are_refused(setting: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_training(setting)
+
+
+def test_parts_of_a_batch_add_up_to_the_whole(corpus: TokenCorpus) -> None:
+    config = config_of(corpus, "label", dropout=0.0)
+    norms = []
+    for accumulation in (1, 4):
+        training = TrainingConfig(steps=1, batch_size=8, accumulation=accumulation)
+        state = TrainingState(config, training, build_accelerator("no"))
+        rows = module.CodeRows.load(corpus, ["image"])
+        state.train_step(module.Batches(rows, config.layout, 8, 0, {}, 0.0).batch(0), 0.0)
+        norms.append(state.take_figures())
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+
+
+def test_bf16_trains_and_stores_float32(corpus: TokenCorpus, tmp_path: Path) -> None:
+    trained = short(corpus, tmp_path, "steps=2", "mixed_precision=bf16")
+    assert trained.bits is not None and math.isfinite(trained.bits.matched)
+    assert {tensor.dtype for tensor in checkpoints.load_weights(str(tmp_path)).values()} == {
+        torch.float32}
