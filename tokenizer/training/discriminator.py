@@ -24,7 +24,6 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, in_channels: int, width: int = 64, num_layers: int = 3) -> None:
         super().__init__()
-        self.smallest_side = 3 << num_layers
         layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, stride=2, padding=1),
                                    nn.LeakyReLU(0.2)]
         channels = width
@@ -42,15 +41,22 @@ class PatchDiscriminator(nn.Module):
 
         Args:
             images: ``(B, C, H, W)``, float in [-1, 1].
-        Raises:
-            ValueError: the images are too small to leave a logit.
         """
-        if min(images.shape[2:]) < self.smallest_side:
-            raise ValueError(
-                f"images of {images.shape[2]} x {images.shape[3]} pixels are too small for this "
-                f"discriminator, which needs {self.smallest_side}; lower adversarial.num_layers")
         logits: Tensor = self.layers(images)
         return logits
+
+
+def check_size(size: tuple[int, int], num_layers: int) -> None:
+    """Refuse images of so few pixels, height and width, that they leave no logit.
+
+    Raises:
+        ValueError: they are too small for ``num_layers`` convolutions of stride 2.
+    """
+    least = 3 << num_layers
+    if min(size) < least:
+        raise ValueError(f"images of {size[0]} x {size[1]} pixels are too small for a "
+                         f"discriminator of {num_layers} layers, which needs {least} x {least}; lower "
+                         "training.adversarial.num_layers")
 
 
 def _initialise(module: nn.Module) -> None:

@@ -22,7 +22,8 @@ from tokenizer.corpus.dataset import CorpusDataset
 from tokenizer.corpus.modalities import Segmentation
 from tokenizer.corpus.sources import open_source
 from tokenizer.training.config import TrainingConfig
-from tokenizer.training.metrics import Evaluation
+from tokenizer.training.discriminator import check_size
+from tokenizer.training.metrics import Evaluation, describe_scores
 from tokenizer.training.observer import Observer
 from tokenizer.training.perceptual import PerceptualDistance, load_perceptual
 from tokenizer.training.resume import describe_run, load_progress, prepare_folder, save_progress
@@ -56,9 +57,9 @@ class Trained:
         length = f"{self.step} steps in {self.seconds / 60:.1f} minutes"
         if self.evaluation is None:
             return f"no image held out, {length}"
-        return (f"held-out images ({self.evaluation.num_images}): "
-                f"{self.evaluation.describe_scores()}, {self.evaluation.used_share:.1%} of the "
-                f"codebook used; {length}")
+        scores, share = describe_scores(self.evaluation.scores), self.evaluation.used_share
+        return (f"held-out images ({self.evaluation.num_images}): {scores}, "
+                f"{share:.1%} of the codebook used; {length}")
 
 
 def train_tokenizer(corpus: str, out: str, config: VQGANConfig,
@@ -173,14 +174,17 @@ def _describe_corpus(dataset: CorpusDataset) -> dict[str, Any]:
     """How many images train and are held out, and which."""
     described: dict[str, Any] = {}
     for part, entries in (("train", dataset.train), ("held_out", dataset.held_out)):
-        keys = "\n".join(entry.key for entry in entries)
-        described[f"num_{part}"] = len(entries)
-        described[f"{part}_keys"] = hashlib.sha256(keys.encode()).hexdigest()[:16]
+        digest = hashlib.sha256()
+        for entry in entries:
+            digest.update(entry.key.encode() + b"\0")
+        described |= {f"num_{part}": len(entries), f"{part}_keys": digest.hexdigest()[:16]}
     return described
 
 
 def _check_terms(config: VQGANConfig, training: TrainingConfig) -> None:
-    """Refuse terms of the loss that this modality cannot have."""
+    """Refuse terms of the loss that this modality or size cannot have."""
+    if training.adversarial.weight:
+        check_size(config.image_size, training.adversarial.num_layers)
     has_colours = not isinstance(config.build_modality(), Segmentation)
     for name in ("adversarial", "perceptual"):
         if getattr(training, name).weight and not has_colours:

@@ -5,7 +5,7 @@ Scores are taken on integer pixels, after outputs were clipped and rounded, as t
 Letters: B images, h and w sides of the crop in pixels, K codebook size.
 """
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,10 +73,11 @@ class Evaluation:
         return {"loss": self.loss, **self.scores, "codes_used": self.used_share,
                 "perplexity": self.usage.perplexity}
 
-    def describe_scores(self) -> str:
-        """The scores for people, with units."""
-        return ", ".join(f"PSNR {value:.2f} dB" if name == "psnr" else f"{name} {value:.3f}"
-                         for name, value in self.scores.items())
+
+def describe_scores(scores: Mapping[str, float]) -> str:
+    """A modality's scores for people, with units."""
+    return ", ".join(f"PSNR {value:.2f} dB" if name == "psnr" else f"{name} {value:.3f}"
+                     for name, value in scores.items())
 
 
 @torch.inference_mode()

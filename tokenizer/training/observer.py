@@ -13,7 +13,7 @@ from tokenizer.corpus.dataset import CorpusDataset
 from tokenizer.pictures import save_png
 from tokenizer.storage import join
 from tokenizer.training.journal import Journal
-from tokenizer.training.metrics import Evaluation, evaluate, reconstruct
+from tokenizer.training.metrics import Evaluation, describe_scores, evaluate, reconstruct
 from tokenizer.training.report import PICTURES, reconstruction_sheet, save_evaluation
 from tokenizer.training.state import TrainingState
 from tokenizer.training.steps import StepResult
@@ -39,8 +39,8 @@ class Observer:
     def __enter__(self) -> "Observer":
         if self.is_active:
             state = self.state
-            self._journal = Journal(self.out, state.step)
             self._originals = self._choose_pictures()
+            self._journal = Journal(self.out, state.step)
             progress = state.training.budget.progress(state.step, state.seconds)
             self._bar = tqdm(total=1.0, initial=progress, bar_format=BAR, smoothing=0.05,
                              mininterval=0.5 if sys.stderr.isatty() else 30.0)
@@ -91,7 +91,7 @@ class Observer:
         if in_journal:
             self._journal.scalars(state.step, {f"held_out/{name}": value for name, value
                                                in evaluation.scalars().items()})
-        self._score = f", held-out {evaluation.describe_scores()}"
+        self._score = f", held-out {describe_scores(evaluation.scores)}"
         self._clock = (time.monotonic(), state.step)
         return evaluation
 
@@ -114,6 +114,8 @@ class Observer:
                     "seconds": state.seconds}
         self._journal.scalars(state.step,
                               {f"train/{name}": value for name, value in figures.items()})
+        if "held-out" not in self._score:
+            self._score = f", {describe_scores(scores)}"
         self._usage = f", {figures['codes_used']:.0%} of codes used"
 
     def _choose_pictures(self) -> np.ndarray:

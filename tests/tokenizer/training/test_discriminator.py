@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from tokenizer.training.discriminator import PatchDiscriminator
+from tokenizer.training.discriminator import PatchDiscriminator, check_size
 
 
 @pytest.mark.parametrize(("channels", "num_parameters"), [(3, 2_765_633), (1, 2_763_585)])
@@ -31,8 +31,13 @@ def test_channels_stop_growing_at_eight_times_the_width() -> None:
                if isinstance(layer, torch.nn.Conv2d)) == 16
 
 
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_the_smallest_size_leaves_one_logit(num_layers: int) -> None:
+    side = 3 << num_layers
+    check_size((side, side), num_layers)
+    assert PatchDiscriminator(1, 2, num_layers)(torch.zeros(2, 1, side, side)).shape == (2, 1, 1, 1)
+
+
 def test_images_too_small_are_refused_with_their_size_and_the_remedy() -> None:
-    model = PatchDiscriminator(3, width=2)
-    assert model(torch.zeros(1, 3, 24, 24)).shape == (1, 1, 1, 1)
-    with pytest.raises(ValueError, match="16 x 24 pixels .* needs 24; lower adversarial"):
-        model(torch.zeros(1, 3, 16, 24))
+    with pytest.raises(ValueError, match="16 x 24 pixels .* needs 24 x 24; lower .*num_layers"):
+        check_size((16, 24), 3)

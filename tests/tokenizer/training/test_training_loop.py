@@ -154,3 +154,11 @@ def test_a_perceptual_loss_without_weights_is_refused(
     with pytest.raises(FileNotFoundError, match="needs VGG16 weights, and none are given"):
         train_tokenizer(str(image_folder(4)), str(tmp_path / "out"), model(),
                         training(perceptual=PerceptualConfig(weight=1.0)))
+
+
+def test_images_too_small_for_the_discriminator_are_refused_before_training(
+        image_folder: Folder, model: Model, training: Training, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"24 x 24 pixels are too small .* of 4 layers"):
+        train_tokenizer(str(image_folder(4)), str(tmp_path / "out"), model(),
+                        training(adversarial=AdversarialConfig(weight=1.0, num_layers=4)))
+    assert not (tmp_path / "out").exists()
