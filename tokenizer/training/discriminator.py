@@ -55,8 +55,8 @@ def check_size(size: tuple[int, int], num_layers: int) -> None:
     least = 3 << num_layers
     if min(size) < least:
         raise ValueError(f"images of {size[0]} x {size[1]} pixels are too small for a "
-                         f"discriminator of {num_layers} layers, which needs {least} x {least}; lower "
-                         "training.adversarial.num_layers")
+                         f"discriminator of {num_layers} layers, which needs {least} x {least}; "
+                         "lower training.adversarial.num_layers")
 
 
 def _initialise(module: nn.Module) -> None:
