@@ -22,7 +22,7 @@ def inspect(tokens: str, verify: bool, as_json: bool) -> None:
       img2tokens inspect tokens --verify
       img2tokens inspect tokens --json | jq .usage
     """
-    from pipelines.report import describe, summary
+    from pipelines.report import count, describe, summary
     from tokenizer.tokens import TokenCorpus
     from tokenizer.tokens import verify as verify_files
     corpus = TokenCorpus.open(tokens)
@@ -37,5 +37,5 @@ def inspect(tokens: str, verify: bool, as_json: bool) -> None:
         if verify and not problems:
             click.echo("verified: every file is as the manifest says")
     if problems:
-        raise click.ClickException(f"{len(problems)} problems in {tokens}; to make damaged and "
-                                   "missing shards anew, run its encode command again")
+        raise click.ClickException(f"{count(len(problems), 'problem')} in {tokens}; to make "
+                                   "damaged and missing shards anew, run its encode command again")

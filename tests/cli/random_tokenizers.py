@@ -1,0 +1,22 @@
+"""Tokenizers of the recipe ``tiny`` with random weights, and files of a folder to compare."""
+from pathlib import Path
+from typing import Any
+
+
+def save_tokenizer(folder: Path, seed: int = 0, modality: str = "image", **settings: Any) -> str:
+    """Save a tokenizer that nobody has trained; returns its folder."""
+    import torch
+
+    from tokenizer import checkpoints, recipes
+    from tokenizer.vqgan.model import KIND, VQGAN
+    config = recipes.tiny({"name": modality, **settings}).model
+    torch.manual_seed(seed)
+    checkpoints.save_config(str(folder), KIND, config)
+    checkpoints.save_weights(str(folder), VQGAN(config).codec_weights())
+    return str(folder)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder by its path."""
+    return {str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted(folder.rglob("*")) if path.is_file()}

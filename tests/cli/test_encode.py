@@ -1,0 +1,174 @@
+"""``img2tokens encode`` on real tokenizers: exact codes, one line of outcome, any interruption."""
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from random_tokenizers import save_tokenizer, tree
+
+from cli.main import main
+
+ImageFolder = Callable[[int], Path]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_tokenizer(tmp_path_factory.mktemp("tokenizers") / "image")
+
+
+def encode(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["encode", *map(str, arguments)])
+
+
+def test_codes_are_those_of_the_codec_exactly(image_folder: ImageFolder, tokenizer: str,
+                                              tmp_path: Path) -> None:
+    from tokenizer.codec import Codec
+    from tokenizer.corpus.images import centre_crop
+    from tokenizer.schema import codes_array
+    from tokenizer.tokens import TokenCorpus
+    photos, out = image_folder(11), tmp_path / "tokens"
+    done = encode(photos, out, "--tokenizer", f"image={tokenizer}", "--shard-size", 4)
+    assert done.exit_code == 0, done.output
+    assert f"{out}: 11 rows in 3 shards, 0 dead letters\n" in done.output
+    codec, corpus = Codec.load(tokenizer), TokenCorpus.open(str(out))
+    codes = np.concatenate([codes_array(codec.spec, table) for table in corpus.tables()])
+    for path, found in zip(sorted(photos.iterdir()), codes, strict=True):
+        raw = codec.modality.read(path.read_bytes(), path.name)
+        crop = centre_crop(*raw.shape[:2], codec.spec.image_size)
+        alone = codec.encode(codec.modality.fit(raw, crop, codec.spec.image_size)[None])
+        assert (alone[0] == found).all()
+    assert len(np.unique(codes)) > 4
+
+
+def test_maps_and_classes_are_encoded_beside_images(image_folder: ImageFolder, tokenizer: str,
+                                                    tmp_path: Path) -> None:
+    from tokenizer.tokens import TokenCorpus
+    photos, out = image_folder(4), tmp_path / "tokens"
+    maps = save_tokenizer(tmp_path / "seg-tok", modality="segmentation", num_classes=4)
+    (tmp_path / "labels").mkdir()
+    for photo in photos.iterdir():
+        with Image.open(photo) as image:
+            Image.new("L", image.size, 3).save(tmp_path / "labels" / photo.name)
+    done = encode(photos, out, "--tokenizer", f"image={tokenizer}",
+                  "--maps", f"segmentation={tmp_path}/labels",
+                  "--tokenizer", f"segmentation={maps}", "--labels", "regex:img-00([01])")
+    assert done.exit_code == 0, done.output
+    corpus = TokenCorpus.open(str(out))
+    assert corpus.spec.modalities == ("image", "segmentation")
+    assert corpus.read_shard(0)["class_name"].to_pylist() == ["0", "1", None, None]
+
+
+def test_dead_letters_are_told_in_the_outcome(image_folder: ImageFolder, tokenizer: str,
+                                              tmp_path: Path) -> None:
+    photos = image_folder(3)
+    (photos / "img-001.png").write_bytes(b"no image")
+    arguments = (photos, tmp_path / "tokens", "--tokenizer", f"image={tokenizer}")
+    done = encode(*arguments, "--max-errors", 0)
+    assert done.exit_code == 1 and "1 of 3 images failed, more than the 0" in done.output
+    done = encode(*arguments)
+    assert done.exit_code == 0
+    assert "2 rows in 1 shard, 1 dead letter (1 UnreadableImage)" in done.output
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ((), "Missing option '--tokenizer'"),
+    (("--tokenizer", "tok"), "'tok' is not of the form NAME=VALUE"),
+    (("--tokenizer", "image=a", "--tokenizer", "image=b"), "image= is given twice: a and b"),
+    (("--tokenizer", "image=a", "--shard-size", "0"), "0 is not in the range x>=1"),
+    (("--tokenizer", "image=a", "--max-errors", "-1"), "-1 is not in the range x>=0"),
+])
+def test_wrong_usage_is_exit_code_2(tmp_path: Path, options: Sequence[str], words: str) -> None:
+    done = encode(tmp_path, tmp_path / "tokens", *options)
+    assert done.exit_code == 2 and words in done.output
+
+
+def test_failures_are_one_line_and_exit_code_1(image_folder: ImageFolder, tokenizer: str,
+                                               tmp_path: Path) -> None:
+    photos, out = image_folder(2), tmp_path / "tokens"
+    broken = tmp_path / "broken-tok"
+    save_tokenizer(broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    for corpus, given, words in (
+            (tmp_path / "nowhere", tokenizer, "nowhere does not exist"),
+            (photos, tmp_path / "no-tok", "no-tok holds no tokenizer (no config.json)"),
+            (photos, broken, "model.safetensors is damaged"),
+            (photos, save_tokenizer(tmp_path / "depth", modality="depth"),
+             "is a tokenizer of depth, not of image")):
+        done = encode(corpus, out, "--tokenizer", f"image={given}")
+        assert done.exit_code == 1 and words in done.output
+        assert done.output.startswith("Error: ") and done.output.count("\n") == 1
+        assert not out.exists()
+
+
+def test_another_tokenizer_is_refused_by_fingerprint(image_folder: ImageFolder, tokenizer: str,
+                                                     tmp_path: Path) -> None:
+    photos, out = image_folder(2), tmp_path / "tokens"
+    assert encode(photos, out, "--tokenizer", f"image={tokenizer}").exit_code == 0
+    other = save_tokenizer(tmp_path / "other", seed=1)
+    done = encode(photos, out, "--tokenizer", f"image={other}")
+    assert done.exit_code == 1 and "codes.image.tokenizer was 'sha256:" in done.output
+    done = encode(photos, out, "--tokenizer", f"image={other}", "--overwrite")
+    assert done.exit_code == 0
+
+
+@pytest.mark.slow
+def test_one_and_two_processes_write_the_same_bytes(image_folder: ImageFolder, tokenizer: str,
+                                                    tmp_path: Path) -> None:
+    photos = image_folder(23)
+    (photos / "img-007.png").write_bytes(b"no image")
+    for num_workers in (1, 2):
+        done = encode(photos, tmp_path / f"by-{num_workers}", "--tokenizer", f"image={tokenizer}",
+                      "--shard-size", 3, "--num-workers", num_workers)
+        assert done.exit_code == 0, done.output
+    assert tree(tmp_path / "by-1") == tree(tmp_path / "by-2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_job_killed_in_mid_run_continues_to_the_same_bytes(
+        image_folder: ImageFolder, tokenizer: str, tmp_path: Path, num_workers: int) -> None:
+    photos = image_folder(80)
+    (photos / "img-007.png").write_bytes(b"no image")
+    options = ("--tokenizer", f"image={tokenizer}", "--shard-size", 1)
+    assert encode(photos, tmp_path / "undisturbed", *options).exit_code == 0
+    killed = tmp_path / "killed"
+    num_done = stop_in_mid_run([photos, killed, *options, "--num-workers", num_workers], killed,
+                               signal.SIGKILL)
+    assert 3 <= num_done < 80 and not (killed / "_SUCCESS").exists()
+    done = encode(photos, killed, *options)
+    assert done.exit_code == 0, done.output
+    assert tree(killed) == tree(tmp_path / "undisturbed")
+
+
+def test_ctrl_c_says_how_to_continue_and_loses_nothing(image_folder: ImageFolder, tokenizer: str,
+                                                       tmp_path: Path) -> None:
+    photos, out = image_folder(80), tmp_path / "tokens"
+    arguments = [photos, out, "--tokenizer", f"image={tokenizer}", "--shard-size", 1]
+    num_done = stop_in_mid_run(arguments, out, signal.SIGINT)
+    assert 3 <= num_done < 80
+    done = encode(*arguments)
+    assert done.exit_code == 0 and "80 rows in 80 shards" in done.output
+
+
+def stop_in_mid_run(arguments: Sequence[object], out: Path, number: signal.Signals) -> int:
+    """Run the command in a process, stop it once three shards are done; returns how many were."""
+    process = subprocess.Popen([sys.executable, "-m", "cli", "encode", *map(str, arguments)],
+                               stderr=subprocess.PIPE, text=True, start_new_session=True)
+    receipts, deadline = out / "_receipts", time.monotonic() + 60
+    while not (receipts.exists() and len(list(receipts.glob("*.json"))) >= 3):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert errors.strip().endswith("stopped; run the same command again to continue")
+        assert "Traceback" not in errors
+    return len(list(receipts.glob("*.json")))
