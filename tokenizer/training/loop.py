@@ -21,6 +21,7 @@ from accelerate.utils import broadcast
 from tokenizer.corpus.dataset import CorpusDataset
 from tokenizer.corpus.modalities import Segmentation
 from tokenizer.corpus.sources import open_source
+from tokenizer.training.budget import Budget
 from tokenizer.training.config import TrainingConfig
 from tokenizer.training.discriminator import check_size
 from tokenizer.training.metrics import Evaluation, describe_scores
@@ -75,6 +76,7 @@ def train_tokenizer(corpus: str, out: str, config: VQGANConfig,
         OSError, ValueError: the corpus, a setting, the folder or a loss is not as it must be.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after a checkpoint.
     """
+    budget = training.budget
     _check_terms(config, training)
     accelerator = build_accelerator(training.mixed_precision)
     _check_shares(training, accelerator.num_processes)
@@ -89,7 +91,7 @@ def train_tokenizer(corpus: str, out: str, config: VQGANConfig,
     accelerator.wait_for_everyone()
     load_progress(out, state, run)
     with stop_request() as stop, Observer(state, dataset, out) as observer:
-        loop = _Loop(state, dataset, observer, perceptual, out, run)
+        loop = _Loop(state, budget, dataset, observer, perceptual, out, run)
         loop.train(stop)
         evaluation = loop.finish()
     return Trained(evaluation=evaluation, step=state.step, seconds=state.seconds,
@@ -110,11 +112,11 @@ def open_dataset(corpus: str, config: VQGANConfig, training: TrainingConfig) -> 
 class _Loop:
     """Steps, checkpoints and their timing; figures and pictures are the observer's."""
 
-    def __init__(self, state: TrainingState, dataset: CorpusDataset, observer: Observer,
-                 perceptual: PerceptualDistance | None, out: str, run: dict[str, Any]) -> None:
-        self.state, self.dataset, self.observer = state, dataset, observer
+    def __init__(self, state: TrainingState, budget: Budget, dataset: CorpusDataset,
+                 observer: Observer, perceptual: PerceptualDistance | None, out: str,
+                 run: dict[str, Any]) -> None:
+        self.state, self.budget, self.dataset, self.observer = state, budget, dataset, observer
         self.perceptual, self.out, self.run = perceptual, out, run
-        self.budget = state.training.budget
         self.first_step = state.step
         self.evaluation: Evaluation | None = None
 

@@ -162,3 +162,10 @@ def test_images_too_small_for_the_discriminator_are_refused_before_training(
         train_tokenizer(str(image_folder(4)), str(tmp_path / "out"), model(),
                         training(adversarial=AdversarialConfig(weight=1.0, num_layers=4)))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_training_without_an_end_is_refused_before_anything_is_written(
+        image_folder: Folder, model: Model, training: Training, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a training needs an end"):
+        train_tokenizer(str(image_folder(4)), str(tmp_path / "out"), model(), training(steps=None))
+    assert not (tmp_path / "out").exists()
