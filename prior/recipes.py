@@ -39,7 +39,7 @@ def small() -> PriorRecipe:
         transformer=TransformerConfig(num_layers=3, width=128, num_heads=4),
         training=TrainingConfig(batch_size=16, ema_decay=0.98, evaluate_every=200,
                                 evaluate_rows=128,
-                                optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=40)))
+                                optimizer=OptimizerConfig(learning_rate=4e-3, warmup_steps=40)))
 
 
 def medium() -> PriorRecipe:
