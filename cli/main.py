@@ -46,7 +46,7 @@ def main() -> None:
 
     \b
     The whole way:
-      img2tokens train-tokenizer photos tok --recipe small_128
+      img2tokens train-tokenizer photos tok --recipe small_128 --minutes 12
       img2tokens encode photos tokens --tokenizer image=tok
       img2tokens train-prior tokens prior --tokenizer tok
       img2tokens sample prior samples --tokenizer tok --num 16
