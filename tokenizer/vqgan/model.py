@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tokenizer.corpus.modalities import Modality, modality_from_dict
 from tokenizer.vqgan.autoencoder import AutoencoderConfig, Decoder, Encoder
@@ -124,7 +125,7 @@ class VQGAN(nn.Module):
         Raises:
             ValueError: tensors are missing, surplus or of another shape than ``config`` says.
         """
-        with torch.device("meta"):
+        with _Undrawn():
             model = cls(config)
         state = model.state_dict()
         notes = {name: torch.zeros(tensor.shape, dtype=tensor.dtype)
@@ -134,6 +135,18 @@ class VQGAN(nn.Module):
         model.load_state_dict({name: tensor.to(state[name].dtype)
                                for name, tensor in tensors.items()}, assign=True)
         return model.eval()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Within, modules keep the memory they get: weights that are replaced need no first values.
+
+    (The meta device would do as well, but its random functions load torch's compiler: a second.)
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _require_same_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
