@@ -8,7 +8,7 @@ Letters: N pictures, H and W their sides, n samples for each map.
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from tokenizer.corpus.images import centre_crop
 from tokenizer.corpus.modalities import Modality, modality_from_dict
 from tokenizer.pictures import colour_codes
 from tokenizer.schema import GEOMETRY, codes_array
+from tokenizer.splits import Split
 from tokenizer.tokens import TokenCorpus
 from tokenizer.training.journal import read_metrics
 
@@ -67,8 +68,7 @@ class Album:
     @cached_property
     def split(self) -> tuple[list[str], list[str]]:
         """Keys that trained and keys that did not, as all commands divide them."""
-        from tokenizer.corpus.dataset import split_keys
-        return split_keys(list(self.rows), self._held_out)
+        return Split(held_out=self._held_out).divide(self.rows)
 
     @cached_property
     def codes(self) -> dict[str, Array]:
@@ -313,9 +313,7 @@ class MapReading:
 
     def rows(self) -> list[list[Picture]]:
         """For one map of each kind: the map, its samples, the map read, the original."""
-        keys = [next((key for key in self.groups if key.startswith(f"{kind}/")), None)
-                for kind in KINDS]
-        return [self._row(key) for key in keys if key is not None]
+        return [self._row(key) for key in one_of_each_kind(self.groups)]
 
     def bars(self) -> list[Bar]:
         """The figures as bars."""
@@ -348,14 +346,23 @@ def completion_columns(samples: Samples) -> list[str]:
 def completion_rows(album: Album, samples: Samples) -> list[list[Picture]]:
     """For each half picture: what was given, its completions, the original."""
     rows = []
-    for key, indices in samples.by_condition().items():
+    groups = samples.by_condition()
+    for key in one_of_each_kind(groups):
         caption, given = album.captions[key], album.drawn("image", key).copy()
         given[given.shape[0] // 2:] = 128
         rows.append([picture(given, f"upper half of {caption}"),
                      *(picture(samples.images[index], f"completion of {caption}")
-                       for index in indices),
+                       for index in groups[key]),
                      album.show("image", album.drawn("image", key), caption)])
     return rows
+
+
+def one_of_each_kind(keys: Iterable[str]) -> list[str]:
+    """The first key of each kind of scene, in the order of the kinds."""
+    firsts: dict[str, str] = {}
+    for key in keys:
+        firsts.setdefault(key.partition("/")[0], key)
+    return [firsts[kind] for kind in KINDS if kind in firsts]
 
 
 def bytes_per_row(album: Album) -> float:

@@ -37,26 +37,21 @@ class DemoSettings:
         held_out: scenes that no training sees.
         tokenizer_minutes: training of the image, depth and segmentation tokenizers.
         prior_minutes: training of the prior.
-        samples_each: samples for each class, map and half.
-        num_maps: held-out maps that samples are asked for.
-        num_halves: held-out pictures that are completed.
+        samples_each: samples for each class, and for each held-out map and half.
         recipes: of the tokenizers and of the prior.
         overrides: settings replaced in the recipes of the tokenizers, and of the prior.
     """
     num_scenes: int = 2000
-    held_out: int = 120
+    held_out: int = 72
     tokenizer_minutes: tuple[float, float, float] = (2.4, 0.7, 0.7)
     prior_minutes: float = 3.2
     samples_each: tuple[int, int, int] = (8, 3, 3)
-    num_maps: int = 60
-    num_halves: int = 4
     recipes: tuple[str, str] = ("small_64", "small")
     overrides: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
 
 QUICK = DemoSettings(num_scenes=48, held_out=12, tokenizer_minutes=(0.05, 0.03, 0.03),
-                     prior_minutes=0.05, samples_each=(2, 2, 2), num_maps=6, num_halves=2,
-                     recipes=("tiny", "tiny"))
+                     prior_minutes=0.05, samples_each=(2, 2, 2), recipes=("tiny", "tiny"))
 """A rehearsal of all steps, far too short to learn anything; for tests."""
 
 
@@ -151,11 +146,9 @@ def _samples(out: Path, settings: DemoSettings) -> list[Step]:
     asked = {
         "classes": ("Sample by class", (*labels, "--samples-each", str(by_class))),
         "maps": ("Sample by segmentation map", (
-            "--condition-from", tokens, "--held-out", "--samples-each", str(by_map),
-            "--num", str(by_map * settings.num_maps))),
+            "--condition-from", tokens, "--held-out", "--samples-each", str(by_map))),
         "halves": ("Complete half pictures", (
-            "--complete-from", tokens, "--held-out", "--samples-each", str(by_half),
-            "--num", str(by_half * settings.num_halves))),
+            "--complete-from", tokens, "--held-out", "--samples-each", str(by_half))),
     }
     return [Step(f"samples-{name}", title, (
         "sample", prior, str(out / "samples" / name), *tokenizer, *arguments))
