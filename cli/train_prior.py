@@ -75,10 +75,10 @@ def build_configs(corpus: "TokenCorpus",
     Raises:
         ValueError: a name is unknown, or a value does not fit.
     """
-    from prior.dataset import Split
     from prior.model import Condition, PriorConfig
     from prior.recipes import build_recipe
     from tokenizer.configs import override
+    from tokenizer.splits import Split
     named = [f"training.{name}={options[name]}" for name in ("steps", "minutes", "seed")
              if options[name] is not None]
     recipe = override(build_recipe(options["recipe"]), [*options["settings"], *named])

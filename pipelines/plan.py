@@ -1,11 +1,13 @@
 """The plan of a job: every input and its shard, written before any work and never changed.
 
-    _plan/plan.parquet   one row group for each shard, one row for each input
-    _plan/plan.json      job, settings, fingerprint, sums; written last: without it there is no plan
+    _plan/inputs-00000.parquet   one row group for each of 1000 shards, one row for each input
+    _plan/plan.json              job, settings, fingerprint, sums; without it there is no plan
 
-A worker reads the row group of its shard and nothing else. The fingerprint is a hash over the
-settings, which hold everything that decides the job's output, the listing of its inputs included.
-A job goes on only under the fingerprint it started with.
+A worker reads the row group of its shard and nothing else. There are several files because their
+footers, which writers and readers hold in memory, grow with the number of row groups.
+
+The fingerprint is a hash over the settings, which hold everything that decides the job's output,
+the listing of its inputs included. A job goes on only under the fingerprint it started with.
 """
 import hashlib
 import itertools
@@ -24,7 +26,10 @@ from tokenizer.schema import flatten
 
 FORMAT = "img2tokens.plan"
 FORMAT_VERSION = 1
-PLAN_JSON, PLAN_PARQUET = f"{tokens.PLAN}/plan.json", f"{tokens.PLAN}/plan.parquet"
+PLAN_JSON = f"{tokens.PLAN}/plan.json"
+
+SHARDS_PER_FILE = 1000
+"""Row groups of each file of inputs but the last."""
 
 Shards = Callable[[], Iterable[pa.Table]]
 """Lists the inputs anew at each call: one table for each shard, with a column ``key``."""
@@ -42,8 +47,8 @@ class Plan:
         url: folder of the job.
         job: ``encode`` or ``decode``.
         settings: JSON values that decide the output; their hash is the fingerprint.
-        num_inputs: rows of the plan.
-        num_shards: row groups of the plan.
+        num_inputs: rows of its files of inputs.
+        num_shards: row groups of these files.
         notes: files of the corpus that are no inputs, counted by kind.
     """
     url: str
@@ -77,13 +82,19 @@ class Plan:
         return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
     def _read(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
+        part, row_group = divmod(shard, SHARDS_PER_FILE)
+        name = storage.join(self.url, inputs_name(part))
         try:
-            lock, file = _open_rows(self.url, self.fingerprint)
+            lock, file = _open_inputs(name, self.fingerprint)
             with lock:
-                return file.read_row_group(shard, columns=columns)
+                return file.read_row_group(row_group, columns=columns)
         except (pa.ArrowException, OSError) as error:
-            name = storage.join(self.url, PLAN_PARQUET)
             raise ValueError(f"{name} is damaged ({error}); start over with --overwrite") from error
+
+
+def inputs_name(part: int) -> str:
+    """Path of one file of inputs below the job's folder."""
+    return f"{tokens.PLAN}/inputs-{part:05d}.parquet"
 
 
 def load_plan(url: str) -> Plan | None:
@@ -128,8 +139,8 @@ def make_plan(url: str, job: str, settings: dict[str, Any], shards: Shards,
     stored = load_plan(url)
     listing = _Listing()
     if stored is None:
-        with storage.writing(storage.join(url, PLAN_PARQUET)) as file:
-            listing.write(shards(), file)
+        storage.remove(storage.join(url, tokens.PLAN))  # what a stopped listing has left
+        listing.write(shards(), url)
     else:
         listing.count(shards())
     plan = Plan(url=url, job=job, settings={**settings, "inputs": listing.digest()},
@@ -178,26 +189,31 @@ class _Listing:
         for table in tables:
             self.add(table)
 
-    def write(self, tables: Iterable[pa.Table], file: Any) -> None:
-        """Also write each table as one row group."""
+    def write(self, tables: Iterable[pa.Table], url: str) -> None:
+        """Also write the tables, each as one row group, to the files of inputs."""
         iterator = iter(tables)
-        first = next(iterator, None)
-        if first is None:
+        for part in itertools.count():
+            first = next(iterator, None)
+            if first is None:
+                break
+            rest = itertools.islice(iterator, SHARDS_PER_FILE - 1)
+            with (storage.writing(storage.join(url, inputs_name(part))) as file,
+                  pq.ParquetWriter(file, first.schema, compression="zstd",
+                                   write_statistics=False) as writer):
+                for table in itertools.chain([first], rest):
+                    writer.write_table(table, row_group_size=max(1, table.num_rows))
+                    self.add(table)
+        if not self.num_shards:
             raise ValueError("there is no input to plan for")
-        with pq.ParquetWriter(file, first.schema, compression="zstd",
-                              write_statistics=False) as writer:
-            for table in itertools.chain([first], iterator):
-                writer.write_table(table, row_group_size=max(1, table.num_rows))
-                self.add(table)
 
     def digest(self) -> dict[str, Any]:
         return {"num_inputs": self.num_inputs, "sha256": self._sha256.hexdigest()}
 
 
 @lru_cache(maxsize=4)
-def _open_rows(url: str, fingerprint: str) -> tuple[threading.Lock, pq.ParquetFile]:
-    """The plan's rows, opened once in a process: the footer grows with the number of shards."""
-    fs, path = storage.locate(storage.join(url, PLAN_PARQUET))
+def _open_inputs(name: str, fingerprint: str) -> tuple[threading.Lock, pq.ParquetFile]:
+    """A file of inputs of the plan with this fingerprint, opened once in a process."""
+    fs, path = storage.locate(name)
     return threading.Lock(), pq.ParquetFile(fs.open(path, "rb"))
 
 

@@ -1,13 +1,12 @@
 """Training rows for a prior, straight from a completed token corpus.
 
 `CodeRows` holds the codes of a corpus in memory at their stored width, 2 or 4 bytes a code.
-`Split` decides by key which rows are held out, so the crops of one image stay together. `Batches`
-gives batch number ``step`` as a pure function of seed and step, cut among ranks by position in the
-batch: a training that stops and resumes, on however many ranks, sees the same rows in order.
+`Batches` gives batch number ``step`` as a pure function of seed and step, cut among ranks by
+position in the batch: a training that stops and resumes, on however many ranks, sees the same rows
+in order.
 
 Letters: N rows, B rows of a batch, n codes of a segment, V its vocabulary.
 """
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,50 +18,13 @@ from torch import Tensor
 
 from prior.sequence import LABEL, Segment, SequenceLayout
 from tokenizer.schema import codes_array
+from tokenizer.splits import Split
 from tokenizer.tokens import TokenCorpus
 
 NO_LABEL = -1
 """Label of a row without one."""
 ORDER, DROPOUT = 0, 1
 """Streams of random numbers, so that the order of rows and the dropping of conditions differ."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """Which rows are held out of training; all rows of one key fall on the same side.
-
-    Attributes:
-        held_out: a count of keys, or a share below 1.
-        by: ``hash`` of the key, or ``name`` for the last keys in order, which keeps the frames of
-            one film together.
-    """
-    held_out: int | float = 0.05
-    by: str = "hash"
-
-    def __post_init__(self) -> None:
-        if self.held_out < 0 or (isinstance(self.held_out, float) and self.held_out >= 1):
-            raise ValueError("held_out is a count of keys or a share in [0, 1), "
-                             f"got {self.held_out}")
-        if self.by not in ("hash", "name"):
-            raise ValueError(f"held_out_by is hash or name, got {self.by!r}")
-
-    def mask(self, keys: Sequence[str]) -> np.ndarray:
-        """Whether each row is held out, bool ``(N,)``.
-
-        ``hash`` takes the keys of smallest SHA-256; a share above 0 holds out at least one key.
-
-        Raises:
-            ValueError: no key would be left to train on.
-        """
-        distinct = sorted(set(keys), key=_digest) if self.by == "hash" else sorted(set(keys))[::-1]
-        count = self.held_out
-        if isinstance(count, float):
-            count = max(1, round(count * len(distinct))) if count else 0
-        if count >= len(distinct):
-            raise ValueError(f"held_out={self.held_out} of {len(distinct)} keys leaves none to "
-                             "train on; hold out fewer")
-        held_out = set(distinct[:count])
-        return np.array([key in held_out for key in keys], bool)
 
 
 @dataclass(frozen=True)
@@ -112,6 +74,14 @@ class CodeRows:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def is_held_out(self, split: Split) -> np.ndarray:
+        """Whether each row is held out, bool ``(N,)``; all rows of one key fall on the same side.
+
+        Raises:
+            ValueError: no key would be left to train on.
+        """
+        return np.isin(self.keys, split.divide(self.keys)[1])
 
     def select(self, rows: np.ndarray) -> "CodeRows":
         """Some of the rows: indices, or bool ``(N,)``."""
@@ -209,10 +179,6 @@ def _labels(table: pa.Table, num_classes: int) -> np.ndarray:
         raise ValueError(f"labels must lie in [0, {num_classes}), the number of classes, "
                          f"got {given.min()} to {given.max()}")
     return labels
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
 
 
 @lru_cache(maxsize=4)

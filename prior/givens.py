@@ -144,7 +144,7 @@ def _held_out(config: PriorConfig, corpus: TokenCorpus, rows: CodeRows) -> np.nd
         raise ValueError(f"{corpus.url} ({corpus.manifest.fingerprint}) is not the corpus that the "
                          f"prior was trained on ({config.corpus}), so none of its rows were held "
                          "out of training: leave --held-out away")
-    mask = config.split.mask(rows.keys)
+    mask = rows.is_held_out(config.split)
     if not mask.any():
         raise ValueError("the prior was trained with no rows held out: leave --held-out away")
     return mask

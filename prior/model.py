@@ -10,11 +10,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from prior.dataset import Split
 from prior.sequence import LABEL, Segment, SequenceLayout
 from prior.transformer import Transformer, TransformerConfig
 from tokenizer import checkpoints
+from tokenizer.devices import usable_device
 from tokenizer.schema import TokenSpec
+from tokenizer.splits import Split
 from tokenizer.tokens import TokenCorpus
 
 KIND = "prior"
@@ -131,20 +132,11 @@ class Prior:
             FileNotFoundError: no prior is there, or its training has not saved weights yet.
             ValueError: it is of another kind or version, or damaged; or ``device`` cannot be used.
         """
-        place = _usable_device(device)
+        place = usable_device(device)
         config = checkpoints.load_config(url, KIND, PriorConfig)
         model = Transformer(config.transformer, config.layout)
         _load_weights(model, checkpoints.load_weights(url), url)
         return cls(config, model.to(place).eval(), checkpoints.fingerprint(url))
-
-
-def _usable_device(name: str) -> torch.device:
-    try:
-        return torch.zeros((), device=name).device
-    except (RuntimeError, AssertionError) as error:  # torch raises either, by how it was built
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"device {name!r} cannot be used ({reason}); give cpu, or a device that "
-                         "this machine and this build of torch have") from error
 
 
 def _load_weights(model: Transformer, weights: Mapping[str, Tensor], url: str) -> None:

@@ -1,108 +1,51 @@
 """A prior's training: its settings, and all that changes while it runs."""
 import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from prior.dataset import Batch
 from prior.evaluation import sequence_loss
 from prior.model import PriorConfig
 from prior.transformer import Transformer
-from tokenizer.training.budget import Budget
+from tokenizer.training.divergence import require_finite
 from tokenizer.training.optim import (
     ExponentialAverage,
-    OptimizerConfig,
     build_adamw,
     learning_rate,
     set_learning_rate,
 )
+from tokenizer.training.settings import TrainingSettings
 
-PRECISIONS = ("no", "bf16")
 KEEP_RULES = ("best", "last")
 HOUSEKEEPING = ("steps", "minutes", "checkpoint_minutes", "log_every", "num_pictures")
 """Settings that may change when a training is resumed."""
 
 
-class DivergedError(ValueError):
-    """The loss is not a finite number."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class TrainingConfig(TrainingSettings):
     """How a prior is trained.
 
     Attributes:
-        steps: optimiser steps; ``None`` sets no limit.
-        minutes: minutes of training, summed over resumed runs; ``None`` sets no limit. With both,
-            whichever ends first.
-        batch_size: rows of one optimiser step, over all devices and parts.
-        accumulation: parts a batch is worked off in, one after the other, to save memory.
-        optimizer: AdamW and its learning rate.
-        ema_decay: decay of the averaged weights, the ones saved for use.
-        mixed_precision: ``no`` or ``bf16``; the loss stays float32.
-        seed: of initial weights, order and dropping of conditions.
         keep: ``best`` saves the weights that predicted the held-out rows best so far, ``last`` the
             last ones. Without held-out rows it is always the last.
-        evaluate_every: steps between measurements on held-out rows, and sheets of samples.
         evaluate_rows: most held-out rows measured.
-        checkpoint_minutes: minutes between checkpoints.
-        log_every: steps between lines of training metrics.
-        num_pictures: held-out rows shown with samples.
     """
-    steps: int | None = None
-    minutes: float | None = None
     batch_size: int = 32
-    accumulation: int = 1
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    ema_decay: float = 0.999
-    mixed_precision: str = "no"
-    seed: int = 0
     keep: str = "best"
-    evaluate_every: int = 500
     evaluate_rows: int = 512
-    checkpoint_minutes: float = 5.0
-    log_every: int = 20
-    num_pictures: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulation", "evaluate_every", "evaluate_rows", "log_every",
-                     "num_pictures"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
-        if self.batch_size % self.accumulation:
-            raise ValueError(f"training.accumulation must divide batch_size {self.batch_size}, "
-                             f"got {self.accumulation}")
-        for name, known in (("mixed_precision", PRECISIONS), ("keep", KEEP_RULES)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"training.{name} is one of {', '.join(known)}, "
-                                 f"got {getattr(self, name)!r}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"training.ema_decay must lie in [0, 1), got {self.ema_decay}")
-        if not self.checkpoint_minutes > 0:
-            raise ValueError("training.checkpoint_minutes must be more than 0, "
-                             f"got {self.checkpoint_minutes}")
-
-    @property
-    def budget(self) -> Budget:
-        """How long the training runs.
-
-        Raises:
-            ValueError: neither ``steps`` nor ``minutes`` is set.
-        """
-        return Budget(steps=self.steps, minutes=self.minutes)
-
-
-def build_accelerator(mixed_precision: str) -> Accelerator:
-    """Device, precision and processes as `accelerate` finds them; with a GPU where there is one."""
-    # One process may train several models, each in its own precision; the state is kept globally.
-    AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=mixed_precision)
+        super().__post_init__()
+        if self.evaluate_rows < 1:
+            raise ValueError(f"training.evaluate_rows must be at least 1, got {self.evaluate_rows}")
+        if self.keep not in KEEP_RULES:
+            raise ValueError(f"training.keep is one of {', '.join(KEEP_RULES)}, got {self.keep!r}")
 
 
 class TrainingState:
@@ -169,13 +112,7 @@ class TrainingState:
     def _backward(self, part: Batch, num_parts: int) -> Tensor:
         """Add the gradients of one part; its share of the loss, without graph."""
         loss = sequence_loss(self.wrapped, self.model.layout, part) / num_parts
-        if not loss.isfinite():
-            rate, precision = self.training.optimizer.learning_rate, self.training.mixed_precision
-            raise DivergedError(
-                f"the loss is {loss.item()} at step {self.step + 1}: train into another folder "
-                f"with a training.optimizer.learning_rate below {rate:g}"
-                + (" or with training.mixed_precision=no" if precision != "no" else "")
-                + "; the last checkpoint is unharmed")
+        require_finite({"loss": loss}, self.step, self.training)
         self.accelerator.backward(loss)
         return loss.detach()
 

@@ -17,25 +17,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from accelerate.utils import broadcast
 from tqdm import tqdm
 
 from prior.dataset import Batches, CodeRows
 from prior.evaluation import HeldOutBits, Pictures, held_out_bits, sample_sheet
 from prior.model import KIND, PriorConfig
-from prior.state import HOUSEKEEPING, TrainingConfig, TrainingState, build_accelerator
+from prior.state import HOUSEKEEPING, TrainingConfig, TrainingState
 from tokenizer import checkpoints, configs, storage
 from tokenizer.pictures import save_png
-from tokenizer.schema import flatten
 from tokenizer.tokens import TokenCorpus
 from tokenizer.training.journal import Journal
+from tokenizer.training.processes import agree, build_accelerator
+from tokenizer.training.resume import lasting_settings, load_progress, prepare_folder
 from tokenizer.training.stopping import StopRequest, stop_request
 
 SAMPLES, EVALUATION = "samples.png", "evaluation.json"
 BAR = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining} {desc}"
-MAX_SHOWN = 4
-"""Changed settings that a message names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,16 +69,16 @@ def train_prior(corpus: TokenCorpus, out: str, config: PriorConfig, training: Tr
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after a checkpoint.
     """
     training.budget  # refuses settings without an end before any work  # noqa: B018
-    accelerator = build_accelerator(training.mixed_precision)
-    _check_shares(training, accelerator.num_processes)
+    accelerator = build_accelerator(training)
     rows = CodeRows.load(corpus, config.spec.modalities)
-    is_held_out = config.split.mask(rows.keys)
+    is_held_out = rows.is_held_out(config.split)
     state = TrainingState(config, training, accelerator)
-    run = describe_run(config, training)
+    run = {"prior": configs.to_dict(config), "training": lasting_settings(training, HOUSEKEEPING)}
     if accelerator.is_main_process:
-        prepare_folder(out, config)
+        prepare_folder(out, KIND, config)
     accelerator.wait_for_everyone()
-    load_progress(out, state, run)
+    if (saved := load_progress(out, run)) is not None:
+        state.load_state_dict(saved)
     dropout = {condition.name: condition.dropout for condition in config.conditions}
     batches = Batches(rows.select(~is_held_out), config.layout, training.batch_size, training.seed,
                       dropout, config.drop_all)
@@ -126,12 +123,13 @@ class _Loop:
                                        accelerator.num_processes)
             state.train_step(batch.to(accelerator.device),
                              self.budget.progress(state.step, state.seconds))
-            state.seconds, is_stopped = self._agree(time.monotonic() - started, stop.is_made)
+            state.seconds = agree(accelerator, time.monotonic() - started)
             is_last = self.budget.is_spent(state.step, state.seconds)
             if is_last or state.step % training.log_every == 0:
                 self._log()
             if is_last or state.step % training.evaluate_every == 0:
                 self._evaluate()
+            is_stopped = bool(agree(accelerator, float(stop.is_made)))
             if is_stopped or state.seconds - saved > 60 * training.checkpoint_minutes:
                 saved = state.seconds
                 self._save()
@@ -143,16 +141,6 @@ class _Loop:
         if self.state.step > self.first_step:
             self._save()
         return self._saved_bits()
-
-    def _agree(self, seconds: float, is_stopped: bool) -> tuple[float, bool]:
-        """The first process's view of time and of stopping, for all processes."""
-        accelerator = self.state.accelerator
-        if accelerator.num_processes == 1:
-            return seconds, is_stopped
-        view = torch.tensor([seconds, float(is_stopped)], dtype=torch.float64,
-                            device=accelerator.device)
-        seconds, stopped = broadcast(view).tolist()
-        return seconds, bool(stopped)
 
     def _log(self) -> None:
         """One line of metrics: means since the last one, rate and speed."""
@@ -219,55 +207,3 @@ class _Loop:
         data = json.loads(storage.read_bytes(name))
         return HeldOutBits(num_rows=data["num_rows"], matched=data["matched"],
                            shuffled=data["shuffled"], without=data["without"])
-
-
-def describe_run(config: PriorConfig, training: TrainingConfig) -> dict[str, Any]:
-    """All that decides the weights, as JSON values; resuming demands that it is unchanged."""
-    settings = {name: value for name, value in configs.to_dict(training).items()
-                if name not in HOUSEKEEPING}
-    return {"prior": configs.to_dict(config), "training": settings}
-
-
-def prepare_folder(out: str, config: PriorConfig) -> None:
-    """Write the prior's config, unless the folder has a training state to go on from.
-
-    Raises:
-        ValueError: the folder is not local, or holds something that cannot be trained on.
-    """
-    if "://" in out:
-        raise ValueError(f"training writes its journal to a local folder, got {out}; copy the "
-                         "finished prior there afterwards")
-    if storage.exists(storage.join(out, checkpoints.STATE)):
-        return
-    if storage.exists(storage.join(out, checkpoints.WEIGHTS)):
-        raise ValueError(f"{out} holds a model without its training state, which cannot be trained "
-                         "on; give another folder")
-    checkpoints.save_config(out, KIND, config)
-
-
-def load_progress(out: str, state: TrainingState, run: Mapping[str, Any]) -> None:
-    """Go on from the checkpoint in ``out``, if there is one.
-
-    Raises:
-        ValueError: it was trained with other settings or on another corpus.
-    """
-    saved = checkpoints.load_state(out)
-    if saved is None:
-        return
-    before, now = flatten(saved["run"]), flatten(dict(run))
-    changed = [f"{name} was {before.get(name, 'absent')}, now {now.get(name, 'absent')}"
-               for name in sorted(before.keys() | now.keys())
-               if before.get(name, "absent") != now.get(name, "absent")]
-    if changed:
-        more = f"; and {len(changed) - MAX_SHOWN} more" if len(changed) > MAX_SHOWN else ""
-        raise ValueError(f"{out} was trained with other settings: {'; '.join(changed[:MAX_SHOWN])}"
-                         f"{more}; give the same to go on, or another folder to start anew")
-    state.load_state_dict(saved)
-
-
-def _check_shares(training: TrainingConfig, num_processes: int) -> None:
-    """Refuse batches that processes and parts cannot share equally."""
-    if training.batch_size % (num_processes * training.accumulation):
-        raise ValueError(
-            f"training.batch_size must be a multiple of {num_processes} processes x "
-            f"{training.accumulation} parts, got {training.batch_size}")

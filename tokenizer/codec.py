@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tokenizer import checkpoints
 from tokenizer.corpus.modalities import Modality
+from tokenizer.devices import usable_device
 from tokenizer.schema import CodeSpec
 from tokenizer.vqgan.model import KIND, VQGAN, VQGANConfig
 
@@ -50,7 +51,7 @@ class Codec:
             preprocessing=self.modality.preprocessing())
         one_pixel = self.modality.to_pixels(torch.zeros(1, self.modality.out_channels, 1, 1))
         self._pixel_shape = (*config.image_size, *one_pixel.shape[3:])
-        self._device = _usable_device(device)
+        self._device = usable_device(device)
         self._model = model.to(self._device).eval()
 
     @classmethod
@@ -144,12 +145,3 @@ def reproducible(device: torch.device) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(precision)
         torch.set_num_threads(num_threads)
-
-
-def _usable_device(name: str) -> torch.device:
-    try:
-        return torch.zeros((), device=name).device
-    except (RuntimeError, AssertionError) as error:  # torch raises either, by how it was built
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"device {name!r} cannot be used ({reason}); give cpu, or a device that "
-                         "this machine and this build of torch have") from error

@@ -3,6 +3,7 @@
 A path without a scheme is a local path. Local files are written to a temporary name in the same
 folder, flushed to disk and renamed; object stores take the bytes in one put.
 """
+import errno
 import hashlib
 import os
 import posixpath
@@ -14,6 +15,8 @@ from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 TEMPORARY_MARK = ".tmp-"
 """Names that begin with this mark are unfinished writes; no reader looks at them."""
@@ -107,8 +110,8 @@ def writing(url: str) -> Iterator[BinaryIO]:
         temporary.replace(target)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(target)  # a full disk says so without a name
+        if isinstance(error, OSError) and error.errno in DISK_FULL and error.filename is None:
+            error.filename = str(target)  # a full disk does not say which
         raise
 
 

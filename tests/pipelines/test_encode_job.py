@@ -1,11 +1,14 @@
 """The encode job: whatever happens on the way, the same inputs end in the same files."""
 import dataclasses
 import errno
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from job_fakes import FakeCodec, run_inline, save_maps, tree
 from PIL import Image
@@ -39,7 +42,8 @@ def test_a_corpus_becomes_tokens(config: Settings) -> None:
 def test_the_folder_holds_what_the_format_says_and_no_more(config: Settings) -> None:
     encode_corpus(config())
     assert set(tree(Path(config().output))) == {
-        "README.md", "_SUCCESS", "manifest.json", "_plan/plan.json", "_plan/plan.parquet",
+        "README.md", "_SUCCESS", "manifest.json", "_plan/plan.json",
+        "_plan/inputs-00000.parquet",
         *(f"_receipts/{shard:05d}.json" for shard in range(3)),
         *(f"data/part-{shard:05d}-of-00003.parquet" for shard in range(3))}
 
@@ -137,7 +141,7 @@ def test_a_corpus_without_one_sound_image_fails(config: Settings, tmp_path: Path
 def test_a_disk_that_fills_up_keeps_the_finished_shards(
         config: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encode_corpus(config(output=str(tmp_path / "undisturbed")))
-    fsync, left = os.fsync, [5]  # plan.parquet, plan.json, shard, receipt, half a shard
+    fsync, left = os.fsync, [5]  # inputs, plan.json, shard, receipt, half a shard
 
     def fill_up(number: int) -> None:
         left[0] -= 1
@@ -339,6 +343,43 @@ def test_object_stores_hold_the_same_files(config: Settings, tmp_path: Path) -> 
              for path in memory.find("/tokens")}
     assert found == tree(tmp_path / "tokens")
     assert keys_of("memory://tokens") == keys_of(config().output)
+
+
+def test_another_program_can_check_a_corpus_by_the_specification(config: Settings,
+                                                                 tmp_path: Path) -> None:
+    make = config(labels="regex:([01])$")
+    (tmp_path / "photos/img-005.png").write_bytes(b"no image")
+    encode_corpus(make)
+    folder = tmp_path / "tokens"
+    plan = json.loads((folder / "_plan/plan.json").read_text())
+    assert plan["fingerprint"] == "sha256:" + sha256(canonical(
+        {name: plan[name] for name in ("job", "settings")}).encode())
+    inputs = [row for path in sorted(folder.glob("_plan/*.parquet"))
+              for row in pq.read_table(path).to_pylist()]
+    assert plan["settings"]["inputs"] == {"num_inputs": len(inputs), "sha256": sha256(
+        "".join(canonical(row) + "\n" for row in inputs).encode())}
+    keys = []
+    for path in sorted((folder / "_receipts").iterdir()):
+        receipt = json.loads(path.read_text())
+        assert receipt["fingerprint"] == plan["fingerprint"]
+        for entry in filter(None, (receipt["entry"], receipt["dead_file"])):
+            content = (folder / entry["name"]).read_bytes()
+            assert (len(content), sha256(content)) == (entry["bytes"], entry["sha256"])
+            table = pq.read_table(folder / entry["name"])
+            assert table.num_rows == entry["rows"]
+            keys += table["key"].to_pylist()
+    assert sorted(keys) == [row["key"] for row in inputs]
+    spec = json.loads(pq.read_schema(folder / "data/part-00000-of-00003.parquet").metadata[
+        b"img2tokens"])
+    assert spec == json.loads((folder / "manifest.json").read_text())["spec"]
+
+
+def canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def test_an_input_survives_the_plan() -> None:

@@ -11,11 +11,11 @@ import pytest
 
 from pipelines.plan import (
     PLAN_JSON,
-    PLAN_PARQUET,
     Plan,
     PlanMismatch,
     Shards,
     fixed_size_shards,
+    inputs_name,
     load_plan,
     make_plan,
     require_current,
@@ -46,9 +46,20 @@ def test_every_input_is_in_one_shard_in_order(tmp_path: Path) -> None:
 
 def test_a_plan_has_one_row_group_for_each_shard(tmp_path: Path) -> None:
     plan_of(tmp_path, "a", "b", "c")
-    file = pq.ParquetFile(tmp_path / PLAN_PARQUET)
+    file = pq.ParquetFile(tmp_path / inputs_name(0))
     groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
     assert [group.num_rows for group in groups] == [2, 1]
+
+
+def test_many_shards_are_spread_over_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_file = plan_of(tmp_path / "one", *"abcdefghi")
+    monkeypatch.setattr("pipelines.plan.SHARDS_PER_FILE", 2)
+    plan = plan_of(tmp_path / "many", *"abcdefghi")
+    assert sorted(os.listdir(tmp_path / "many/_plan")) == [
+        "inputs-00000.parquet", "inputs-00001.parquet", "inputs-00002.parquet", "plan.json"]
+    assert [plan.keys(shard) for shard in range(5)] == [["a", "b"], ["c", "d"], ["e", "f"],
+                                                        ["g", "h"], ["i"]]
+    assert plan.fingerprint == one_file.fingerprint
 
 
 def test_a_shard_without_inputs_keeps_its_row_group(tmp_path: Path) -> None:
@@ -60,7 +71,7 @@ def test_a_shard_without_inputs_keeps_its_row_group(tmp_path: Path) -> None:
 
 def test_the_same_job_finds_its_plan_and_leaves_it_alone(tmp_path: Path) -> None:
     first = plan_of(tmp_path, "a", "b", "c")
-    before = {path: (tmp_path / path).stat().st_mtime_ns for path in (PLAN_JSON, PLAN_PARQUET)}
+    before = {path: (tmp_path / path).stat().st_mtime_ns for path in (PLAN_JSON, inputs_name(0))}
     assert plan_of(tmp_path, "a", "b", "c") == first == load_plan(str(tmp_path))
     assert before == {path: (tmp_path / path).stat().st_mtime_ns for path in before}
 
@@ -110,11 +121,13 @@ def test_another_kind_of_job_is_refused(tmp_path: Path) -> None:
 
 def test_a_plan_that_was_not_finished_is_written_anew(tmp_path: Path) -> None:
     plan_of(tmp_path, "a", "b", "c")
-    whole = (tmp_path / PLAN_PARQUET).read_bytes()
+    whole = (tmp_path / inputs_name(0)).read_bytes()
     (tmp_path / PLAN_JSON).unlink()
-    (tmp_path / PLAN_PARQUET).write_bytes(whole[:50])
+    (tmp_path / inputs_name(0)).write_bytes(whole[:50])
+    (tmp_path / inputs_name(7)).write_bytes(whole)
     assert load_plan(str(tmp_path)) is None
     assert plan_of(tmp_path, "a", "b", "c").keys(1) == ["c"]
+    assert sorted(os.listdir(tmp_path / "_plan")) == ["inputs-00000.parquet", "plan.json"]
 
 
 def test_a_listing_that_fails_leaves_no_plan(tmp_path: Path) -> None:
@@ -155,8 +168,8 @@ def test_an_edited_plan_is_refused(tmp_path: Path) -> None:
 
 def test_damaged_rows_are_named(tmp_path: Path) -> None:
     plan = plan_of(tmp_path / "x", "a")
-    (tmp_path / "x" / PLAN_PARQUET).write_bytes(b"PAR1 nothing PAR1")
-    with pytest.raises(ValueError, match=r"plan\.parquet is damaged"):
+    (tmp_path / "x" / inputs_name(0)).write_bytes(b"PAR1 nothing PAR1")
+    with pytest.raises(ValueError, match=r"inputs-00000\.parquet is damaged"):
         plan.rows(0)
 
 

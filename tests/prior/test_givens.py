@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from drawn_codes import CORPUS, conditions
 
-from prior.dataset import CodeRows, Split
+from prior.dataset import CodeRows
 from prior.givens import from_corpus, from_labels
 from prior.model import Condition, PriorConfig
 from tokenizer.schema import SpecMismatch
+from tokenizer.splits import Split
 from tokenizer.tokens import TokenCorpus
 
 Make = Callable[..., TokenCorpus]

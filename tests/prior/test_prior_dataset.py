@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from prior.dataset import NO_LABEL, Batches, CodeRows, Split, assemble
+from prior.dataset import NO_LABEL, Batches, CodeRows, assemble
 from prior.model import Condition, PriorConfig
 from prior.sequence import SequenceLayout
 from tokenizer.schema import codes_array
+from tokenizer.splits import Split
 from tokenizer.tokens import TokenCorpus
 
 KEYS = [f"photos/{number // 2:03d}" for number in range(80)]
@@ -92,43 +93,14 @@ def test_labels_beyond_the_classes_are_refused(make_corpus: Callable[..., TokenC
         CodeRows.load(TokenCorpus.open(corpus.url), ["image"])
 
 
-# Held-out rows
-
-
 @pytest.mark.parametrize("by", ["hash", "name"])
-@pytest.mark.parametrize("held_out", [0, 1, 7, 0.05, 0.25])
-def test_rows_of_one_key_stay_together(by: str, held_out: int | float) -> None:
-    mask = Split(held_out=held_out, by=by).mask(KEYS)
+@pytest.mark.parametrize("held_out", [0, 1, 7, 0.25])
+def test_rows_of_one_key_are_held_out_together(by: str, held_out: int | float) -> None:
+    rows = CodeRows(KEYS, {}, np.zeros(len(KEYS), np.int32), ())
+    mask = rows.is_held_out(Split(held_out=held_out, by=by))
     np.testing.assert_array_equal(mask[::2], mask[1::2])
     expected = round(held_out * 40) if isinstance(held_out, float) else held_out
     assert mask[::2].sum() == expected
-
-
-def test_by_name_holds_out_the_last_keys() -> None:
-    assert Split(held_out=3, by="name").mask(KEYS).tolist() == [False] * 74 + [True] * 6
-
-
-def test_by_hash_does_not_depend_on_the_order_of_rows() -> None:
-    order = np.random.default_rng(0).permutation(len(KEYS))
-    mask = Split(held_out=0.2).mask(KEYS)
-    np.testing.assert_array_equal(Split(held_out=0.2).mask([KEYS[row] for row in order]),
-                                  mask[order])
-
-
-def test_a_share_holds_out_at_least_one_key() -> None:
-    assert Split(held_out=0.01).mask(KEYS[:6]).sum() == 2
-
-
-@pytest.mark.parametrize("held_out", [40, 100, 0.999])
-def test_holding_out_all_keys_is_refused(held_out: int | float) -> None:
-    with pytest.raises(ValueError, match=f"held_out={held_out} of 40 keys leaves none"):
-        Split(held_out=held_out).mask(KEYS)
-
-
-@pytest.mark.parametrize("wrong", [{"held_out": 1.0}, {"held_out": -1}, {"by": "luck"}])
-def test_impossible_splits_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="held_out"):
-        Split(**wrong)
 
 
 # Batches

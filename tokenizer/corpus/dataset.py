@@ -6,10 +6,9 @@ uninterrupted one sees. Held-out images take exactly the preprocessing of the en
 
 Letters: N images of a batch, h and w sides of the crop in pixels.
 """
-import hashlib
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -17,9 +16,9 @@ import numpy as np
 from tokenizer.corpus.images import Crop, UnreadableImage, centre_crop
 from tokenizer.corpus.modalities import LabelOutOfRange, Modality
 from tokenizer.corpus.sources import Entry, Source
+from tokenizer.splits import Split
 
-SPLIT_RULES = ("hash", "name")
-"""How held-out images are chosen: by the hash of their key, or the last ones in key order."""
+DEFAULT_SPLIT = Split()
 
 MAX_STRETCH = 2.0
 """Of a long image the middle is kept, this many times the largest crop along each side."""
@@ -40,8 +39,7 @@ class CorpusDataset:
         source: the corpus; its first modality is used.
         modality: settings of that modality.
         size: target h and w in pixels.
-        held_out: images kept out of training, as a count or as a share below 1.
-        held_out_by: a rule of `SPLIT_RULES`.
+        split: which images are kept out of training.
         seed: of order, crops and flips.
         crop_share: smallest side of a crop as a share of the largest possible; 1 takes the centred
             crop of the encode job.
@@ -56,8 +54,8 @@ class CorpusDataset:
     """
 
     def __init__(self, source: Source, modality: Modality, size: tuple[int, int], *,
-                 held_out: int | float = 0.05, held_out_by: str = "hash", seed: int = 0,
-                 crop_share: float = 0.8, flip: bool = True, cache_bytes: int = 2 << 30) -> None:
+                 split: Split = DEFAULT_SPLIT, seed: int = 0, crop_share: float = 0.8,
+                 flip: bool = True, cache_bytes: int = 2 << 30) -> None:
         if source.modalities[0] != modality.name:
             raise ValueError(f"the corpus holds {source.modalities[0]} files, the tokenizer is for "
                              f"{modality.name}")
@@ -72,7 +70,7 @@ class CorpusDataset:
                 entries[entry.key] = entry
             else:
                 self.unreadable[entry.source] = entry.problem[1]
-        train, kept = split_keys(list(entries), held_out, held_out_by)
+        train, kept = split.divide(entries)
         self.train = [entries[key] for key in train]
         self.held_out = [entries[key] for key in kept]
         self._cache = _Cache(cache_bytes)
@@ -209,32 +207,6 @@ class _Cache:
             if name not in self._arrays and array.nbytes <= self._free:
                 self._free -= array.nbytes
                 self._arrays[name] = array
-
-
-def split_keys(keys: Sequence[str], held_out: int | float,
-               by: str = "hash") -> tuple[list[str], list[str]]:
-    """Divide keys into those that train and those that are held out, both sorted.
-
-    Args:
-        held_out: how many are held out, or which share below 1; a share holds out at least one.
-        by: ``hash`` takes those whose SHA-256 is smallest, so that keys which are added later move
-            few others; ``name`` takes the last in order, which keeps frames of one film together.
-    Raises:
-        ValueError: the rule is unknown, or fewer than one key would remain for training.
-    """
-    if by not in SPLIT_RULES:
-        raise ValueError(f"held-out images are chosen by {' or '.join(SPLIT_RULES)}, got {by!r}")
-    share = isinstance(held_out, float) and held_out < 1
-    count = max(1, round(held_out * len(keys))) if share and held_out else int(held_out)
-    if not 0 <= count < len(keys):
-        raise ValueError(f"held_out={held_out} of {len(keys)} images leaves none to train; hold "
-                         "out fewer, or give more images")
-    ordered = sorted(keys, key=_hash) if by == "hash" else sorted(keys, reverse=True)
-    return sorted(ordered[count:]), sorted(ordered[:count])
-
-
-def _hash(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
 
 
 @lru_cache(maxsize=2)

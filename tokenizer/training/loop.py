@@ -16,22 +16,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast
 
+from tokenizer import checkpoints, configs
 from tokenizer.corpus.dataset import CorpusDataset
 from tokenizer.corpus.modalities import Segmentation
 from tokenizer.corpus.sources import open_source
 from tokenizer.training.budget import Budget
-from tokenizer.training.config import TrainingConfig
+from tokenizer.training.config import HOUSEKEEPING, TrainingConfig
 from tokenizer.training.discriminator import check_size
 from tokenizer.training.metrics import Evaluation, describe_scores
 from tokenizer.training.observer import Observer
 from tokenizer.training.perceptual import PerceptualDistance, load_perceptual
-from tokenizer.training.resume import describe_run, load_progress, prepare_folder, save_progress
-from tokenizer.training.state import TrainingState, build_accelerator
+from tokenizer.training.processes import agree, build_accelerator
+from tokenizer.training.resume import lasting_settings, load_progress, prepare_folder
+from tokenizer.training.state import TrainingState
 from tokenizer.training.steps import train_step
 from tokenizer.training.stopping import StopRequest, stop_request
-from tokenizer.vqgan.model import VQGANConfig
+from tokenizer.vqgan.model import KIND, VQGANConfig
 
 GIB = 1 << 30
 
@@ -78,18 +79,19 @@ def train_tokenizer(corpus: str, out: str, config: VQGANConfig,
     """
     budget = training.budget
     _check_terms(config, training)
-    accelerator = build_accelerator(training.mixed_precision)
-    _check_shares(training, accelerator.num_processes)
+    accelerator = build_accelerator(training)
     perceptual = None
     if training.perceptual.weight:
         perceptual = load_perceptual(training.perceptual).to(accelerator.device)
     dataset = open_dataset(corpus, config, training)
-    run = describe_run(config, training, _describe_corpus(dataset))
+    run = {"model": configs.to_dict(config), "corpus": _describe_corpus(dataset),
+           "training": lasting_settings(training, HOUSEKEEPING)}
     state = TrainingState(config, training, accelerator)
     if accelerator.is_main_process:
-        prepare_folder(out, config)
+        prepare_folder(out, KIND, config)
     accelerator.wait_for_everyone()
-    load_progress(out, state, run)
+    if (saved := load_progress(out, run)) is not None:
+        state.load_state_dict(saved)
     with stop_request() as stop, Observer(state, dataset, out) as observer:
         loop = _Loop(state, budget, dataset, observer, perceptual, out, run)
         loop.train(stop)
@@ -104,9 +106,9 @@ def open_dataset(corpus: str, config: VQGANConfig, training: TrainingConfig) -> 
     modality = config.build_modality()
     source = open_source(corpus, labels="none", modality=modality.name)
     return CorpusDataset(
-        source, modality, config.image_size, held_out=training.held_out,
-        held_out_by=training.held_out_by, seed=training.seed, crop_share=training.crop_share,
-        flip=training.flip, cache_bytes=int(training.cache_gib * GIB))
+        source, modality, config.image_size, split=training.split, seed=training.seed,
+        crop_share=training.crop_share, flip=training.flip,
+        cache_bytes=int(training.cache_gib * GIB))
 
 
 class _Loop:
@@ -131,12 +133,12 @@ class _Loop:
                 result = train_step(state, pixels.to(state.accelerator.device),
                                     self.budget.progress(state.step, state.seconds),
                                     self.perceptual)
-                state.seconds = self._agree(time.monotonic() - started)
+                state.seconds = agree(state.accelerator, time.monotonic() - started)
                 is_last = self.budget.is_spent(state.step, state.seconds)
                 self.observer.after_step(result, is_last)
                 if is_last or state.step % training.evaluate_every == 0:
                     self.evaluation = self.observer.evaluate()
-                is_stopped = bool(self._agree(stop.is_made))
+                is_stopped = bool(agree(state.accelerator, float(stop.is_made)))
                 if is_stopped or state.seconds - saved > 60 * training.checkpoint_minutes:
                     saved = state.seconds
                     self._save()
@@ -158,17 +160,11 @@ class _Loop:
         first = step * batch_size + accelerator.process_index * share
         return torch.from_numpy(self.dataset.samples(first, share))
 
-    def _agree(self, value: float) -> float:
-        """The first process's clock or stop request, for all processes."""
-        accelerator = self.state.accelerator
-        if accelerator.num_processes == 1:
-            return value
-        shared = torch.tensor(value, dtype=torch.float64, device=accelerator.device)
-        return float(broadcast(shared))
-
     def _save(self) -> None:
         if self.state.accelerator.is_main_process:
-            save_progress(self.out, self.state, self.run)
+            weights = self.state.averaged_model().codec_weights()
+            checkpoints.save_weights(self.out, weights)
+            checkpoints.save_state(self.out, {"run": self.run, **self.state.state_dict()})
         self.state.accelerator.wait_for_everyone()
 
 
@@ -192,11 +188,3 @@ def _check_terms(config: VQGANConfig, training: TrainingConfig) -> None:
         if getattr(training, name).weight and not has_colours:
             raise ValueError(f"training.{name}.weight must be 0 for segmentation, whose outputs "
                              "are class logits, not colours")
-
-
-def _check_shares(training: TrainingConfig, num_processes: int) -> None:
-    """Refuse batches that processes and parts cannot share equally."""
-    if training.batch_size % (num_processes * training.accumulation):
-        raise ValueError(
-            f"training.batch_size must be a multiple of {num_processes} processes x "
-            f"{training.accumulation} parts, got {training.batch_size}")

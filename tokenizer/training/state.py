@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from tokenizer.corpus.modalities import Modality
@@ -14,21 +13,6 @@ from tokenizer.training.discriminator import PatchDiscriminator
 from tokenizer.training.metrics import RecentCodes
 from tokenizer.training.optim import ExponentialAverage, build_adamw
 from tokenizer.vqgan.model import VQGAN, VQGANConfig
-
-
-def build_accelerator(mixed_precision: str) -> Accelerator:
-    """Device, precision and processes as `accelerate` finds them; a GPU is used when there is one.
-
-    Raises:
-        ValueError: this device cannot compute in that precision.
-    """
-    # One process may train several models, each in its own precision; the state is kept globally.
-    AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=mixed_precision)
-    if mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("training.mixed_precision=fp16 needs a GPU, and this machine offers none: "
-                         "use bf16 or no")
-    return accelerator
 
 
 class TrainingState:

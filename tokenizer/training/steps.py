@@ -11,15 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tokenizer.training.divergence import require_finite
 from tokenizer.training.losses import adaptive_weight, generator_loss, hinge_loss
 from tokenizer.training.optim import learning_rate, set_learning_rate
 from tokenizer.training.perceptual import PerceptualDistance
 from tokenizer.training.state import TrainingState
 from tokenizer.vqgan.quantizers import QuantizerOutput
-
-
-class DivergedError(ValueError):
-    """A loss is not a finite number."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ def train_step(state: TrainingState, pixels: Tensor, progress: float,
         with _gradients_kept_local(state, state.wrapped, index + 1 < len(parts)):
             reconstructed, quantized = state.wrapped(state.modality.to_inputs(part))
             losses = _autoencoder_losses(state, part, reconstructed, quantized, perceptual)
-            _check_finite(state, losses)
+            require_finite(losses, state.step, state.training)
             state.accelerator.backward(losses["loss"] / len(parts))
         _add(totals, losses, len(parts))
         outputs.append(reconstructed.detach())
@@ -114,7 +111,7 @@ def _train_discriminator(state: TrainingState, parts: tuple[Tensor, ...], output
             # Two passes, as the normalisation of fakes must be that which the autoencoder meets.
             real, fake = model(state.modality.to_inputs(part)), model(fakes.float())
             losses = {"discriminator": hinge_loss(real, fake)}
-            _check_finite(state, losses)
+            require_finite(losses, state.step, state.training)
             state.accelerator.backward(losses["discriminator"] / len(parts))
         _add(totals, losses | {"logits_real": real.mean(), "logits_fake": fake.mean()}, len(parts))
     _update(state, model, state.discriminator_optimizer, config.optimizer.clip_norm)
@@ -139,20 +136,6 @@ def _gradients_kept_local(state: TrainingState, model: nn.Module,
         return nullcontext()
     context: AbstractContextManager[None] = state.accelerator.no_sync(model)
     return context
-
-
-def _check_finite(state: TrainingState, losses: dict[str, Tensor]) -> None:
-    values = torch.stack([loss.detach().float() for loss in losses.values()])
-    if values.isfinite().all():
-        return
-    shown = ", ".join(f"{name} {value:.3g}"
-                      for name, value in zip(losses, values.tolist(), strict=True))
-    rate, precision = state.training.optimizer.learning_rate, state.training.mixed_precision
-    raise DivergedError(
-        f"a loss is not finite at step {state.step + 1} ({shown}): train into another folder "
-        f"with a training.optimizer.learning_rate below {rate:g}"
-        + (" or with training.mixed_precision=no" if precision != "no" else "")
-        + "; the last checkpoint is unharmed")
 
 
 def _add(totals: dict[str, Tensor], losses: dict[str, Tensor], num_parts: int) -> None:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from corpus_files import broken_files, encode, noise, save
 
-from tokenizer.corpus import dataset
-from tokenizer.corpus.dataset import CorpusDataset, split_keys
+from tokenizer.corpus.dataset import CorpusDataset
 from tokenizer.corpus.images import centre_crop
 from tokenizer.corpus.modalities import RGB, Depth, LabelOutOfRange, Modality, Segmentation
 from tokenizer.corpus.sources import open_source
+from tokenizer.splits import Split
 
 SIZE = (16, 16)
 Make = Callable[[], tuple[Modality, np.ndarray]]
@@ -30,7 +30,8 @@ def folder(tmp_path: Path) -> Path:
 def open_dataset(folder: Path, modality: Modality | None = None, **options: Any) -> CorpusDataset:
     modality = modality or RGB()
     source = open_source(str(folder), modality=modality.name)
-    return CorpusDataset(source, modality, SIZE, **{"held_out": 2, **options})
+    split = Split(held_out=options.pop("held_out", 2), by=options.pop("held_out_by", "hash"))
+    return CorpusDataset(source, modality, SIZE, split=split, **options)
 
 
 def numbers_of(pixels: np.ndarray) -> list[int]:
@@ -217,35 +218,3 @@ def test_the_corpus_must_be_of_the_modality(folder: Path) -> None:
 def test_crop_shares_beyond_the_image_are_refused(folder: Path, crop_share: float) -> None:
     with pytest.raises(ValueError, match=r"crop_share must lie in \(0, 1\]"):
         open_dataset(folder, crop_share=crop_share)
-
-
-KEYS = [f"{number:03d}" for number in range(100)]
-
-
-@pytest.mark.parametrize(("held_out", "count"), [(0, 0), (7, 7), (0.1, 10), (0.001, 1), (0.0, 0),
-                                                 (99, 99), (40.0, 40)])
-def test_the_split_holds_out_a_count_or_a_share(held_out: float, count: int) -> None:
-    for by in dataset.SPLIT_RULES:
-        train, kept = split_keys(KEYS, held_out, by)
-        assert len(kept) == count
-        assert sorted(train + kept) == KEYS
-        assert train == sorted(train) and kept == sorted(kept)
-
-
-def test_splitting_by_name_holds_out_the_last() -> None:
-    assert split_keys(KEYS[::-1], 3, "name")[1] == ["097", "098", "099"]
-
-
-def test_splitting_by_hash_moves_few_keys_when_others_are_added() -> None:
-    before = set(split_keys(KEYS, 10)[1])
-    after = set(split_keys([*KEYS, "new-1", "new-2"], 10)[1])
-    assert len(before & after) >= 8
-    assert before == set(split_keys(KEYS[::-1], 10)[1])
-
-
-@pytest.mark.parametrize(("held_out", "by", "message"), [
-    (100, "hash", "held_out=100 of 100 images leaves none to train"),
-    (-1, "name", "leaves none"), (3, "random", "by hash or name, got 'random'")])
-def test_impossible_splits_are_refused(held_out: int, by: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        split_keys(KEYS, held_out, by)

@@ -10,7 +10,8 @@ from PIL import Image
 
 from tokenizer.training.config import AdversarialConfig, TrainingConfig
 from tokenizer.training.optim import OptimizerConfig
-from tokenizer.training.state import TrainingState, build_accelerator
+from tokenizer.training.processes import build_accelerator
+from tokenizer.training.state import TrainingState
 from tokenizer.vqgan.autoencoder import AutoencoderConfig
 from tokenizer.vqgan.model import VQGANConfig
 from tokenizer.vqgan.quantizers import QuantizerConfig
@@ -37,7 +38,7 @@ def tiny_training(**settings: Any) -> TrainingConfig:
 def tiny_state(**settings: Any) -> TrainingState:
     """A training of `tiny_model` before its first step."""
     training = tiny_training(**settings)
-    return TrainingState(tiny_model(), training, build_accelerator(training.mixed_precision))
+    return TrainingState(tiny_model(), training, build_accelerator(training))
 
 
 def noise(seed: int = 0, count: int = 4) -> torch.Tensor:

@@ -24,9 +24,9 @@ def test_single_settings_are_replaced_by_name() -> None:
     ({"num_pictures": 0}, "training.num_pictures must be at least 1, got 0"),
     ({"batch_size": 6, "accumulation": 4}, "accumulation must divide batch_size 6, got 4"),
     ({"mixed_precision": "fp8"}, "mixed_precision is one of no, bf16, fp16, got 'fp8'"),
-    ({"held_out_by": "size"}, "held_out_by is one of hash, name, got 'size'"),
-    ({"held_out": -1}, "held_out is a count of images or a share .*, got -1"),
-    ({"held_out": 1.5}, "held_out is a count of images or a share .*, got 1.5"),
+    ({"held_out_by": "size"}, "held_out_by is hash or name, got 'size'"),
+    ({"held_out": -1}, "held_out is a count of keys or a share .*, got -1"),
+    ({"held_out": 1.5}, "held_out is a count of keys or a share .*, got 1.5"),
     ({"crop_share": 0.0}, r"crop_share must lie in \(0, 1\], got 0.0"),
     ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\), got 1.0"),
     ({"checkpoint_minutes": 0.0}, "checkpoint_minutes must be more than 0, got 0.0")])

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from tokenizer.training.config import AdversarialConfig
-from tokenizer.training.state import TrainingState, build_accelerator
+from tokenizer.training.processes import build_accelerator
+from tokenizer.training.settings import TrainingSettings
+from tokenizer.training.state import TrainingState
 from tokenizer.training.steps import train_step
 
 State = Callable[..., TrainingState]
@@ -93,11 +95,12 @@ def test_a_stored_state_goes_on_exactly(state: State, pixels: Pixels,
 
 
 def test_one_process_trains_in_one_precision_after_the_other() -> None:
-    assert build_accelerator("bf16").mixed_precision == "bf16"
-    assert build_accelerator("no").mixed_precision == "no"
+    for precision in ("bf16", "no"):
+        settings = TrainingSettings(mixed_precision=precision)
+        assert build_accelerator(settings).mixed_precision == precision
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without GPU")
 def test_half_precision_without_a_gpu_is_refused_with_the_remedy() -> None:
     with pytest.raises(ValueError, match="fp16 needs a GPU.*use bf16 or no"):
-        build_accelerator("fp16")
+        build_accelerator(TrainingSettings(mixed_precision="fp16"))

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from tokenizer.training.config import AdversarialConfig, PerceptualConfig
+from tokenizer.training.divergence import DivergedError
 from tokenizer.training.optim import OptimizerConfig
 from tokenizer.training.perceptual import PerceptualDistance
 from tokenizer.training.state import TrainingState
-from tokenizer.training.steps import DivergedError, train_step
+from tokenizer.training.steps import train_step
 
 State = Callable[..., TrainingState]
 Pixels = Callable[..., torch.Tensor]

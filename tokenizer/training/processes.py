@@ -1,0 +1,35 @@
+"""The processes of one training: devices and precision as `accelerate` finds them."""
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast
+
+from tokenizer.training.settings import TrainingSettings
+
+
+def build_accelerator(settings: TrainingSettings) -> Accelerator:
+    """Device, precision and processes of this training; a GPU is used when there is one.
+
+    Raises:
+        ValueError: the device cannot compute in that precision, or the processes and parts cannot
+            share a batch equally.
+    """
+    # One process may train several models, each in its own precision; the state is kept globally.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+    if settings.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("training.mixed_precision=fp16 needs a GPU, and this machine offers none: "
+                         "use bf16 or no")
+    if settings.batch_size % (accelerator.num_processes * settings.accumulation):
+        raise ValueError(
+            f"training.batch_size must be a multiple of {accelerator.num_processes} processes x "
+            f"{settings.accumulation} parts, got {settings.batch_size}")
+    return accelerator
+
+
+def agree(accelerator: Accelerator, value: float) -> float:
+    """The first process's value, such as its clock or whether it was stopped, in all of them."""
+    if accelerator.num_processes == 1:
+        return value
+    shared = torch.tensor(value, dtype=torch.float64, device=accelerator.device)
+    return float(broadcast(shared))

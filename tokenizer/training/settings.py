@@ -1,0 +1,65 @@
+"""Settings that the trainings of tokenizers and priors have in common."""
+from dataclasses import dataclass, field
+
+from tokenizer.training.budget import Budget
+from tokenizer.training.optim import OptimizerConfig
+
+PRECISIONS = ("no", "bf16", "fp16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What any training needs.
+
+    Attributes:
+        steps: optimiser steps; ``None`` sets no limit.
+        minutes: minutes of training, summed over resumed runs; ``None`` sets no limit. With both,
+            whichever ends first.
+        batch_size: items of one optimiser step, over all devices and parts.
+        accumulation: parts a batch is worked off in, one after the other, to save memory.
+        optimizer: AdamW and its learning rate.
+        ema_decay: decay of the averaged weights, the ones saved for use; 0 saves the last ones.
+        mixed_precision: ``no``, ``bf16`` or ``fp16`` (GPU only); what decides stays float32.
+        seed: of everything that is drawn at random.
+        checkpoint_minutes: minutes between checkpoints.
+        evaluate_every: steps between measurements on held-out items.
+        log_every: steps between lines of training metrics.
+        num_pictures: held-out items shown.
+    """
+    steps: int | None = None
+    minutes: float | None = None
+    batch_size: int = 16
+    accumulation: int = 1
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ema_decay: float = 0.999
+    mixed_precision: str = "no"
+    seed: int = 0
+    checkpoint_minutes: float = 5.0
+    evaluate_every: int = 500
+    log_every: int = 20
+    num_pictures: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulation", "evaluate_every", "log_every", "num_pictures"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"training.accumulation must divide batch_size {self.batch_size}, "
+                             f"got {self.accumulation}")
+        if self.mixed_precision not in PRECISIONS:
+            raise ValueError(f"training.mixed_precision is one of {', '.join(PRECISIONS)}, "
+                             f"got {self.mixed_precision!r}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"training.ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if not self.checkpoint_minutes > 0:
+            raise ValueError("training.checkpoint_minutes must be more than 0, "
+                             f"got {self.checkpoint_minutes}")
+
+    @property
+    def budget(self) -> Budget:
+        """How long the training runs.
+
+        Raises:
+            ValueError: neither ``steps`` nor ``minutes`` is set.
+        """
+        return Budget(steps=self.steps, minutes=self.minutes)
