@@ -37,8 +37,8 @@ def prepare_folder(out: str, kind: str, config: Any) -> None:
     if storage.exists(storage.join(out, checkpoints.STATE)):
         return
     if storage.exists(storage.join(out, checkpoints.WEIGHTS)):
-        raise ValueError(f"{out} holds a {kind} without its training state, which cannot be trained "
-                         "on; give another folder")
+        raise ValueError(f"{out} holds a {kind} without its training state, which cannot be "
+                         "trained on; give another folder")
     checkpoints.save_config(out, kind, config)
 
 
