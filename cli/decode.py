@@ -32,10 +32,9 @@ def decode(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], pi
       img2tokens decode tokens images --tokenizer image=tok --format webp --num-workers 4
     """
     from pipelines.decode import DecodeConfig, decode_corpus
+    from pipelines.report import count, failures
     config = DecodeConfig(tokens=tokens, output=output,
                           tokenizers=by_name("--tokenizer", tokenizers), picture=picture,
                           batch_size=batch_size, num_workers=num_workers, overwrite=overwrite)
     done = decode_corpus(config)
-    reasons = ", ".join(f"{number} {error}" for error, number in done.dead_letters.items())
-    click.echo(f"{output}: {done.num_crops} crops decoded, {sum(done.dead_letters.values())} dead "
-               f"letters{f' ({reasons})' if reasons else ''}")
+    click.echo(f"{output}: {count(done.num_crops, 'crop')} decoded, {failures(done.dead_letters)}")

@@ -47,4 +47,4 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
         corpus=corpus, output=tokens, tokenizers=by_name("--tokenizer", tokenizers),
         maps=by_name("--maps", maps), labels=labels, shard_size=shard_size, batch_size=batch_size,
         num_workers=num_workers, max_errors=max_errors, overwrite=overwrite)
-    click.echo(f"{tokens}: {outcome(encode_corpus(config))}")
+    click.echo(outcome(tokens, encode_corpus(config)))

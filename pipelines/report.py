@@ -1,4 +1,5 @@
 """What a token corpus holds, in words for people and as JSON for programs."""
+from collections.abc import Mapping
 from typing import Any
 
 from pipelines.plan import load_plan
@@ -14,16 +15,16 @@ def describe(corpus: TokenCorpus) -> str:
     manifest = corpus.manifest
     num_bytes = sum(entry.bytes for entry in manifest.shards)
     lines = [f"{corpus.url}: {manifest.num_rows} rows from {manifest.num_inputs} inputs in "
-             f"{len(manifest.shards)} shards, {num_bytes / 1e6:.1f} MB"]
+             f"{count(len(manifest.shards), 'shard')}, {num_bytes:,} bytes"]
     for code in manifest.spec.codes:
         lines += describe_codes(code, manifest.usage[code.modality])
     lines += describe_classes(manifest)
     lines.append(f"dead letters: {manifest.num_dead_letters or 'none'}")
-    lines += [f"  {count:>8}  {error}" for error, count in sorted(
+    lines += [f"  {number:>8}  {error}" for error, number in sorted(
         manifest.dead_letters.items(), key=lambda item: (-item[1], item[0]))]
-    if passed_over := notes(corpus):
+    if passed_over := notes(corpus.url):
         lines.append("passed over while listing:")
-        lines += [f"  {count:>8}  {what}" for what, count in sorted(passed_over.items())]
+        lines += [f"  {number:>8}  {what}" for what, number in sorted(passed_over.items())]
     return "\n".join(lines)
 
 
@@ -42,26 +43,26 @@ def describe_codes(code: CodeSpec, usage: CodeUsage) -> list[str]:
 def describe_classes(manifest: Manifest) -> list[str]:
     """Rows of the most frequent classes, and how many rows have none."""
     counts = sorted(manifest.class_counts.items(), key=lambda item: (-item[1], item[0]))
-    without = manifest.num_rows - sum(count for _, count in counts)
+    without = manifest.num_rows - sum(number for _, number in counts)
     if not counts:
         return ["classes: none"]
     lines = [f"classes: {len(counts)} of {len(manifest.classes)} occur"
              + (f", {without} rows have none" if without else "")]
-    lines += [f"  {count:>8}  {name}" for name, count in counts[:MAX_CLASSES_SHOWN]]
+    lines += [f"  {number:>8}  {name}" for name, number in counts[:MAX_CLASSES_SHOWN]]
     if len(counts) > MAX_CLASSES_SHOWN:
-        rest = sum(count for _, count in counts[MAX_CLASSES_SHOWN:])
+        rest = sum(number for _, number in counts[MAX_CLASSES_SHOWN:])
         lines.append(f"  {rest:>8}  in {len(counts) - MAX_CLASSES_SHOWN} more")
     return lines
 
 
 def summary(corpus: TokenCorpus) -> dict[str, Any]:
     """The manifest as JSON values, with what was passed over while listing."""
-    return {"url": corpus.url, **configs.to_dict(corpus.manifest), "passed_over": notes(corpus)}
+    return {"url": corpus.url, **configs.to_dict(corpus.manifest), "passed_over": notes(corpus.url)}
 
 
-def notes(corpus: TokenCorpus) -> dict[str, int]:
+def notes(url: str) -> dict[str, int]:
     """Files of the image corpus that were no inputs, by kind; none where a prior made the codes."""
-    plan = load_plan(corpus.url)
+    plan = load_plan(url)
     return {} if plan is None else plan.notes
 
 
@@ -70,9 +71,15 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def outcome(manifest: Manifest) -> str:
-    """One line at the end of an encode job."""
-    reasons = ", ".join(f"{number} {error}" for error, number in manifest.dead_letters.items())
-    return (f"{count(manifest.num_rows, 'row')} in {count(len(manifest.shards), 'shard')}, "
-            f"{count(manifest.num_dead_letters, 'dead letter')}"
-            + (f" ({reasons})" if reasons else ""))
+def outcome(url: str, manifest: Manifest) -> str:
+    """What an encode job says at its end: one line, and one more if files were passed over."""
+    line = (f"{url}: {count(manifest.num_rows, 'row')} in {count(len(manifest.shards), 'shard')}, "
+            + failures(manifest.dead_letters))
+    passed_over = ", ".join(f"{number} {what}" for what, number in sorted(notes(url).items()))
+    return f"{line}\npassed over: {passed_over}" if passed_over else line
+
+
+def failures(dead_letters: Mapping[str, int]) -> str:
+    """``2 dead letters (1 MissingMap, 1 UnreadableImage)``."""
+    reasons = ", ".join(f"{number} {error}" for error, number in dead_letters.items())
+    return count(sum(dead_letters.values()), "dead letter") + (f" ({reasons})" if reasons else "")

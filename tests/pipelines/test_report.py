@@ -28,7 +28,7 @@ def corpus(config: Settings, tmp_path: Path) -> TokenCorpus:
 def test_people_read_counts_usage_classes_and_reasons(corpus: TokenCorpus) -> None:
     text = report.describe(corpus)
     usage = corpus.manifest.usage["image"]
-    for words in (f"{corpus.url}: 10 rows from 11 inputs in 3 shards",
+    for words in (f"{corpus.url}: 10 rows from 11 inputs in 3 shards, ",
                   "image: 2 x 3 uint16 codes of 16, from 8 x 12 pixels",
                   f"codebook: {usage.used} used ({usage.used / 16:.1%}), perplexity",
                   "crop centre, resampling bilinear", "tokenizer: sha256:a",
@@ -58,9 +58,17 @@ def test_many_classes_are_cut_short_but_counted(corpus: TokenCorpus) -> None:
 
 def test_a_corpus_without_a_plan_passes_nothing_over(corpus: TokenCorpus) -> None:
     storage.remove(f"{corpus.url}/_plan")
-    assert report.notes(corpus) == {}
+    assert report.notes(corpus.url) == {}
 
 
-def test_the_outcome_is_one_line(corpus: TokenCorpus) -> None:
-    assert report.outcome(corpus.manifest) == ("10 rows in 3 shards, 1 dead letter "
-                                               "(1 UnreadableImage)")
+def test_the_outcome_tells_rows_failures_and_what_was_passed_over(corpus: TokenCorpus) -> None:
+    first, second = report.outcome(corpus.url, corpus.manifest).splitlines()
+    assert first == f"{corpus.url}: 10 rows in 3 shards, 1 dead letter (1 UnreadableImage)"
+    assert second.startswith("passed over: 1 .txt files in ")
+    storage.remove(f"{corpus.url}/_plan")
+    assert report.outcome(corpus.url, corpus.manifest) == first
+
+
+def test_failures_are_counted_by_reason() -> None:
+    assert report.failures({}) == "0 dead letters"
+    assert report.failures({"A": 1, "B": 2}) == "3 dead letters (1 A, 2 B)"
