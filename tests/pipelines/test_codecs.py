@@ -1,0 +1,66 @@
+"""Each process loads a codec once, and only the one that the job was planned with."""
+import sys
+import types
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from job_fakes import FakeCodec
+
+from pipelines import codecs
+from tokenizer.corpus.modalities import RGB, Depth
+from tokenizer.schema import TokenSpec
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Folders of which tokenizers were loaded; a folder's name is the fingerprint's."""
+    loaded: list[str] = []
+
+    class Codec:
+        @staticmethod
+        def load(url: str, batch_size: int = 8) -> FakeCodec:
+            loaded.append(url)
+            return FakeCodec(Depth() if "depth" in url else RGB(), url, batch_size)
+    module = types.ModuleType("tokenizer.codec")
+    module.Codec = Codec  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tokenizer.codec", module)
+    monkeypatch.setattr(codecs, "_LOADED", {})
+    return loaded
+
+
+def test_a_codec_is_loaded_once_for_all_shards(loads: list[str]) -> None:
+    spec = FakeCodec(RGB(), "a").spec
+    first = codecs.codec_of("a", spec, 8)
+    assert all(codecs.codec_of("a", spec, 8) is first for _ in range(3)) and loads == ["a"]
+
+
+def test_another_batch_size_is_another_codec(loads: list[str]) -> None:
+    spec = FakeCodec(RGB(), "a").spec
+    assert codecs.codec_of("a", spec, 4).batch_size == 4
+    assert codecs.codec_of("a", spec, 8).batch_size == 8
+
+
+def test_threads_share_one_codec(loads: list[str]) -> None:
+    spec = FakeCodec(RGB(), "a").spec
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: codecs.codec_of("a", spec, 8), range(16)))
+    assert len({id(codec) for codec in found}) == 1
+
+
+def test_another_tokenizer_than_planned_is_refused(loads: list[str]) -> None:
+    spec = FakeCodec(RGB(), "a").spec
+    with pytest.raises(ValueError, match="image tokenizer b is sha256:b, .* with sha256:a; put"):
+        codecs.codec_of("b", spec, 8)
+
+
+def test_codecs_come_in_the_order_of_the_spec(loads: list[str]) -> None:
+    spec = TokenSpec(codes=(FakeCodec(RGB(), "a").spec, FakeCodec(Depth(), "depth").spec))
+    found = codecs.codecs_of({"depth": "depth", "image": "a"}, spec, 8)
+    assert list(found) == ["image", "depth"]
+    assert list(codecs.codecs_of({"depth": "depth"}, spec, 8)) == ["depth"]
+
+
+def test_a_tokenizer_given_for_another_modality_is_refused(loads: list[str]) -> None:
+    assert list(codecs.open_codecs({"image": "a", "depth": "depth"}, 8)) == ["image", "depth"]
+    with pytest.raises(ValueError, match="depth is a tokenizer of depth, not of image: write"):
+        codecs.open_codecs({"image": "depth"}, 8)
