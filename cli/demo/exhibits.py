@@ -19,7 +19,17 @@ from markupsafe import Markup
 from PIL import Image
 
 from cli.demo.charts import Series, line_chart
-from cli.demo.page import Bar, Page, Picture, Row, Stage, TokenizerCard, duration, picture
+from cli.demo.page import (
+    Bar,
+    Page,
+    Picture,
+    PriorCard,
+    Row,
+    Stage,
+    TokenizerCard,
+    duration,
+    picture,
+)
 from cli.demo.reading import Array, ColourTable, mean_iou
 from cli.demo.scenes import CAPTIONS, FOLDERS, KINDS, LABEL_COLOURS, LABELS, read_captions
 from tokenizer.corpus.images import centre_crop
@@ -167,8 +177,10 @@ def gather(out: Path, held_out: int, stages: list[Stage]) -> Page:
         token_facts=token_facts(album),
         dead_letters=[(letter.key, letter.error, letter.message.replace(f"{out}/", ""))
                       for letter in album.corpus.dead_letters()],
-        example_row=example_row(album, keys[0]), prior_chart=prior_chart(out),
-        prior_facts=prior_facts(out), class_rows=class_rows(Samples(out / "samples" / "classes")),
+        example_row=example_row(album, keys[0]),
+        priors=[prior_card(out, "classes", "By class"),
+                prior_card(out, "maps", "By segmentation map")],
+        class_rows=class_rows(Samples(out / "samples" / "classes")),
         map_columns=maps.columns, map_rows=maps.rows(), bars=maps.bars(),
         completion_columns=completion_columns(completions),
         completion_rows=completion_rows(album, completions), stages=stages, machine=machine())
@@ -249,27 +261,22 @@ def example_row(album: Album, key: str) -> str:
     raise ValueError(f"{album.corpus.url} holds no row {key}")
 
 
-def prior_chart(out: Path) -> Markup:
-    """Bits per code of the prior, in training and on held-out rows."""
-    lines = read_metrics(str(out / "prior"))
-    names = {"training": "train/bits", "held out": "held_out/matched",
-             "held out, maps of other pictures": "held_out/shuffled"}
+def prior_card(out: Path, name: str, title: str) -> PriorCard:
+    """One prior: its bits per code, in training and on held-out rows."""
+    folder = out / "priors" / name
+    shape = json.loads((folder / "config.json").read_text())["config"]["transformer"]
+    bits = json.loads((folder / "evaluation.json").read_text())
+    lines = read_metrics(str(folder))
+    facts = [("parameters", millions(count_parameters(folder))),
+             ("shape", f"{shape['num_layers']} layers of {shape['width']} channels"),
+             ("training", f"{max(line['step'] for line in lines):,.0f} steps"),
+             ("bits with another's condition", f"{bits['shuffled']:.2f}"),
+             ("bits without condition", f"{bits['without']:.2f}")]
+    names = {"training": "train/bits", "held out": "held_out/matched"}
     series = [Series(name, [(line["step"], line[key]) for line in lines if key in line])
               for name, key in names.items()]
-    return line_chart(series, "step", "bits per code")
-
-
-def prior_facts(out: Path) -> list[tuple[str, str]]:
-    """The prior in figures."""
-    shape = json.loads((out / "prior" / "config.json").read_text())["config"]["transformer"]
-    bits = json.loads((out / "prior" / "evaluation.json").read_text())
-    lines = read_metrics(str(out / "prior"))
-    return [("parameters", millions(count_parameters(out / "prior"))),
-            ("shape", f"{shape['num_layers']} layers of {shape['width']} channels"),
-            ("training", f"{max(line['step'] for line in lines):,.0f} steps"),
-            ("bits per held-out code", f"{bits['matched']:.2f}"),
-            ("with another's map and class", f"{bits['shuffled']:.2f}"),
-            ("with neither", f"{bits['without']:.2f}")]
+    return PriorCard(title=title, figure=f"{bits['matched']:.2f}", unit="bits per held-out code",
+                     chart=line_chart(series, "step", "bits per code"), facts=facts)
 
 
 def class_rows(samples: Samples) -> list[Row]:

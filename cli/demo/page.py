@@ -59,6 +59,16 @@ class TokenizerCard:
     facts: list[tuple[str, str]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class PriorCard:
+    """One trained prior: its title, its figure on held-out rows, its losses, and facts."""
+    title: str
+    figure: str
+    unit: str
+    chart: Markup
+    facts: list[tuple[str, str]]
+
+
 @dataclass(frozen=True)
 class Stage:
     """A step of the run: its name, how long it took, the command that does the same."""
@@ -80,8 +90,7 @@ class Page:
     token_facts: list[tuple[str, str]]
     dead_letters: list[tuple[str, str, str]]
     example_row: str
-    prior_chart: Markup
-    prior_facts: list[tuple[str, str]]
+    priors: list[PriorCard]
     class_rows: list[Row]
     map_columns: list[str]
     map_rows: list[list[Picture]]

@@ -7,8 +7,8 @@ themselves where they were stopped.
     OUT/scenes/                          the corpus; see `cli.demo.scenes`
     OUT/tokenizers/{image,depth,segmentation}/
     OUT/tokens/                          the token corpus
-    OUT/prior/                           the prior
-    OUT/samples/{classes,maps,halves}/   what it was asked for
+    OUT/priors/{classes,maps}/           the priors
+    OUT/samples/{classes,maps,halves}/   what they were asked for
     OUT/decoded/                         the token corpus as pictures and maps again
     OUT/index.html                       the page
 """
@@ -36,22 +36,22 @@ class DemoSettings:
         num_scenes: scenes drawn.
         held_out: scenes that no training sees.
         tokenizer_minutes: training of the image, depth and segmentation tokenizers.
-        prior_minutes: training of the prior.
+        prior_minutes: training of the prior by class and of the one by map.
         samples_each: samples for each class, and for each held-out map and half.
-        recipes: of the tokenizers and of the prior.
-        overrides: settings replaced in the recipes of the tokenizers, and of the prior.
+        recipes: of the tokenizers and of the priors.
+        overrides: settings replaced in the recipes of the tokenizers, and of the priors.
     """
     num_scenes: int = 2000
     held_out: int = 72
     tokenizer_minutes: tuple[float, float, float] = (2.4, 0.7, 0.7)
-    prior_minutes: float = 3.2
+    prior_minutes: tuple[float, float] = (1.3, 2.3)
     samples_each: tuple[int, int, int] = (8, 3, 3)
     recipes: tuple[str, str] = ("small_64", "small")
     overrides: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
 
 QUICK = DemoSettings(num_scenes=48, held_out=12, tokenizer_minutes=(0.05, 0.03, 0.03),
-                     prior_minutes=0.05, samples_each=(2, 2, 2), recipes=("tiny", "tiny"))
+                     prior_minutes=(0.03, 0.03), samples_each=(2, 2, 2), recipes=("tiny", "tiny"))
 """A rehearsal of all steps, far too short to learn anything; for tests."""
 
 
@@ -104,7 +104,7 @@ def tell(out: Path, settings: DemoSettings, say: Callable[[str], object]) -> Pat
 
 def list_steps(out: Path, settings: DemoSettings) -> list[Step]:
     """All steps in order."""
-    paths = {name: str(out / name) for name in ("tokens", "prior", "decoded")}
+    paths = {name: str(out / name) for name in ("tokens", "decoded")}
     tokenizers = {name: str(out / "tokenizers" / name) for name in ("image", *MAPS)}
     named = [part for name, path in tokenizers.items()
              for part in ("--tokenizer", f"{name}={path}")]
@@ -112,17 +112,15 @@ def list_steps(out: Path, settings: DemoSettings) -> list[Step]:
     workers = ("--num-workers", str(num_workers()))
     encode = ("encode", str(out / "scenes" / "images"), paths["tokens"], *named, *maps,
               "--labels", str(out / "scenes" / CAPTIONS), "--shard-size", "256", *workers)
-    conditions = ("--condition", "label=0.3", "--condition", "segmentation=0.3")
     return [
         Step("draw", "Draw the corpus", ()),
         *(_train_tokenizer(out, settings, name, minutes) for name, minutes
           in zip(tokenizers, settings.tokenizer_minutes, strict=True)),
         Step("encode", "Encode pictures and maps into one token corpus", encode),
         Step("inspect", "Check every shard", ("inspect", paths["tokens"], "--verify")),
-        Step("prior", "Train the prior on the stored codes", (
-            "train-prior", paths["tokens"], paths["prior"], *conditions,
-            "--recipe", settings.recipes[1], "--minutes", str(settings.prior_minutes),
-            "--held-out", str(settings.held_out), *_sets(settings.overrides[1]))),
+        *(_train_prior(out, settings, *terms) for terms in (
+            ("classes", "label", settings.prior_minutes[0]),
+            ("maps", "segmentation", settings.prior_minutes[1]))),
         *_samples(out, settings),
         Step("decode", "Decode the token corpus", (
             "decode", paths["tokens"], paths["decoded"], *named, *workers)),
@@ -138,21 +136,32 @@ def _train_tokenizer(out: Path, settings: DemoSettings, modality: str, minutes: 
         "--held-out", str(settings.held_out), *_sets((*own, *settings.overrides[0]))))
 
 
+def _train_prior(out: Path, settings: DemoSettings, name: str, condition: str,
+                 minutes: float) -> Step:
+    return Step(f"prior-{name}", f"Train a prior on the stored codes, by {condition}", (
+        "train-prior", str(out / "tokens"), str(out / "priors" / name), "--condition", condition,
+        "--recipe", settings.recipes[1], "--minutes", str(minutes),
+        "--held-out", str(settings.held_out), *_sets(settings.overrides[1])))
+
+
 def _samples(out: Path, settings: DemoSettings) -> list[Step]:
-    prior, tokens = str(out / "prior"), str(out / "tokens")
+    tokens = str(out / "tokens")
     tokenizer = ("--tokenizer", str(out / "tokenizers" / "image"))
     labels = [part for kind in KINDS for part in ("--label", kind)]
     by_class, by_map, by_half = settings.samples_each
     asked = {
-        "classes": ("Sample by class", (*labels, "--samples-each", str(by_class))),
-        "maps": ("Sample by segmentation map", (
-            "--condition-from", tokens, "--held-out", "--samples-each", str(by_map))),
-        "halves": ("Complete half pictures", (
-            "--complete-from", tokens, "--held-out", "--samples-each", str(by_half))),
+        "classes": ("Sample by class", "classes", (
+            *labels, "--samples-each", str(by_class), "--temperature", "0.9", "--guidance", "2.5")),
+        "maps": ("Sample by segmentation map", "maps", (
+            "--condition-from", tokens, "--held-out", "--samples-each", str(by_map),
+            "--temperature", "0.85", "--guidance", "1.7")),
+        "halves": ("Complete half pictures", "classes", (
+            "--complete-from", tokens, "--held-out", "--samples-each", str(by_half),
+            "--temperature", "0.9")),
     }
     return [Step(f"samples-{name}", title, (
-        "sample", prior, str(out / "samples" / name), *tokenizer, *arguments))
-        for name, (title, arguments) in asked.items()]
+        "sample", str(out / "priors" / prior), str(out / "samples" / name), *tokenizer, *arguments))
+        for name, (title, prior, arguments) in asked.items()]
 
 
 def _sets(overrides: tuple[str, ...]) -> list[str]:

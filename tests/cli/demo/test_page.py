@@ -7,7 +7,7 @@ import pytest
 from markupsafe import Markup
 
 from cli.demo.charts import Series, line_chart, linear_ticks, log_ticks, thinned
-from cli.demo.page import Bar, Page, Row, Stage, TokenizerCard, duration, picture, render
+from cli.demo.page import Bar, Page, PriorCard, Row, Stage, TokenizerCard, duration, picture, render
 
 GREY = np.full((8, 8, 3), 128, np.uint8)
 
@@ -18,11 +18,12 @@ def small_page(**changes: object) -> Page:
     chart = line_chart([Series("training", [(0, 2.0), (10, 1.0)])], "step", "loss", y_log=True)
     card = TokenizerCard(name="Image", figure="24.0 dB", unit="PSNR", rows=[row], chart=chart,
                          facts=[("grid", "16 × 16")])
+    prior = PriorCard(title="By class", figure="3.10", unit="bits", chart=chart, facts=[])
     settings: dict[str, object] = dict(
         headline=[("2,000", "scenes")], banner=[row], legend=[("sky", "rgb(1, 2, 3)")],
         corpus=[row], captions=["a lake at noon"], tokenizers=[card], token_rows=[row],
         token_facts=[("rows", "12")], dead_letters=[("a/b", "UnreadableImage", "cut short")],
-        example_row='key "a/b"', prior_chart=chart, prior_facts=[("layers", "4")],
+        example_row='key "a/b"', priors=[prior],
         class_rows=[row], map_columns=["map", "sample"], map_rows=[[shown, shown]],
         bars=[Bar("samples", 0.65, "the prior", strong=True)],
         completion_columns=["given", "completion"], completion_rows=[[shown, shown]],

@@ -14,8 +14,8 @@ from cli.main import main
 def test_steps_go_from_drawing_to_decoding() -> None:
     names = [step.name for step in list_steps(Path("out"), DemoSettings())]
     assert names == ["draw", "tokenizer-image", "tokenizer-depth", "tokenizer-segmentation",
-                     "encode", "inspect", "prior", "samples-classes", "samples-maps",
-                     "samples-halves", "decode"]
+                     "encode", "inspect", "prior-classes", "prior-maps",
+                     "samples-classes", "samples-maps", "samples-halves", "decode"]
 
 
 def test_commands_are_shown_as_a_shell_takes_them() -> None:
@@ -64,4 +64,4 @@ def test_quick_demo_makes_a_page_and_does_nothing_twice(tmp_path: Path) -> None:
         assert text in html
     again = CliRunner().invoke(main, ["demo", str(out), "--quick"])
     assert again.exit_code == 0, again.output
-    assert again.output.count("done before") == 11
+    assert again.output.count("done before") == 12
