@@ -36,7 +36,10 @@ class LazyCommands(click.Group):
 
 def version() -> str:
     """The version of the installed distribution."""
-    return metadata.version("img2tokens")
+    try:
+        return metadata.version("img2tokens")
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 @click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,8 +49,8 @@ def main() -> None:
 
     \b
     The whole way:
-      img2tokens train-tokenizer photos tok --recipe small_128 --minutes 12
+      img2tokens train-tokenizer photos tok --minutes 12
       img2tokens encode photos tokens --tokenizer image=tok
-      img2tokens train-prior tokens prior --tokenizer tok
+      img2tokens train-prior tokens prior --minutes 12 --tokenizer tok
       img2tokens sample prior samples --tokenizer tok --num 16
     """

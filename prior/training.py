@@ -117,6 +117,8 @@ class _Loop:
     def train(self, stop: StopRequest) -> None:
         """Steps until the budget is spent, or until a stop is asked for and a checkpoint made."""
         state, training, accelerator = self.state, self.state.training, self.state.accelerator
+        if not state.step:
+            self._save_state()  # the folder is now known as one of an unfinished training
         started, saved = time.monotonic() - state.seconds, state.seconds
         while not self.budget.is_spent(state.step, state.seconds):
             batch = self.batches.batch(state.step, accelerator.process_index,
@@ -194,9 +196,14 @@ class _Loop:
     def _save(self) -> None:
         """A checkpoint; the weights too, unless those kept are better than the last."""
         state = self.state
+        is_kept = state.best < float("inf") and state.training.keep == "best"
+        if state.accelerator.is_main_process and not is_kept:
+            self._save_weights(None)
+        self._save_state()
+
+    def _save_state(self) -> None:
+        state = self.state
         if state.accelerator.is_main_process:
-            if state.best == float("inf") or state.training.keep == "last":
-                self._save_weights(None)
             checkpoints.save_state(self.out, {"run": dict(self.run), **state.state_dict()})
         state.accelerator.wait_for_everyone()
 

@@ -10,6 +10,7 @@ is loaded here can run code: weights are safetensors, training state is read wei
 import hashlib
 import io
 import json
+import pickle
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -54,10 +55,10 @@ def load_config(url: str, kind: str, cls: type[configs.Config]) -> configs.Confi
     if found != f"img2tokens.{kind}":
         raise ValueError(f"{url} is not a {kind}: {CONFIG} says format {found!r}, "
                          f"expected 'img2tokens.{kind}'")
-    if data["format_version"] != FORMAT_VERSION:
-        raise ValueError(f"{name} has format version {data['format_version']}; this program reads "
-                         f"{FORMAT_VERSION}: use the version of img2tokens that wrote it")
-    return configs.from_dict(cls, data["config"])
+    if data.get("format_version") != FORMAT_VERSION:
+        raise ValueError(f"{name} has format version {data.get('format_version')}; this program "
+                         f"reads {FORMAT_VERSION}: use the version of img2tokens that wrote it")
+    return configs.from_dict(cls, data.get("config", {}))
 
 
 def save_weights(url: str, tensors: Mapping[str, "Tensor"]) -> None:
@@ -102,11 +103,20 @@ def save_state(url: str, state: Mapping[str, Any]) -> None:
 
 
 def load_state(url: str) -> dict[str, Any] | None:
-    """What `save_state` wrote, on the CPU, or nothing where training has not saved yet."""
+    """What `save_state` wrote, on the CPU, or nothing where training has not saved yet.
+
+    Raises:
+        ValueError: the file is damaged, or holds anything but tensors, numbers and containers.
+    """
     import torch
     name = storage.join(url, STATE)
     if not storage.exists(name):
         return None
-    state: dict[str, Any] = torch.load(io.BytesIO(storage.read_bytes(name)), map_location="cpu",
-                                       weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(storage.read_bytes(name)),
+                                           map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{name} is damaged or no training state ({reason}); train into another "
+                         "folder") from error
     return state

@@ -21,7 +21,7 @@ class Split:
     by: str = "hash"
 
     def __post_init__(self) -> None:
-        if self.held_out < 0 or (isinstance(self.held_out, float) and self.held_out >= 1):
+        if not self.held_out >= 0 or (isinstance(self.held_out, float) and self.held_out >= 1):
             raise ValueError("held_out is a count of keys or a share in [0, 1), "
                              f"got {self.held_out}")
         if self.by not in RULES:

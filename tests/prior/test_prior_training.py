@@ -3,6 +3,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +55,21 @@ def same_values(one: object, two: object) -> bool:
     if isinstance(one, list) and isinstance(two, list):
         return len(one) == len(two) and all(map(same_values, one, two))
     return one == two
+
+
+def test_a_training_killed_before_its_first_checkpoint_starts_again(
+        corpus: TokenCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = module.checkpoints.save_weights
+
+    def die_after(*arguments: Any) -> None:
+        original(*arguments)
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(module.checkpoints, "save_weights", die_after)
+    with pytest.raises(RuntimeError, match="killed"):
+        short(corpus, tmp_path, "steps=6")
+    monkeypatch.undo()
+    assert short(corpus, tmp_path, "steps=6").step == 6
 
 
 # What is learned

@@ -1,7 +1,6 @@
 """Checkpoints come back as they were saved, say what is wrong, and run no code."""
 import json
 import os
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,12 +86,27 @@ def test_training_state_comes_back(folder: str) -> None:
     assert torch.equal(state["moments"][0], torch.ones(2))
 
 
+@pytest.mark.parametrize("keep", [0, 10, -20])
+def test_a_training_state_cut_short_is_damaged(folder: str, keep: int) -> None:
+    checkpoints.save_state(folder, {"step": 3, "moments": torch.ones(50)})
+    path = Path(folder, checkpoints.STATE)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="damaged or no training state.*another folder"):
+        checkpoints.load_state(folder)
+
+
+def test_a_config_without_its_parts_is_refused(folder: str) -> None:
+    Path(folder, checkpoints.CONFIG).write_text('{"format": "img2tokens.tokenizer"}')
+    with pytest.raises(ValueError, match="format version None"):
+        checkpoints.load_config(folder, "tokenizer", Tiny)
+
+
 def test_a_hostile_training_state_does_not_run(folder: str, tmp_path: Path) -> None:
     class Hostile:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.mkdir, (str(tmp_path / "owned"),)
     Path(folder, "training").mkdir()
     torch.save({"step": Hostile()}, Path(folder, checkpoints.STATE))
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(ValueError, match="damaged or no training state"):
         checkpoints.load_state(folder)
     assert not (tmp_path / "owned").exists()

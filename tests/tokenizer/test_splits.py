@@ -40,7 +40,8 @@ def test_holding_out_all_is_refused(held_out: int | float) -> None:
 
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"held_out": 1.0}, r"a count of keys or a share in \[0, 1\), got 1.0"),
-    ({"held_out": -1}, "got -1"), ({"by": "luck"}, "hash or name, got 'luck'")])
+    ({"held_out": -1}, "got -1"), ({"held_out": float("nan")}, "got nan"),
+    ({"by": "luck"}, "hash or name, got 'luck'")])
 def test_impossible_splits_are_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Split(**wrong)  # type: ignore[arg-type]

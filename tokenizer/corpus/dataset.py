@@ -181,12 +181,12 @@ class CorpusDataset:
         """What an entry's file holds, or nothing where it is damaged."""
         if entry.source in self.unreadable:
             return None
-        payload = self.source.read(entry)[self.modality.name]
         try:
+            payload = self.source.read(entry)[self.modality.name]
             return self.modality.read(payload, entry.source)
         except LabelOutOfRange as error:
             raise LabelOutOfRange(f"{entry.source}: {error}") from error
-        except UnreadableImage as error:
+        except (UnreadableImage, FileNotFoundError, PermissionError) as error:
             self.unreadable[entry.source] = str(error)
             return None
 

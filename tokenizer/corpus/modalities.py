@@ -234,6 +234,12 @@ class Depth(Modality):
     def pixel_dtype(self) -> np.dtype[Any]:
         return np.dtype(np.uint16)
 
+    def check_pixels(self, pixels: np.ndarray) -> None:
+        if pixels.dtype == np.uint8:
+            raise ValueError("depth pixels must be uint16, got uint8: convert 8-bit depth with "
+                             "pixels.astype('uint16') * 257")
+        super().check_pixels(pixels)
+
     def read(self, payload: bytes, name: str) -> np.ndarray:
         return decode_depth(payload)
 

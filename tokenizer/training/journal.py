@@ -4,11 +4,14 @@ A journal is a local folder. On resume, lines and events after the resumed step 
 journal of a stopped and continued run is that of an uninterrupted one.
 """
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+
+from tokenizer import storage
 
 METRICS, LOGS = "metrics.jsonl", "logs"
 
@@ -28,11 +31,12 @@ class Journal:
         self._metrics = path / METRICS
         self._keep_until(step)
         self._file = self._metrics.open("a", buffering=1)
-        self._events = SummaryWriter(path / LOGS, purge_step=step + 1 if step else None)
+        self._events = SummaryWriter(path / LOGS, purge_step=step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Log finite or infinite numbers by name; names read ``train/loss``, ``held_out/psnr``."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        """Log numbers by name, such as ``train/loss``; one that is not finite is null in JSON."""
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
@@ -56,7 +60,7 @@ class Journal:
         if self._metrics.exists():
             kept = [json.dumps(line) + "\n" for line in read_metrics(str(self._metrics.parent))
                     if line["step"] <= step]
-            self._metrics.write_text("".join(kept))
+            storage.write_bytes(str(self._metrics), "".join(kept).encode())
 
 
 def read_metrics(folder: str) -> list[dict[str, float]]:

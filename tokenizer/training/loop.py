@@ -125,6 +125,8 @@ class _Loop:
     def train(self, stop: StopRequest) -> None:
         """Steps until the budget is spent, or until a stop is asked for and a checkpoint made."""
         state, training = self.state, self.state.training
+        if not state.step:
+            self._save_state()  # the folder is now known as one of an unfinished training
         started, saved = time.monotonic() - state.seconds, state.seconds
         with ThreadPoolExecutor(max_workers=1) as reader:
             coming: Future[torch.Tensor] = reader.submit(self._pixels, state.step)
@@ -137,7 +139,7 @@ class _Loop:
                 is_last = self.budget.is_spent(state.step, state.seconds)
                 self.observer.after_step(result, is_last)
                 if is_last or state.step % training.evaluate_every == 0:
-                    self.evaluation = self.observer.evaluate()
+                    self._evaluate()
                 is_stopped = bool(agree(state.accelerator, float(stop.is_made)))
                 if is_stopped or state.seconds - saved > 60 * training.checkpoint_minutes:
                     saved = state.seconds
@@ -153,6 +155,14 @@ class _Loop:
             self.evaluation = self.observer.evaluate(in_journal=False)
         return self.evaluation
 
+    def _evaluate(self) -> None:
+        """Measure on the held-out images; what was trained is saved when these cannot be read."""
+        try:
+            self.evaluation = self.observer.evaluate()
+        except (OSError, ValueError):
+            self._save()
+            raise
+
     def _pixels(self, step: int) -> torch.Tensor:
         """This process's share of the pixels of one step."""
         accelerator, batch_size = self.state.accelerator, self.state.training.batch_size
@@ -164,6 +174,10 @@ class _Loop:
         if self.state.accelerator.is_main_process:
             weights = self.state.averaged_model().codec_weights()
             checkpoints.save_weights(self.out, weights)
+        self._save_state()
+
+    def _save_state(self) -> None:
+        if self.state.accelerator.is_main_process:
             checkpoints.save_state(self.out, {"run": self.run, **self.state.state_dict()})
         self.state.accelerator.wait_for_everyone()
 

@@ -109,7 +109,9 @@ class CodebookQuantizer(Quantizer):
         self.embedding = nn.Embedding(config.codebook_size, config.code_dim)
         # Idle from the start: the first revival moves every unused entry to where latents are.
         self.register_buffer("idle_steps", torch.full((config.codebook_size,), config.revive_after))
+        # Neither is a buffer: each process notes its own, and `revive` joins them.
         self._latest: Tensor | None = None
+        self._used: list[Tensor] = []
 
     @abstractmethod
     def place(self, points: Tensor) -> Tensor:
@@ -147,6 +149,9 @@ class CodebookQuantizer(Quantizer):
         latest, self._latest = self._latest, None
         if latest is None or not self.config.revive_after:
             return super().revive()
+        self.idle_steps += 1
+        self.idle_steps[torch.cat(self._used)] = 0
+        self._used = []
         if _is_distributed():
             dist.all_reduce(self.idle_steps, dist.ReduceOp.MIN)
         dead = (self.idle_steps >= self.config.revive_after).nonzero().flatten()[:len(latest)]
@@ -160,9 +165,10 @@ class CodebookQuantizer(Quantizer):
         return dead
 
     def _note_use(self, points: Tensor, codes: Tensor) -> None:
-        self.idle_steps += 1
-        self.idle_steps[codes.flatten()] = 0
-        self._latest = points.flatten(0, 2)
+        """Remember the codes of one part of a batch; `revive` counts the step."""
+        if self.config.revive_after:
+            self._used.append(codes.unique())
+            self._latest = points.flatten(0, 2)
 
     def _losses(self, points: Tensor, entries: Tensor) -> dict[str, Tensor]:
         """Terms 2 and 3 of van den Oord et al. 2017, arXiv:1711.00937, equation 3, as means."""

@@ -32,6 +32,12 @@ def test_a_fresh_start_drops_an_older_journal(tmp_path: Path) -> None:
     assert read_metrics(str(tmp_path)) == []
 
 
+def test_what_is_not_finite_is_null_in_the_lines(tmp_path: Path) -> None:
+    with Journal(str(tmp_path)) as journal:
+        journal.scalars(1, {"norm": float("inf"), "loss": 2.0})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "norm": null, "loss": 2.0}\n'
+
+
 def test_scalars_and_images_reach_tensorboard(tmp_path: Path) -> None:
     with Journal(str(tmp_path)) as journal:
         journal.scalars(4, {"held_out/psnr": 20.5})

@@ -101,6 +101,37 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(
     assert timeless_metrics(out) == timeless_metrics(tmp_path / "straight")
 
 
+def test_a_training_killed_before_its_first_checkpoint_starts_again(
+        image_folder: Folder, model: Model, training: Training, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, out = str(image_folder(6)), str(tmp_path / "out")
+
+    def die(*_: Any) -> None:
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(checkpoints, "save_weights", die)
+    with pytest.raises(RuntimeError, match="killed"):
+        train_tokenizer(corpus, out, model(), training(steps=3))
+    monkeypatch.undo()
+    assert train_tokenizer(corpus, out, model(), training(steps=3)).step == 3
+
+
+def test_held_out_images_that_cannot_be_measured_cost_no_training(
+        image_folder: Folder, model: Model, training: Training, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, out = str(image_folder(6)), str(tmp_path / "out")
+
+    def fail(self: Observer) -> None:
+        raise ValueError("no held-out image can be read")
+
+    monkeypatch.setattr(Observer, "evaluate", fail)
+    with pytest.raises(ValueError, match="no held-out image can be read"):
+        train_tokenizer(corpus, out, model(), training(steps=3, evaluate_every=100))
+    state = checkpoints.load_state(out)
+    assert state is not None and state["step"] == 3
+    assert checkpoints.load_weights(out)
+
+
 def test_a_finished_training_is_left_as_it_is(image_folder: Folder, model: Model,
                                               training: Training, tmp_path: Path) -> None:
     corpus, out = str(image_folder(6)), tmp_path / "out"

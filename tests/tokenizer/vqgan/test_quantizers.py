@@ -162,6 +162,18 @@ def test_entries_in_use_stay_and_others_only_move_after_their_time() -> None:
     assert moved == [[], [], [15]]
 
 
+def test_parts_of_a_batch_count_as_one_step() -> None:
+    quantizer = small(revive_after=3).train()
+    everything = latents_of(quantizer.embedding.weight.detach())
+    for part in (everything[..., :8], everything[..., 8:]):
+        quantizer(part)
+    assert not len(quantizer.revive())
+    assert not quantizer.idle_steps.any()
+    quantizer(everything[..., :8])
+    quantizer.revive()
+    assert quantizer.idle_steps.tolist() == [0] * 8 + [1] * 8
+
+
 def test_no_more_entries_move_than_there_are_latents() -> None:
     quantizer = small(revive_after=1).train()
     quantizer(torch.randn(1, 4, 1, 2))
