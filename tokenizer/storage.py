@@ -2,16 +2,19 @@
 
 A path without a scheme is a local path. Local files are written to a temporary name in the same
 folder, flushed to disk and renamed; object stores take the bytes in one put.
+
+Whatever a remote file system raises arrives here as `OSError` or `ValueError`; see `remote_errors`.
 """
 import errno
 import hashlib
 import os
 import posixpath
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -22,9 +25,31 @@ TEMPORARY_MARK = ".tmp-"
 """Names that begin with this mark are unfinished writes; no reader looks at them."""
 
 
+@contextmanager
+def remote_errors(url: str) -> Iterator[None]:
+    """In the block, turn errors of a remote file system's own classes into `OSError`.
+
+    Args:
+        url: what the block reads or writes, and nothing else, so that no other error is taken for
+            one of its file system. Errors of local files are left as they are.
+    """
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    # Broad on purpose: each client library has error classes of its own, without a common base, and
+    # fsspec takes any library as a plugin.
+    except Exception as error:
+        if fsspec.utils.get_protocol(url) in LocalFileSystem.protocol:
+            raise
+        reason = str(error) or "no reason given"
+        raise OSError(f"{url} cannot be reached ({type(error).__name__}: {reason})") from error
+
+
 def locate(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL and the path within it."""
-    fs, path = fsspec.core.url_to_fs(url)
+    with remote_errors(url):
+        fs, path = fsspec.core.url_to_fs(url)
     return fs, path
 
 
@@ -40,13 +65,15 @@ def join(url: str, *parts: str) -> str:
 def exists(url: str) -> bool:
     """Whether a file or folder is at ``url``."""
     fs, path = locate(url)
-    return bool(fs.exists(path))
+    with remote_errors(url):
+        return bool(fs.exists(path))
 
 
 def is_folder(url: str) -> bool:
     """Whether ``url`` is a folder."""
     fs, path = locate(url)
-    return bool(fs.isdir(path))
+    with remote_errors(url):
+        return bool(fs.isdir(path))
 
 
 def is_within(inner: str, outer: str) -> bool:
@@ -59,7 +86,8 @@ def size(url: str) -> int | None:
     """Size of a file in bytes, or nothing where there is no file."""
     fs, path = locate(url)
     try:
-        return int(fs.info(path)["size"])
+        with remote_errors(url):
+            return int(fs.info(path)["size"])
     except FileNotFoundError:
         return None
 
@@ -69,9 +97,11 @@ def read_bytes(url: str) -> bytes:
 
     Raises:
         FileNotFoundError: nothing is at ``url``.
+        OSError: it cannot be read or reached.
     """
     fs, path = locate(url)
-    return bytes(fs.cat_file(path))
+    with remote_errors(url):
+        return bytes(fs.cat_file(path))
 
 
 def write_bytes(url: str, content: bytes) -> None:
@@ -85,19 +115,23 @@ def write_bytes(url: str, content: bytes) -> None:
         with writing(url) as file:
             file.write(content)
     else:
-        fs.pipe_file(path, content)
+        with remote_errors(url):
+            fs.pipe_file(path, content)
 
 
 @contextmanager
-def writing(url: str) -> Iterator[BinaryIO]:
+def writing(url: str) -> Iterator[IO[bytes]]:
     """A file to write in pieces; it is there, and whole, once the block has ended without an error.
 
-    Object stores may keep what was written when the block fails; write what refers to it last.
+    The pieces for an object store wait in a temporary file of this machine.
     """
     fs, path = locate(url)
     if not isinstance(fs, LocalFileSystem):
-        with fs.open(path, "wb") as file:
-            yield file
+        with tempfile.NamedTemporaryFile() as pieces:
+            yield pieces
+            pieces.flush()
+            with remote_errors(url):
+                fs.put_file(pieces.name, path)
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -138,15 +172,18 @@ def remove_unfinished(url: str) -> None:
 def remove(url: str) -> None:
     """Remove a file, or a folder with all it holds; nothing happens where there is none."""
     fs, path = locate(url)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    with remote_errors(url):
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
 
 
 def read_chunks(url: str, chunk_size: int = 1 << 20) -> Iterator[bytes]:
     """The content of one file in pieces of at most ``chunk_size`` bytes."""
     fs, path = locate(url)
-    with fs.open(path, "rb") as file:
-        while chunk := file.read(chunk_size):
+    with remote_errors(url):
+        file = fs.open(path, "rb")
+    with file:
+        while chunk := _read(url, file, chunk_size):
             yield chunk
 
 
@@ -163,6 +200,11 @@ def sha256_of_file(url: str) -> str:
     return digest.hexdigest()
 
 
+def _read(url: str, file: IO[bytes], num_bytes: int) -> bytes:
+    with remote_errors(url):
+        return file.read(num_bytes)
+
+
 def _files(url: str) -> dict[str, int]:
     return {name: size for name, size, kind in _items(url) if kind == "file"}
 
@@ -170,11 +212,11 @@ def _files(url: str) -> dict[str, int]:
 def _items(url: str) -> list[tuple[str, int, str]]:
     """Name, size in bytes and type of what lies directly in a folder."""
     fs, path = locate(url)
-    fs.invalidate_cache(path)  # other processes write here
-    if not fs.isdir(path):
-        return []
+    with remote_errors(url):
+        fs.invalidate_cache(path)  # other processes write here
+        items = fs.ls(path, detail=True) if fs.isdir(path) else []
     return [(posixpath.basename(item["name"].rstrip("/")), int(item["size"] or 0), item["type"])
-            for item in fs.ls(path, detail=True)]
+            for item in items]
 
 
 def _is_unfinished(name: str) -> bool:

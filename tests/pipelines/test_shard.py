@@ -3,6 +3,7 @@ import errno
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from job_fakes import SIZE, FakeCodec, save_maps
@@ -159,6 +160,24 @@ def test_an_unreachable_source_fails_the_shard_not_its_inputs(image_folder: Imag
     source = FlakySource(str(image_folder(4)), {"img-002": ConnectionResetError("reset by peer")})
     with pytest.raises(SourceUnreachable, match=r"img-002\.png cannot be read: reset by peer"):
         encode_entries(source.entries(), source, {"image": FakeCodec(RGB())}, 2)
+
+
+def test_errors_of_a_store_s_own_classes_fail_the_shard_too() -> None:
+    class Throttled(Exception):
+        pass
+
+    class BusyFileSystem(fsspec.AbstractFileSystem):
+        protocol = "busy"
+
+        def cat_file(self, *arguments: object, **options: object) -> bytes:
+            raise Throttled("slow down")
+
+        def isdir(self, path: str) -> bool:
+            return True
+    fsspec.register_implementation("busy", BusyFileSystem, clobber=True)
+    entry = Entry(key="a", sources={"image": "busy://photos/a.png"})
+    with pytest.raises(SourceUnreachable, match=r"a\.png cannot be reached \(Throttled: slow down"):
+        encode_entries([entry], FolderSource("busy://photos"), {"image": FakeCodec(RGB())}, 1)
 
 
 def test_a_corpus_that_has_gone_away_is_no_pile_of_dead_letters(image_folder: ImageFolder) -> None:

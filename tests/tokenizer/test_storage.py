@@ -1,12 +1,34 @@
 """Files are there whole or not at all, on local disks and on object stores."""
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from tokenizer import storage
+
+WEATHER = "weather"
+
+
+class Storm(Exception):
+    """An error of a client library, which is neither an `OSError` nor a `ValueError`."""
+
+
+class WeatherFileSystem(fsspec.AbstractFileSystem):
+    """A remote file system that nothing can be had from."""
+    protocol = WEATHER
+
+    def _fail(self, *arguments: object, **options: object) -> None:
+        raise Storm("no line")
+
+    info = ls = cat_file = pipe_file = put_file = open = rm = _fail
+
+
+def write_in_pieces(url: str) -> None:
+    with storage.writing(url) as file:
+        file.write(b"1")
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -47,6 +69,25 @@ def test_removing_a_folder_removes_what_it_holds(folder: str) -> None:
 def test_reading_what_is_not_there_names_it(folder: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.bin"):
         storage.read_bytes(f"{folder}/none.bin")
+
+
+@pytest.mark.parametrize("call", [
+    storage.read_bytes, storage.size, storage.is_folder, storage.list_files, storage.list_names,
+    write_in_pieces, lambda url: storage.write_bytes(url, b"1"),
+    lambda url: list(storage.read_chunks(url))])
+def test_errors_of_a_client_library_are_system_errors_that_name_the_url(
+        call: Callable[[str], object]) -> None:
+    fsspec.register_implementation(WEATHER, WeatherFileSystem, clobber=True)
+    words = r"weather://a/b cannot be reached \(Storm: no line\)"
+    with pytest.raises(OSError, match=words) as caught:
+        call("weather://a/b")
+    assert isinstance(caught.value.__cause__, Storm)
+
+
+def test_bugs_around_local_files_and_damage_elsewhere_keep_their_class(tmp_path: Path) -> None:
+    for url, error in ((str(tmp_path), KeyError), ("memory://a", ValueError)):
+        with pytest.raises(error), storage.remote_errors(url):
+            raise error
 
 
 def test_pieces_and_hash_cover_the_whole_file(folder: str) -> None:
@@ -91,8 +132,8 @@ def test_what_is_written_in_pieces_is_there_once_the_block_ends(folder: str) -> 
     assert storage.read_bytes(f"{folder}/x") == b"one two"
 
 
-def test_a_block_that_fails_leaves_nothing_on_disk(tmp_path: Path) -> None:
-    with pytest.raises(ValueError), storage.writing(f"{tmp_path}/x") as file:
+def test_a_block_that_fails_leaves_nothing(folder: str) -> None:
+    with pytest.raises(ValueError), storage.writing(f"{folder}/x") as file:
         file.write(b"half")
         raise ValueError
-    assert os.listdir(tmp_path) == []
+    assert storage.list_names(folder) == []
