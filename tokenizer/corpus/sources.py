@@ -143,7 +143,7 @@ class FolderSource(Source):
         return list(self._classes)
 
     def folders(self) -> list[str]:
-        return sorted(self._list(self.modalities[0], "", Counter()).folders)
+        return sorted(set(map(_printable, self._list(self.modalities[0], "", Counter()).folders)))
 
     def keys(self) -> Iterator[str]:
         return (entry.key for entry in self._walk("", Counter()))
@@ -189,7 +189,8 @@ class FolderSource(Source):
                 if suffix.lower() in MODALITIES[modality].suffixes:
                     stems.setdefault(stem, {}).setdefault(modality, []).append(name)
                 else:
-                    notes[f"{suffix or 'suffixless'} files in {self.urls[modality]}"] += 1
+                    kind = _printable(suffix) or "suffixless"
+                    notes[f"{kind} files in {self.urls[modality]}"] += 1
         for name in sorted((*stems, *subfolders)):  # "a/" sorts as the keys below it do
             if name in subfolders:
                 yield from self._walk(folder + name, notes)
@@ -207,8 +208,8 @@ class FolderSource(Source):
         first = self.modalities[0]
         for name in names.get(first, [])[1:]:
             url = _printable(storage.join(self.url, folder + name))
-            message = (f"{names[first][0]} has the same key {key!r}, which is the path without "
-                       "suffix; rename one of them")
+            message = (f"{_printable(names[first][0])} has the same key {key!r}, which is the path "
+                       "without suffix; rename one of them")
             yield Entry(key=key, sources={first: url}, problem=("DuplicateKey", message))
 
     def _problem(self, path: str, names: dict[str, list[str]],
@@ -216,9 +217,10 @@ class FolderSource(Source):
         """What is wrong with the files of one key, by their names alone."""
         first, *maps = self.modalities
         for modality, (name, *others) in names.items():
-            if _printable(name) != name or "::" in path + name:
-                return ("UnusableName", f"the name {name!r} is not UTF-8, or its path holds '::', "
-                        "which no URL can; rename the file")
+            whole = posixpath.join(posixpath.dirname(path), name)
+            if _printable(whole) != whole or "::" in whole:
+                return ("UnusableName", f"the path of {name!r} is not UTF-8, or it holds '::', "
+                        "which no URL can; rename the file or its folder")
             if (modality, name) in broken:
                 return "NotAFile", f"{name} is neither a file nor a folder; is it a broken link?"
             if others and modality != first:
@@ -235,11 +237,14 @@ class FolderSource(Source):
     def _list(self, modality: str, folder: str, notes: Counter[str]) -> Listing:
         """One folder of a modality, without what is hidden; empty where it has no such folder."""
         # Listings that the file system keeps would grow with the corpus.
-        fs, root = fsspec.core.url_to_fs(self.urls[modality], use_listings_cache=False)
+        url = self.urls[modality]
+        with storage.remote_errors(url):
+            fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         path = posixpath.join(root, folder).rstrip("/") or root
         try:
-            listing = (_list_local(root, path) if isinstance(fs, LocalFileSystem)
-                       else _list_remote(fs, path))
+            with storage.remote_errors(url):
+                listing = (_list_local(root, path) if isinstance(fs, LocalFileSystem)
+                           else _list_remote(fs, path))
         except (FileNotFoundError, NotADirectoryError):
             return Listing([], [], [])
         visible = Listing(*([name for name in names if not name.startswith(".")]

@@ -210,6 +210,23 @@ def test_broken_links_and_odd_names_are_reported(tmp_path: Path) -> None:
         (entry.key + entry.source).encode()
 
 
+def test_names_that_are_not_utf_8_show_as_escapes(tmp_path: Path) -> None:
+    bad = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9t\xe9"))
+    save(bad / "a.png", PIXEL)
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/x.\xff")).write_bytes(b"1")
+    for suffix in ("jpg", "png"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xfe." + suffix.encode())).write_bytes(PIXEL)
+    source = open_source(str(tmp_path))
+    entries = list(source.entries())
+    assert source.classes() == ["\\udce9t\\udce9"]
+    assert source.notes == {f".\\udcff files in {tmp_path}": 1}
+    assert [(entry.key, entry.label, entry.problem and entry.problem[0]) for entry in entries] == [
+        ("\\udce9t\\udce9/a", 0, "UnusableName"), ("\\udcfe", None, "UnusableName"),
+        ("\\udcfe", None, "DuplicateKey")]
+    repr([(entry.source, entry.problem) for entry in entries]).encode()
+    entries[2].problem[1].encode()
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     save(tmp_path / "store/x.png", PIXEL)
     corpus = tmp_path / "corpus"
