@@ -29,6 +29,9 @@ def from_dict(cls: type[Config], data: Mapping[str, Any], where: str = "") -> Co
     Raises:
         ValueError: a name is unknown or missing, or a value has the wrong type or range.
     """
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where.rstrip('.') or cls.__name__} takes settings by name, got "
+                         f"{data!r}")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in data:
@@ -105,8 +108,6 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where} takes {len(items)} values, got {list(value)}")
         return tuple(_from_json(item, part, where) for item, part in zip(items, value, strict=True))
     if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where} takes settings by name, got {value!r}")
         return from_dict(typing.cast(type, hint), value, where + ".")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -120,6 +120,8 @@ def commit_shard(url: str, shard: int, num_shards: int, fingerprint: str,
                  rows: pa.Table, dead: Sequence[DeadLetter] = ()) -> Receipt:
     """Write one shard, its dead letters and its receipt, in this order, each atomically.
 
+    Dead letters that an earlier attempt has left are removed when there are none now.
+
     Args:
         url: the corpus.
         rows: a table of `tokenizer.schema.rows_table`.
@@ -132,6 +134,8 @@ def commit_shard(url: str, shard: int, num_shards: int, fingerprint: str,
     if dead:
         table = pa.Table.from_pylist([configs.to_dict(letter) for letter in dead], DEAD_SCHEMA)
         dead_file = _write_table(url, dead_name(shard), table)
+    else:
+        storage.remove(storage.join(url, dead_name(shard)))
     reasons = dict(sorted(Counter(letter.error for letter in dead).items()))
     receipt = Receipt(shard=shard, fingerprint=fingerprint, entry=entry, dead_letters=reasons,
                       dead_file=dead_file)
@@ -246,7 +250,7 @@ def read_shard(url: str, entry: ShardEntry, spec: TokenSpec,
     remedy = f"`img2tokens inspect {url} --verify` lists every shard that is missing or damaged"
     fs, path = storage.locate(name)
     try:
-        with fs.open(path, "rb") as file:
+        with storage.remote_errors(name), fs.open(path, "rb") as file:
             parquet = pq.ParquetFile(file)
             spec.require_equal(TokenSpec.from_arrow(parquet.schema_arrow, name), name)
             return parquet.read(columns=list(columns) if columns is not None else None)

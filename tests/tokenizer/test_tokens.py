@@ -71,6 +71,15 @@ def test_two_attempts_at_a_shard_write_the_same_bytes(folder: Path) -> None:
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_dead_letters_of_an_attempt_without_receipt_are_removed(folder: Path) -> None:
+    (folder / "_receipts/00002.json").unlink()
+    stale = folder / "_dead/00002.parquet"
+    stale.write_bytes((folder / "_dead/00001.parquet").read_bytes())
+    commit(str(folder), 2)
+    assert not stale.exists()
+    assert complete(str(folder)).num_dead_letters == 2
+
+
 def test_receipts_account_for_rows_and_dead_letters(folder: Path) -> None:
     receipts = tokens.read_receipts(str(folder), "sha256:f")
     assert {shard: (item.entry.rows, item.num_dead_letters, item.num_inputs)
@@ -79,7 +88,8 @@ def test_receipts_account_for_rows_and_dead_letters(folder: Path) -> None:
     assert list(tokens.read_receipts(str(folder), "sha256:f", known={0, 2})) == [1]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"shard": 1}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"shard": 1}', b"\xff",
+                                     b"3", b"null"])
 def test_a_receipt_that_cannot_be_read_does_not_count(folder: Path, content: bytes) -> None:
     (folder / "_receipts/00001.json").write_bytes(content)
     assert sorted(tokens.read_receipts(str(folder), "sha256:f")) == [0, 2]
