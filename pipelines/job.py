@@ -247,14 +247,15 @@ class Job:
         if not self._too_many_errors():
             return
         reasons = self._reasons()
-        limit = ("all that there are" if reasons.total() == self._plan.num_inputs
-                 else f"more than the {self._max_errors} that --max-errors allows")
+        limit, remedy = "all that there are", "mend the inputs and run with --overwrite"
+        if reasons.total() < self._plan.num_inputs:
+            limit = f"more than the {self._max_errors} that --max-errors allows"
+            remedy = f"run again with a larger --max-errors, or {remedy}"
         kinds = ", ".join(f"{count} {error}" for error, count in reasons.most_common(5))
         raise TooManyErrors(
             f"{reasons.total()} of {self._plan.num_inputs} {self._unit} failed, {limit} ({kinds}); "
             f"{storage.join(self._plan.url, tokens.DEAD)} says which and why, and finished shards "
-            "are kept: run again with a larger --max-errors, or mend the inputs and run with "
-            "--overwrite")
+            f"are kept: {remedy}")
 
     def _why(self, pending: Sequence[int]) -> str:
         """Why shards are left, by the word that they left."""

@@ -170,6 +170,7 @@ def test_too_many_errors_end_the_job_and_keep_the_shards(task: CountingTask) -> 
         run(task, max_errors=2)
     assert "3 of 10 images failed, more than the 2 that --max-errors allows (3 Broken)" in str(
         caught.value)
+    assert "run again with a larger --max-errors, or mend the inputs" in str(caught.value)
     assert receipts_of(task) == [0, 1, 2, 3, 4]
     run(task, max_errors=3)
 
@@ -184,8 +185,10 @@ def test_a_job_of_which_nothing_is_left_fails_without_a_limit(task: CountingTask
     task.dead = [str(key) for key in range(9)]
     run(task)
     task.plan = make_plan(f"{task.url}/x", "encode", {}, lambda: [pa.table({"key": ["0"]})])
-    with pytest.raises(TooManyErrors, match="1 of 1 images failed, all that there are"):
+    with pytest.raises(TooManyErrors, match="1 of 1 images failed, all that there are") as caught:
         run(task)
+    assert "are kept: mend the inputs and run with --overwrite" in str(caught.value)
+    assert "--max-errors" not in str(caught.value)
 
 
 def test_the_limit_stops_workers_before_they_have_tried_everything(
