@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 from pipelines import codecs
 from pipelines.encode import local_engine
 from pipelines.job import Job, OutputRefused, ShardTask, commit
-from pipelines.names import RESERVED, DuplicateKey, NameTable, UnusableKey
+from pipelines.names import RESERVED, SUFFIXES, DuplicateKey, NameTable, UnusableKey
 from pipelines.ordered import ordered
-from pipelines.plan import Plan, make_plan
+from pipelines.plan import Plan, load_plan, make_plan
 from pipelines.shard import describe
 from tokenizer import configs, storage, tokens
 from tokenizer.corpus.modalities import PICTURE_SUFFIXES
@@ -234,14 +234,34 @@ def prepare_folder(config: DecodeConfig) -> None:
 
 def remove_decoded(config: DecodeConfig) -> None:
     """Remove the files that an earlier decode job has written, and what it knew of them."""
-    folder = storage.join(config.job_folder, tokens.DATA)
+    for path in itertools.chain(indexed_files(config.job_folder), unfinished_files(config)):
+        if ".." not in path.split("/"):
+            storage.remove(storage.join(config.output, path.lstrip("/")))
+    storage.remove(config.job_folder)
+
+
+def indexed_files(url: str) -> Iterator[str]:
+    """Files that the shards of a job have written, by their indices."""
+    folder = storage.join(url, tokens.DATA)
     for index in storage.list_files(folder):
         table = pq.read_table(io.BytesIO(storage.read_bytes(storage.join(folder, index))))
         for column in (name for name in table.column_names if name.endswith("_file")):
-            for path in table[column].to_pylist():
-                if ".." not in path.split("/"):
-                    storage.remove(storage.join(config.output, path.lstrip("/")))
-    storage.remove(config.job_folder)
+            yield from table[column].to_pylist()
+
+
+def unfinished_files(config: DecodeConfig) -> Iterator[str]:
+    """Files that shards without an index may have written; none where the plan is damaged."""
+    with contextlib.suppress(ValueError):  # starting over is the remedy for a damaged plan
+        if (plan := load_plan(config.job_folder)) is None:
+            return
+        modalities = [code["modality"] for code in plan.settings["codes"]]
+        folders = modalities if len(modalities) > 1 else [""]
+        for shard in range(plan.num_shards):
+            index = storage.join(plan.url, tokens.shard_name(shard, plan.num_shards))
+            rows = [] if storage.exists(index) else plan.rows(shard)
+            for folder, row, suffix in itertools.product(folders, rows, SUFFIXES):
+                if row["name"] is not None:
+                    yield posixpath.join(folder, row["name"] + suffix)
 
 
 def plan_decoding(corpus: TokenCorpus, config: DecodeConfig) -> Plan:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipelines import codecs
 from pipelines.job import FAILED, Engine, Job, ShardTask, commit
-from pipelines.plan import PLAN_JSON, Plan, fixed_size_shards, make_plan
+from pipelines.plan import Plan, fixed_size_shards, holds_plan, is_unplanned, make_plan
 from pipelines.shard import encode_entries
 from tokenizer import configs, storage, tokens
 from tokenizer.corpus.sources import Entry, Source, open_source
@@ -124,17 +124,16 @@ def encode_corpus(config: EncodeConfig) -> Manifest:
         ValueError: the output holds the work of another plan, a tokenizer does not fit, or too many
             inputs failed.
     """
-    if storage.is_within(config.corpus, config.output):
-        raise ValueError(f"the corpus {config.corpus} lies in the output folder {config.output}; "
-                         "choose another folder for the tokens")
+    require_apart(config)
     source = open_source(config.corpus, {name: config.maps[name] for name in sorted(config.maps)},
                          config.labels, config.modalities[0])
     urls = {name: config.tokenizers[name] for name in config.modalities}
     loaded = codecs.open_codecs(urls, config.batch_size)
     spec = TokenSpec(codes=tuple(codec.spec for codec in loaded.values()))
     require_one_ratio(spec)
-    prepare_folder(config.output, config.overwrite)
     classes = source.classes()
+    next(source.entries())  # refuses an empty corpus before anything is removed
+    prepare_folder(config.output, config.overwrite)
     plan = plan_encoding(config, source, spec, classes)
     task = EncodeTask(plan=plan, source=source, spec=spec, tokenizers=urls,
                       batch_size=config.batch_size,
@@ -146,6 +145,22 @@ def encode_corpus(config: EncodeConfig) -> Manifest:
                                          plan.num_inputs, plan.keys))
     Job(plan, task, local_engine(config.num_workers), config.max_errors).run(finish)
     return manifests[-1]
+
+
+def require_apart(config: EncodeConfig) -> None:
+    """Refuse to write tokens among the inputs, where the next run would list them.
+
+    Raises:
+        ValueError: the output folder lies in the corpus or in a folder of maps, or holds one.
+    """
+    maps = {f"folder of {name} maps": folder for name, folder in config.maps.items()}
+    for what, folder in {"corpus": config.corpus, **maps}.items():
+        if storage.is_within(folder, config.output):
+            raise ValueError(f"the {what} {folder} lies in the output folder {config.output}; "
+                             "choose another folder for the tokens")
+        if storage.is_within(config.output, folder):
+            raise ValueError(f"the output folder {config.output} lies in the {what} {folder}; "
+                             "choose another folder for the tokens")
 
 
 def plan_encoding(config: EncodeConfig, source: Source, spec: TokenSpec,
@@ -197,13 +212,14 @@ def prepare_folder(url: str, overwrite: bool) -> None:
     Raises:
         ValueError: the folder holds something else.
     """
-    names = [name for name in storage.list_names(url) if not name.startswith(".")]
-    is_ours = tokens.PLAN in names or _holds_manifest(url)
+    is_planned = holds_plan(url)
+    is_ours = is_planned or _holds_manifest(url)
     if overwrite and is_ours:
         for part in PARTS:
             storage.remove(storage.join(url, part))
-    elif names and not storage.exists(storage.join(url, PLAN_JSON)) and names != [tokens.PLAN]:
-        what = "a token corpus without a plan" if is_ours else f"other files, such as {names[0]}"
+    elif not is_planned and not is_unplanned(url):
+        first = next(name for name in storage.list_names(url) if not name.startswith("."))
+        what = "a token corpus without a plan" if is_ours else f"other files, such as {first}"
         remedy = "add --overwrite to replace it" if is_ours else "choose another folder"
         raise ValueError(f"{url} holds {what}: {remedy}")
 

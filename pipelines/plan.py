@@ -27,6 +27,7 @@ from tokenizer.schema import flatten
 FORMAT = "img2tokens.plan"
 FORMAT_VERSION = 1
 PLAN_JSON = f"{tokens.PLAN}/plan.json"
+INPUTS = "inputs-"
 
 SHARDS_PER_FILE = 1000
 """Row groups of each file of inputs but the last."""
@@ -86,7 +87,7 @@ class Plan:
         name = storage.join(self.url, inputs_name(part))
         try:
             lock, file = _open_inputs(name, self.fingerprint)
-            with lock:
+            with lock, storage.remote_errors(name):
                 return file.read_row_group(row_group, columns=columns)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{name} is damaged ({error}); start over with --overwrite") from error
@@ -94,7 +95,28 @@ class Plan:
 
 def inputs_name(part: int) -> str:
     """Path of one file of inputs below the job's folder."""
-    return f"{tokens.PLAN}/inputs-{part:05d}.parquet"
+    return f"{tokens.PLAN}/{INPUTS}{part:05d}.parquet"
+
+
+def holds_plan(url: str) -> bool:
+    """Whether a plan of this program, whole or not and of any version, lies in a folder."""
+    name = storage.join(url, PLAN_JSON)
+    if not storage.exists(name):
+        return False
+    try:
+        data = json.loads(storage.read_bytes(name))
+    except ValueError:
+        return False
+    return isinstance(data, dict) and data.get("format") == FORMAT
+
+
+def is_unplanned(url: str) -> bool:
+    """Whether a folder is empty, or holds what a stopped listing has left and nothing else."""
+    names = [name for name in storage.list_names(url) if not name.startswith(".")]
+    if names != [tokens.PLAN]:
+        return not names
+    left = storage.list_names(storage.join(url, tokens.PLAN))
+    return all(name.startswith(INPUTS) for name in left)
 
 
 def load_plan(url: str) -> Plan | None:
@@ -111,6 +133,7 @@ def load_plan(url: str) -> Plan | None:
     except ValueError as error:
         raise ValueError(f"{name} is not JSON ({error}): the file is damaged; start over with "
                          "--overwrite") from error
+    data = data if isinstance(data, dict) else {}
     found = (data.pop("format", None), data.pop("format_version", None))
     if found != (FORMAT, FORMAT_VERSION):
         raise ValueError(f"{name} is of format {found[0]} version {found[1]}; this program reads "
@@ -214,7 +237,8 @@ class _Listing:
 def _open_inputs(name: str, fingerprint: str) -> tuple[threading.Lock, pq.ParquetFile]:
     """A file of inputs of the plan with this fingerprint, opened once in a process."""
     fs, path = storage.locate(name)
-    return threading.Lock(), pq.ParquetFile(fs.open(path, "rb"))
+    with storage.remote_errors(name):
+        return threading.Lock(), pq.ParquetFile(fs.open(path, "rb"))
 
 
 def _explain(stored: Plan, plan: Plan, shards: Shards) -> str:

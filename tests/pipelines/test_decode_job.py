@@ -224,6 +224,34 @@ def test_other_settings_are_refused_and_overwritten_on_demand(job: DecodeConfig,
     assert images(tmp_path / "out") == [f"img-{index:03d}.webp" for index in range(10)]
 
 
+@pytest.mark.parametrize("modalities", [("image",), ("image", "depth")])
+def test_overwriting_leaves_no_files_of_unfinished_shards(
+        config: Settings, tmp_path: Path, modalities: tuple[str, ...],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizers = {"image": "tok", "depth": "depth-tok"}
+    make = config(maps={"depth": f"{tmp_path}/depths"}, tokenizers=tokenizers)
+    save_maps(tmp_path / "depths", tmp_path / "photos", lambda size: np.full(size, 5, np.uint16))
+    encode_corpus(make)
+    job = DecodeConfig(tokens=make.output, output=str(tmp_path / "out"), picture="webp",
+                       tokenizers={name: tokenizers[name] for name in modalities}, batch_size=4)
+
+    def die(*arguments: object) -> None:
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.decode.commit", die)
+        with pytest.raises(KeyboardInterrupt):
+            decode_corpus(job)
+    assert images(tmp_path / "out")
+    other = dataclasses.replace(job, picture="jpeg", overwrite=True)
+    decode_corpus(other)
+    assert images(tmp_path / "out") == [
+        (f"{name}/" if len(modalities) > 1 else "") + f"img-{index:03d}{suffix}"
+        for name, suffix in (("depth", ".png"), ("image", ".jpg")) if name in modalities
+        for index in range(10)]
+    (tmp_path / "out/_decode/_plan/plan.json").write_text("3")
+    decode_corpus(other)
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_of_something_else_is_never_written_to(job: DecodeConfig, tmp_path: Path,
                                                         overwrite: bool) -> None:

@@ -93,6 +93,17 @@ def test_damaged_dead_letters_are_found_and_made_again(config: Settings, tmp_pat
     assert tree(tmp_path / "tokens") == before
 
 
+def test_an_attempt_that_died_before_its_receipt_leaves_no_surplus(config: Settings,
+                                                                   tmp_path: Path) -> None:
+    make, image = config(), tmp_path / "photos/img-005.png"
+    sound = image.read_bytes()
+    image.write_bytes(b"no image")
+    encode_corpus(make)
+    (tmp_path / "tokens/_receipts/00001.json").unlink()
+    image.write_bytes(sound)
+    assert encode_corpus(make).num_dead_letters == 0
+
+
 def test_a_surplus_file_is_named_and_left_to_the_user(config: Settings, tmp_path: Path) -> None:
     encode_corpus(config())
     stray = tmp_path / "tokens/data/part-00009-of-00010.parquet"
@@ -227,6 +238,54 @@ def test_a_folder_of_something_else_is_never_written_to(config: Settings, tmp_pa
     assert tree(tmp_path / "tokens") == {"thesis.tex": b"x"}
 
 
+@pytest.mark.parametrize("content", [None, "", "3", "{}", '{"format": "theirs"}'])
+def test_a_folder_named_like_a_plan_makes_nothing_ours(config: Settings, tmp_path: Path,
+                                                       content: str | None) -> None:
+    for name in ("_plan/inputs.txt", "data/theirs.csv"):
+        (tmp_path / "tokens" / name).parent.mkdir(parents=True)
+        (tmp_path / "tokens" / name).write_bytes(b"x")
+    if content is not None:
+        (tmp_path / "tokens/_plan/plan.json").write_text(content)
+    before = tree(tmp_path / "tokens")
+    for overwrite in (True, False):
+        with pytest.raises(ValueError, match="holds other files, such as _plan: choose another"):
+            encode_corpus(config(overwrite=overwrite))
+    (tmp_path / "tokens/data/theirs.csv").rename(tmp_path / "theirs.csv")
+    (tmp_path / "tokens/data").rmdir()
+    with pytest.raises(ValueError, match="holds other files, such as _plan: choose another"):
+        encode_corpus(config(overwrite=True))
+    assert tree(tmp_path / "tokens").items() <= before.items()
+
+
+def test_an_edited_plan_and_a_stopped_listing_are_ours(config: Settings, tmp_path: Path) -> None:
+    encode_corpus(config())
+    plan = tmp_path / "tokens/_plan/plan.json"
+    plan.write_text(plan.read_text().replace('"batch_size": 4', '"batch_size": 5'))
+    (tmp_path / "tokens/manifest.json").unlink()
+    with pytest.raises(ValueError, match="was edited"):
+        encode_corpus(config())
+    encode_corpus(config(overwrite=True))
+    (tmp_path / "stopped/_plan").mkdir(parents=True)
+    (tmp_path / "stopped/_plan/inputs-00000.parquet").write_bytes(b"PAR1")
+    encode_corpus(config(output=str(tmp_path / "stopped")))
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"corpus": "empty"}, "holds no image files"),
+    ({"labels": "regex:(dog)"}, "matches no key"),
+])
+def test_a_wrong_request_overwrites_nothing(config: Settings, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch,
+                                            settings: dict[str, object], words: str) -> None:
+    encode_corpus(config())
+    before = tree(tmp_path / "tokens")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        encode_corpus(config(overwrite=True, **settings))
+    assert tree(tmp_path / "tokens") == before
+
+
 def test_tokens_without_a_plan_are_kept_unless_overwritten(config: Settings) -> None:
     encode_corpus(config())
     storage.remove(f"{config().output}/_plan")
@@ -240,6 +299,29 @@ def test_the_corpus_must_not_lie_in_the_output(config: Settings, tmp_path: Path)
         with pytest.raises(ValueError, match="lies in the output folder"):
             encode_corpus(config(output=str(output), overwrite=True))
     assert len(list((tmp_path / "photos").iterdir())) == 10
+
+
+def test_the_output_must_not_lie_among_the_inputs(config: Settings, tmp_path: Path) -> None:
+    tokenizers = {"image": "tok", "depth": "depth-tok"}
+    for folder, settings in (("photos", {}),
+                             ("depths", {"maps": {"depth": f"{tmp_path}/depths"},
+                                         "tokenizers": tokenizers})):
+        make = config(output=f"{tmp_path}/{folder}/sub/tokens", **settings)
+        with pytest.raises(ValueError, match=f"sub/tokens lies in the .*{folder}; choose another"):
+            encode_corpus(make)
+        assert not (tmp_path / folder / "sub").exists()
+
+
+def test_names_that_are_not_utf_8_are_dead_letters(config: Settings, tmp_path: Path) -> None:
+    make = config()
+    photos = os.fsencode(tmp_path / "photos")
+    os.mkdir(photos + b"/\xff")
+    for name in (b"/\xff/a.png", b"/\xfe.png", b"/notes.\xff"):
+        with open(photos + name, "wb") as file:
+            file.write(b"x")
+    manifest = encode_corpus(make)
+    assert manifest.dead_letters == {"UnusableName": 2} and manifest.num_rows == 10
+    assert manifest.classes == ("\\udcff",)
 
 
 def test_maps_are_encoded_beside_their_images(config: Settings, tmp_path: Path) -> None:

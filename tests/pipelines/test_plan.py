@@ -147,6 +147,7 @@ def test_an_empty_listing_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "words"), [
     ("{", "is not JSON"),
+    ("3", "of format None"),
     ("{}", "of format None version None; this program reads img2tokens.plan version 1"),
 ])
 def test_a_damaged_plan_is_refused(tmp_path: Path, text: str, words: str) -> None:
