@@ -34,7 +34,7 @@ class TrainingConfig(TrainingSettings):
     Attributes:
         keep: ``best`` saves the weights that predicted the held-out rows best so far, ``last`` the
             last ones. Without held-out rows it is always the last.
-        evaluate_rows: most held-out rows measured.
+        evaluate_rows: most held-out rows measured, spread evenly over all of them.
     """
     batch_size: int = 32
     keep: str = "best"
@@ -93,6 +93,7 @@ class TrainingState:
             with self.accelerator.no_sync(self.wrapped):
                 total += self._backward(part, len(parts))
         total += self._backward(parts[-1], len(parts))
+        self.accelerator.unscale_gradients(self.optimizer)
         clip = training.optimizer.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(),
                                               float("inf") if clip is None else clip)
@@ -123,9 +124,12 @@ class TrainingState:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and containers of these; `load_state_dict` continues from it."""
-        return {"step": self.step, "seconds": self.seconds, "best": self.best,
-                "sums": self._sums, "model": self.model.state_dict(),
-                "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state = {"step": self.step, "seconds": self.seconds, "best": self.best,
+                 "sums": self._sums, "model": self.model.state_dict(),
+                 "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned for the same configs."""
@@ -134,3 +138,5 @@ class TrainingState:
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
