@@ -66,22 +66,22 @@ def sequence_loss(model: Callable[[Tensor], Tensor], layout: SequenceLayout,
 
 @torch.no_grad()
 def held_out_bits(model: Transformer, rows: CodeRows, batch_size: int, limit: int) -> HeldOutBits:
-    """Bits per code of the first ``limit`` rows; the model is in evaluation mode."""
+    """Bits per code of at most ``limit`` rows, spread evenly; the model is in evaluation mode."""
     layout, device = model.layout, model.head.weight.device
-    count = min(limit, len(rows))
+    own = spread(len(rows), limit)
+    count = len(own)
 
     def bits(conditions_of: np.ndarray | None) -> float:
         total = 0.0
         for first in range(0, count, batch_size):
-            part = np.arange(first, min(first + batch_size, count))
-            batch = assemble(rows, layout, part)
+            part = slice(first, first + batch_size)
+            batch = assemble(rows, layout, own[part])
             given = ({} if conditions_of is None
                      else assemble(rows, layout, conditions_of[part]).conditions)
             batch = Batch(given, batch.codes).to(device)
-            total += float(sequence_loss(model, layout, batch)) * len(part)
+            total += float(sequence_loss(model, layout, batch)) * len(batch.codes)
         return total / count / math.log(2)
 
-    own = np.arange(count)
     if not layout.conditions:
         return HeldOutBits(num_rows=count, matched=bits(None), shuffled=None, without=None)
     # Half way round, as neighbours in a corpus may be frames of one film.
@@ -91,16 +91,17 @@ def held_out_bits(model: Transformer, rows: CodeRows, batch_size: int, limit: in
 
 def sample_sheet(model: Transformer, rows: CodeRows, count: int, pictures: Mapping[str, Pictures],
                  seed: int) -> np.ndarray:
-    """Pictures of the first rows: what is given, the original, and samples, one row each.
+    """Pictures of a few rows: what is given, the original, and samples, one row each.
 
     Args:
         rows: with the codes of the target and of the maps among the conditions.
+        count: most rows shown, spread evenly.
         pictures: by modality; it must hold the target, and conditions it lacks are not shown.
     Returns:
         ``(height, width, 3)`` uint8.
     """
     layout, target = model.layout, model.layout.target.name
-    indices = np.arange(min(count, len(rows)))
+    indices = spread(len(rows), count)
     repeated = np.repeat(indices, SAMPLES_EACH)
     conditions = {segment.name: rows.segment(segment, repeated) for segment in layout.conditions}
     codes = generate(model, conditions, [(seed, row) for row in range(len(repeated))], Generation())
@@ -112,6 +113,12 @@ def sample_sheet(model: Transformer, rows: CodeRows, count: int, pictures: Mappi
     columns = [resample(column, size) for column in shown]
     columns += [samples[offset::SAMPLES_EACH] for offset in range(SAMPLES_EACH)]
     return tile(np.stack(columns, 1).reshape(-1, *size, 3), len(columns))
+
+
+def spread(num_rows: int, limit: int) -> np.ndarray:
+    """At most ``limit`` of N rows, int64, evenly spread: a corpus is in order of its classes."""
+    count = min(limit, num_rows)
+    return np.arange(count) * num_rows // count
 
 
 def resample(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:

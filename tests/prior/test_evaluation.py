@@ -13,6 +13,7 @@ from prior.evaluation import (
     resample,
     sample_sheet,
     sequence_loss,
+    spread,
 )
 from prior.model import Prior
 from prior.transformer import Transformer
@@ -40,6 +41,21 @@ def test_figures_do_not_depend_on_the_batch_size(prior: Prior, batch_size: int,
     expected = held_out_bits(prior.model, rows, 20, 20).scalars()
     found = held_out_bits(prior.model, rows, batch_size, 20).scalars()
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("num_rows", "limit", "expected"), [
+    (10, 4, [0, 2, 5, 7]), (3, 8, [0, 1, 2]), (100, 1, [0]), (0, 5, [])])
+def test_rows_are_spread_over_a_corpus(num_rows: int, limit: int, expected: list[int]) -> None:
+    assert spread(num_rows, limit).tolist() == expected
+
+
+def test_a_limit_measures_rows_of_the_whole_corpus(prior: Prior,
+                                                   trained: tuple[TokenCorpus, str]) -> None:
+    rows = CodeRows.load(trained[0], MODALITIES)
+    chosen = rows.select(spread(len(rows), 12))
+    assert held_out_bits(prior.model, rows, 5, 12) == held_out_bits(prior.model, chosen, 5, 12)
+    first = held_out_bits(prior.model, rows.select(np.arange(12)), 5, 12)
+    assert held_out_bits(prior.model, rows, 5, 12) != first
 
 
 def test_matched_bits_are_the_loss_in_base_two(prior: Prior,
@@ -83,6 +99,10 @@ def test_a_sheet_shows_maps_originals_and_two_samples_of_each_row(
     assert sheet.shape == (3 * (height + 2) + 2, 4 * (width + 2) + 2, 3)
     given = sheet[2:2 + height, 2:2 + width, 0]
     np.testing.assert_array_equal(given[::2, ::2], rows.codes["segmentation"][0] * 60)
+    top = 2 + 2 * (height + 2)
+    third = sheet[top:top + height, 2:2 + width, 0]
+    np.testing.assert_array_equal(third[::2, ::2],
+                                  rows.codes["segmentation"][2 * len(rows) // 3] * 60)
 
 
 def test_resampling_takes_the_nearest_pixel() -> None:
