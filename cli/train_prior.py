@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from prior.state import TrainingConfig
     from tokenizer.tokens import TokenCorpus
 
+RECIPES = ("tiny", "small", "medium", "gpt_25m", "gpt_111m", "gpt_343m", "gpt_775m")
+"""Names in `prior.recipes.RECIPES`, written out so that help need not load torch."""
+
 
 @click.command("train-prior")
 @click.argument("tokens")
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--condition", "conditions", type=ConditionName(), multiple=True,
               help="What samples can be given: label, or a modality of TOKENS; =DROPOUT says how "
                    "often training leaves it out. Repeatable.")
-@click.option("--recipe", default="small", show_default=True,
+@click.option("--recipe", type=click.Choice(RECIPES), default="small", show_default=True,
               help="Named settings to start from; see prior/recipes.py.")
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps to train.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True),

@@ -9,6 +9,10 @@ from cli.options import reports_errors
 if TYPE_CHECKING:
     from tokenizer.recipes import TokenizerRecipe
 
+RECIPES = ("tiny", "small_64", "small_128", "f16_1024", "f16_16384", "f16_16384_cosine",
+           "f8_16384", "f4_8192")
+"""Names in `tokenizer.recipes.RECIPES`, written out so that help need not load torch."""
+
 
 class ImageCount(click.ParamType):
     """A number of images, or a share of them below 1."""
@@ -29,7 +33,7 @@ class ImageCount(click.ParamType):
 @click.argument("out")
 @click.option("--modality", default="image", show_default=True,
               help="What the files hold: image, depth or segmentation.")
-@click.option("--recipe", default="small_128", show_default=True,
+@click.option("--recipe", type=click.Choice(RECIPES), default="small_128", show_default=True,
               help="Named settings to start from; see tokenizer/recipes.py.")
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps to train.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True),

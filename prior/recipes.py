@@ -2,7 +2,7 @@
 
 A recipe holds the shape of the transformer and how it is trained; corpus and conditions come from
 the user. The large ones have the sizes of LlamaGen (Sun et al. 2024, arXiv:2406.06525). To add
-one, write a function and list it in `RECIPES`.
+one, write a function, list it in `RECIPES`, and name it in ``cli/train_prior.py``.
 """
 import difflib
 from collections.abc import Callable

@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.main import main
+from cli.train_prior import RECIPES as NAMES
+from prior.recipes import RECIPES
 from tokenizer.training.journal import read_metrics
 
 
@@ -50,6 +52,11 @@ def test_help_shows_examples() -> None:
     assert result.exit_code == 0 and "--condition label=0.1" in result.output
 
 
+def test_help_names_every_recipe() -> None:
+    assert tuple(RECIPES) == NAMES
+    assert "|".join(NAMES) in "".join(run("--help").output.split())
+
+
 def test_without_a_length_usage_is_explained(tokenized: Path, tmp_path: Path) -> None:
     result = run(tokenized / "tokens", tmp_path / "prior")
     assert result.exit_code == 2 and "--steps N or --minutes M" in result.output
@@ -59,6 +66,7 @@ def test_without_a_length_usage_is_explained(tokenized: Path, tmp_path: Path) ->
     (["--condition", "label=often"], "'label=often' is neither NAME nor NAME=DROPOUT"),
     (["--tokenizer", "segmentation="], "names no folder; write for example segmentation=my"),
     (["--held-out", "some"], "'some' is neither a count"),
+    (["--recipe", "smal"], "'smal' is not one of 'tiny', 'small', 'medium', 'gpt_25m'"),
     (["--tokenizer", "a", "--tokenizer", "image=b"], "--tokenizer image= is given twice")])
 def test_options_that_cannot_be_read_are_wrong_usage(tokenized: Path, tmp_path: Path,
                                                      options: list[str], message: str) -> None:
@@ -69,10 +77,9 @@ def test_options_that_cannot_be_read_are_wrong_usage(tokenized: Path, tmp_path: 
 @pytest.mark.parametrize(("options", "message"), [
     (["--condition", "depth"], "no depth codes"),
     (["--condition", "label=1"], "dropout of condition label must lie in [0, 1), got 1.0"),
-    (["--recipe", "smal"], "did you mean small?"),
     (["--set", "training.batch_sise=2"], "did you mean batch_size?"),
     (["--set", "transformer.width=33"], "width must be a multiple of"),
-    (["--held-out", "24"], "held_out=24 of 24 keys leaves none"),
+    (["--held-out", "24"], "held_out=24 of 24 images leaves none"),
     (["--target", "depth"], "no depth codes")])
 def test_impossible_settings_are_one_line(tokenized: Path, tmp_path: Path, options: list[str],
                                           message: str) -> None:

@@ -10,7 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.main import main
+from cli.train_tokenizer import RECIPES as NAMES
 from cli.train_tokenizer import build_config
+from tokenizer.recipes import RECIPES
 from tokenizer.training.journal import read_metrics
 
 Folder = Callable[[int], Path]
@@ -41,6 +43,17 @@ def test_without_a_length_usage_is_explained(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "--steps N or --minutes M" in result.output
 
 
+def test_help_names_every_recipe() -> None:
+    assert tuple(RECIPES) == NAMES
+    assert "|".join(NAMES) in "".join(run("--help").output.split())
+
+
+def test_an_unknown_recipe_is_wrong_usage(tmp_path: Path) -> None:
+    result = run(tmp_path, tmp_path / "tok", "--steps", 1, "--recipe", "small_129")
+    assert result.exit_code == 2
+    assert "'small_129' is not one of 'tiny', 'small_64'" in " ".join(result.output.split())
+
+
 @pytest.mark.parametrize("text", ["many", "0.1x"])
 def test_a_count_that_is_none_is_wrong_usage(tmp_path: Path, text: str) -> None:
     result = run(tmp_path, tmp_path / "tok", "--steps", 1, "--held-out", text)
@@ -55,7 +68,6 @@ def test_classes_must_be_counted_and_the_error_says_how(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("options", "message"), [
     (["--modality", "sound"], "unknown modality 'sound'; known are image, depth, segmentation"),
-    (["--recipe", "small_129"], "unknown recipe 'small_129'; did you mean small_128?"),
     (["--set", "training.batch_sise=2"], "did you mean batch_size?"),
     (["--set", "training.batch_size=0"], "training.batch_size must be at least 1, got 0"),
     (["--set", "nonsense"], "name=value, got 'nonsense'"),
