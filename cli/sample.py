@@ -83,7 +83,7 @@ def draw(prior: "Prior", out: str, decoders: dict[str, Any], options: dict[str, 
 
     from prior.gallery import write_gallery
     from prior.generate import Generation
-    from prior.sampling import SamplingConfig, remove_samples, sample_corpus
+    from prior.sampling import SamplingConfig, sample_corpus
     from tokenizer.tokens import TokenCorpus
     generation = Generation(sampler=build_sampler(options), guidance=options["guidance"],
                             batch_size=options["batch_size"])
@@ -91,10 +91,12 @@ def draw(prior: "Prior", out: str, decoders: dict[str, Any], options: dict[str, 
                             seed=options["seed"], generation=generation,
                             shard_size=options["shard_size"])
     givens = find_givens(prior, options)
-    if options["overwrite"]:
-        remove_samples(out)
+    for name in decoders:
+        if name not in (prior.config.target, *givens.conditions):
+            raise click.UsageError(f"--tokenizer {name}= shows the {name} that samples are given, "
+                                   "and none is given here: leave it out, or give --condition-from")
     with tqdm(total=config.num_images(len(givens)), unit=" images") as bar:
-        manifest = sample_corpus(prior, givens, out, config, bar.update)
+        manifest = sample_corpus(prior, givens, out, config, bar.update, options["overwrite"])
     if decoders:
         write_gallery(TokenCorpus(out, manifest), out, decoders,
                       samples_each=config.samples_each, originals=givens.originals)

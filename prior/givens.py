@@ -20,6 +20,7 @@ class Givens:
 
     Attributes:
         corpus: fingerprint of the token corpus they come from, if from one.
+        url: folder of that corpus.
         keys: M keys of its rows; empty strings where there is no corpus.
         rows: M numbers of its rows.
         conditions: per condition that is given, ``(M, n)`` int64 in ``[0, V]``, V where a row has
@@ -28,6 +29,7 @@ class Givens:
         originals: codes ``(M, h, w)`` of the images to complete.
     """
     corpus: str | None = None
+    url: str | None = None
     keys: tuple[str, ...]
     rows: np.ndarray
     conditions: dict[str, np.ndarray]
@@ -92,8 +94,8 @@ def from_corpus(config: PriorConfig, corpus: TokenCorpus, *, labels: Sequence[st
     originals = None if keep is None else rows.codes[config.target]
     start = (np.zeros((len(rows), 0), np.int64) if originals is None
              else _first_rows(originals, keep or 0.0))
-    return Givens(corpus=corpus.manifest.fingerprint, keys=tuple(rows.keys), rows=numbers,
-                  conditions=conditions, start=start, originals=originals)
+    return Givens(corpus=corpus.manifest.fingerprint, url=corpus.url, keys=tuple(rows.keys),
+                  rows=numbers, conditions=conditions, start=start, originals=originals)
 
 
 def label_codes(config: PriorConfig, labels: Sequence[str]) -> np.ndarray:
@@ -151,8 +153,9 @@ def _held_out(config: PriorConfig, corpus: TokenCorpus, rows: CodeRows) -> np.nd
 
 
 def _check_lacking(config: PriorConfig, given: Collection[str]) -> None:
-    """Refuse to sample without a condition that training always gave."""
-    for condition in config.conditions:
-        if condition.name not in given and not config.can_lack(condition.name):
-            raise ValueError(f"the prior was always given {condition.name} in training and cannot "
-                             "do without: give --label or --condition-from")
+    """Refuse to sample without conditions that training always gave beside those given."""
+    missing = [condition.name for condition in config.conditions if condition.name not in given]
+    if needed := config.indispensable(missing):
+        exception = ", unless it was given nothing at all" if config.drop_all else ""
+        raise ValueError(f"the prior was always given {' and '.join(needed)} in training"
+                         f"{exception}: give --label or --condition-from")

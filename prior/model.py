@@ -3,7 +3,7 @@
     DIR/config.json          what it was trained on and its shape
     DIR/model.safetensors    averaged weights
 """
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -99,10 +99,16 @@ class PriorConfig:
         return SequenceLayout(tuple(self._segment(condition.name) for condition in self.conditions),
                               self._segment(self.target))
 
-    def can_lack(self, name: str) -> bool:
-        """Whether training left this condition out at times, so that samples can do without it."""
-        own = {condition.name: condition.dropout for condition in self.conditions}
-        return self.drop_all > 0 or own[name] > 0
+    def indispensable(self, missing: Collection[str]) -> list[str]:
+        """Which of the missing conditions training never left out while it gave all others.
+
+        Samples can do without ``missing`` when there are none.
+        """
+        all_missing = all(condition.name in missing for condition in self.conditions)
+        if all_missing and self.drop_all > 0:
+            return []
+        return [condition.name for condition in self.conditions
+                if condition.name in missing and not condition.dropout]
 
     def _segment(self, name: str) -> Segment:
         if name == LABEL:

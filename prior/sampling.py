@@ -27,6 +27,8 @@ from tokenizer.schema import CodeSpec, Manifest, TokenSpec, flatten, rows_table
 SAMPLING = "sampling.json"
 GALLERY = ("images", "grid.png")
 """Pictures beside the corpus, as `prior.gallery` writes them."""
+PARTS = (tokens.SUCCESS, tokens.MANIFEST, tokens.CARD, tokens.RECEIPTS, tokens.DATA, *GALLERY)
+"""What is written after `SAMPLING`, in the order in which it is removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +62,17 @@ class SamplingConfig:
 
 
 def sample_corpus(prior: Prior, givens: Givens, out: str, config: SamplingConfig,
-                  done: Callable[[int], object] = lambda count: None) -> Manifest:
+                  done: Callable[[int], object] = lambda count: None,
+                  overwrite: bool = False) -> Manifest:
     """Generate images into the token corpus ``out``.
 
     Args:
         givens: rows of conditions, of `prior.givens`.
         done: called with the number of images finished, after each batch.
+        overwrite: remove the samples in ``out`` first.
     Raises:
-        ValueError: ``out`` holds other samples, guidance is asked of a prior that cannot, or what
+        ValueError: ``out`` holds anything else, or other samples that are not to be overwritten, or
+            lies in the corpus of the conditions; guidance is asked of a prior that cannot; or what
             was written before is damaged.
         OSError: the store refuses.
     """
@@ -75,7 +80,7 @@ def sample_corpus(prior: Prior, givens: Givens, out: str, config: SamplingConfig
     job = _Job(prior, givens, config)
     request = job.describe()
     fingerprint = f"sha256:{storage.sha256(configs.canonical_json(request).encode())}"
-    _claim(out, request)
+    _claim(out, request, givens, overwrite)
     receipts = tokens.read_receipts(out, fingerprint)
     for shard in range(job.num_shards):
         rows = job.rows(shard)
@@ -91,13 +96,6 @@ def sample_corpus(prior: Prior, givens: Givens, out: str, config: SamplingConfig
         for shard in error.shards:
             storage.remove(storage.join(out, tokens.receipt_name(shard)))
         raise
-
-
-def remove_samples(out: str) -> None:
-    """Remove what a sampling job wrote in a folder, and nothing else."""
-    for name in (tokens.SUCCESS, tokens.MANIFEST, tokens.CARD, SAMPLING, tokens.RECEIPTS,
-                 tokens.DATA, *GALLERY):
-        storage.remove(storage.join(out, name))
 
 
 def key_of(index: int) -> str:
@@ -184,37 +182,62 @@ def _whole_image(spec: CodeSpec) -> dict[str, Any]:
             "crop_width": width, "crop_height": height, "flipped": False}
 
 
-def _claim(out: str, request: Mapping[str, Any]) -> None:
-    """Write what is asked for, or check that the folder holds the same.
+def _claim(out: str, request: Mapping[str, Any], givens: Givens, overwrite: bool) -> None:
+    """Write what is asked for, or check that the folder holds the same; remove what is overwritten.
 
     Raises:
-        ValueError: it holds other samples, or a token corpus that is no sample.
+        ValueError: the folder holds other samples or something else, or it is not for samples.
     """
+    if givens.url is not None and storage.is_within(out, givens.url):
+        raise ValueError(f"the output folder {out} lies in the token corpus {givens.url}; choose "
+                         "another folder for the samples")
+    before = _asked_before(out)
+    if before is None:
+        _require_empty(out)
+    elif overwrite:
+        for part in PARTS:
+            storage.remove(storage.join(out, part))
+    else:
+        _require_same(out, before, request)
+        return
+    storage.write_bytes(storage.join(out, SAMPLING),
+                        (json.dumps(request, indent=1) + "\n").encode())
+
+
+def _asked_before(out: str) -> dict[str, Any] | None:
+    """What was asked for of the samples in a folder; ``None`` where no sampling job wrote."""
     name = storage.join(out, SAMPLING)
     if not storage.exists(name):
-        if storage.list_files(storage.join(out, tokens.DATA)):
-            raise ValueError(f"{out} holds a token corpus that was not sampled; give another "
-                             "folder")
-        storage.write_bytes(name, (json.dumps(request, indent=1) + "\n").encode())
-        return
+        return None
     try:
-        before = flatten(json.loads(storage.read_bytes(name)))
-    except ValueError as error:
-        raise ValueError(f"{name} is not JSON ({error}): start over with --overwrite") from error
-    now = flatten(dict(request))
-    changed = [f"{field} was {before.get(field)}, now {now.get(field)}"
-               for field in sorted(before.keys() | now.keys())
-               if before.get(field) != now.get(field)]
+        request = json.loads(storage.read_bytes(name))
+    except ValueError:
+        return None
+    is_ours = isinstance(request, dict) and request.keys() >= {"prior", "generation", "content"}
+    return request if is_ours else None
+
+
+def _require_empty(out: str) -> None:
+    names = [name for name in storage.list_names(out) if not name.startswith(".")]
+    if names:
+        what = ("a token corpus that was not sampled" if tokens.MANIFEST in names
+                else f"other files, such as {names[0]}")
+        raise ValueError(f"{out} holds {what}: choose another folder")
+
+
+def _require_same(out: str, before: Mapping[str, Any], request: Mapping[str, Any]) -> None:
+    was, now = flatten(dict(before)), flatten(dict(request))
+    changed = [f"{field} was {was.get(field)}, now {now.get(field)}"
+               for field in sorted(was.keys() | now.keys()) if was.get(field) != now.get(field)]
     if changed:
         raise ValueError(f"{out} holds other samples ({'; '.join(changed[:4])}): give another "
                          "folder, or start over with --overwrite")
 
 
 def _check_guidance(prior: Prior, generation: Generation) -> None:
-    lacking = [condition.name for condition in prior.config.conditions
-               if not prior.config.can_lack(condition.name)]
-    if generation.guidance != 1 and not prior.config.conditions:
+    names = [condition.name for condition in prior.config.conditions]
+    if generation.guidance != 1 and not names:
         raise ValueError(f"guidance {generation.guidance} needs conditions; the prior has none")
-    if generation.guidance != 1 and lacking:
+    if generation.guidance != 1 and (needed := prior.config.indispensable(names)):
         raise ValueError(f"guidance {generation.guidance} needs a prior that was trained without "
-                         f"its conditions at times; this one always had {', '.join(lacking)}")
+                         f"its conditions at times; this one always had {', '.join(needed)}")

@@ -108,6 +108,39 @@ def test_a_map_alone_cannot_be_decoded(tokenized: Path, prior: Path, tmp_path: P
     assert result.exit_code == 2 and "give the tokenizer of the image codes too" in result.output
 
 
+def test_a_map_that_is_not_given_cannot_be_shown(tokenized: Path, prior: Path,
+                                                 tmp_path: Path) -> None:
+    result = sample(prior, tmp_path / "samples", "--tokenizer", tokenized / "image", "--tokenizer",
+                    f"segmentation={tokenized / 'segmentation'}", "--label", "dog")
+    assert result.exit_code == 2
+    assert "--tokenizer segmentation= shows the segmentation" in " ".join(result.output.split())
+    assert not (tmp_path / "samples").exists()
+
+
+def test_overwrite_leaves_what_was_not_sampled(tokenized: Path, prior: Path,
+                                               tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.csv").write_text("1")
+    refused = sample(prior, tmp_path, "--num", 2, "--overwrite")
+    assert refused.exit_code == 1
+    assert "holds other files, such as data: choose another folder" in refused.output
+    assert (tmp_path / "data" / "mine.csv").exists()
+    tokens = tokenized / "tokens"
+    for option in ("--condition-from", "--complete-from"):
+        inside = sample(prior, tokens / "samples", option, tokens, "--overwrite")
+        assert inside.exit_code == 1 and "lies in the token corpus" in inside.output
+    assert not (tokens / "samples").exists() and (tokens / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("options", [["--label", "bird"], ["--tokenizer", "nowhere"],
+                                     ["--condition-from", "nowhere"]])
+def test_samples_stay_when_the_command_cannot_run(prior: Path, tmp_path: Path,
+                                                  options: list[str]) -> None:
+    assert sample(prior, tmp_path, "--num", 2).exit_code == 0
+    assert sample(prior, tmp_path, "--num", 2, "--overwrite", *options).exit_code == 1
+    assert TokenCorpus.open(str(tmp_path)).manifest.num_rows == 2
+
+
 @pytest.mark.parametrize(("options", "message"), [
     (["--label", "bird"], "'bird' is none of the prior's 2 classes"),
     (["--condition-from", "nowhere"], "nowhere holds no completed token corpus"),

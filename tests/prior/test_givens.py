@@ -53,9 +53,21 @@ def test_a_condition_that_training_always_gave_is_required(corpus: TokenCorpus) 
         from_labels(config, [])
 
 
+def test_one_condition_alone_is_refused_when_training_left_out_both_or_none(
+        corpus: TokenCorpus, make_corpus: Make) -> None:
+    both = [Condition(name=name, dropout=0.0) for name in ("label", "segmentation")]
+    config = PriorConfig.of(corpus, conditions=both, drop_all=0.1)
+    with pytest.raises(ValueError, match="always given segmentation in training, unless it was gi"):
+        from_labels(config, ["dog"])
+    with pytest.raises(ValueError, match="always given label in training, unless"):
+        from_corpus(config, make_corpus("plain", labelled=False))
+    assert from_labels(config, []).conditions == {}
+
+
 def test_rows_of_a_corpus_bring_all_conditions_it_holds(corpus: TokenCorpus) -> None:
     givens, rows = from_corpus(config_of(corpus), corpus), CodeRows.load(corpus, ["segmentation"])
     assert len(givens) == 60 and givens.keys[2] == "photos/0001" and givens.corpus == CORPUS
+    assert givens.url == corpus.url
     np.testing.assert_array_equal(givens.conditions["segmentation"],
                                   rows.codes["segmentation"].reshape(60, -1))
     np.testing.assert_array_equal(givens.conditions["label"][:, 0], rows.labels)

@@ -47,13 +47,24 @@ def test_a_label_condition_needs_classes(make_corpus: Callable[..., TokenCorpus]
         PriorConfig.of(make_corpus("plain", labelled=False), conditions=conditions("label"))
 
 
-@pytest.mark.parametrize(("dropout", "drop_all", "can"), [(0.0, 0.0, False), (0.1, 0.0, True),
-                                                          (0.0, 0.1, True)])
-def test_a_condition_can_be_lacking_when_training_left_it_out(
-        corpus: TokenCorpus, dropout: float, drop_all: float, can: bool) -> None:
-    config = PriorConfig.of(corpus, conditions=[Condition(name="label", dropout=dropout)],
-                            drop_all=drop_all)
-    assert config.can_lack("label") is can
+@pytest.mark.parametrize(("dropouts", "drop_all", "missing", "needed"), [
+    ((0.0,), 0.0, ["label"], ["label"]),
+    ((0.1,), 0.0, ["label"], []),
+    ((0.0,), 0.1, ["label"], []),
+    ((0.0, 0.0), 0.1, ["label"], ["label"]),
+    ((0.0, 0.0), 0.1, ["label", "segmentation"], []),
+    ((0.1, 0.0), 0.1, ["label"], []),
+    ((0.1, 0.0), 0.1, ["segmentation"], ["segmentation"]),
+    ((0.1, 0.0), 0.0, ["label", "segmentation"], ["segmentation"]),
+    ((0.1, 0.2), 0.0, ["label", "segmentation"], []),
+    ((0.0, 0.0), 0.0, [], [])])
+def test_conditions_are_indispensable_unless_training_left_just_these_out(
+        corpus: TokenCorpus, dropouts: tuple[float, ...], drop_all: float, missing: list[str],
+        needed: list[str]) -> None:
+    given = [Condition(name=name, dropout=dropout)
+             for name, dropout in zip(("label", "segmentation"), dropouts, strict=False)]
+    config = PriorConfig.of(corpus, conditions=given, drop_all=drop_all)
+    assert config.indispensable(missing) == needed
 
 
 @pytest.mark.parametrize("wrong", [1.0, -0.1])

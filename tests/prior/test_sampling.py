@@ -11,7 +11,7 @@ from prior.generate import Generation
 from prior.givens import Givens, from_corpus, from_labels
 from prior.model import Condition, Prior
 from prior.samplers import RandomSampler
-from prior.sampling import SamplingConfig, remove_samples, sample_corpus
+from prior.sampling import SamplingConfig, sample_corpus
 from tokenizer import tokens
 from tokenizer.schema import codes_array
 from tokenizer.tokens import TokenCorpus, verify
@@ -21,7 +21,9 @@ Trained = tuple[TokenCorpus, str]
 
 def sample(prior: Prior, givens: Givens, out: Path, **settings: Any) -> TokenCorpus:
     generation = Generation(batch_size=4, **settings.pop("generation", {}))
-    sample_corpus(prior, givens, str(out), SamplingConfig(generation=generation, **settings))
+    overwrite = settings.pop("overwrite", False)
+    sample_corpus(prior, givens, str(out), SamplingConfig(generation=generation, **settings),
+                  overwrite=overwrite)
     return TokenCorpus.open(str(out))
 
 
@@ -173,16 +175,65 @@ def test_other_conditions_in_the_folder_are_refused(prior: Prior, tmp_path: Path
         sample(prior, from_labels(prior.config, ["cat"]), tmp_path, num=2)
 
 
-def test_a_token_corpus_that_is_no_sample_is_left_alone(prior: Prior, trained: Trained) -> None:
-    with pytest.raises(ValueError, match="was not sampled; give another folder"):
-        sample(prior, from_labels(prior.config, []), Path(trained[0].url))
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_token_corpus_that_is_no_sample_is_left_alone(prior: Prior, corpus: TokenCorpus,
+                                                        overwrite: bool) -> None:
+    with pytest.raises(ValueError, match="holds a token corpus that was not sampled: choose anoth"):
+        sample(prior, from_labels(prior.config, []), Path(corpus.url), overwrite=overwrite)
+    assert not any(verify(corpus))
 
 
-def test_removing_samples_leaves_other_files(prior: Prior, tmp_path: Path) -> None:
-    sample(prior, from_labels(prior.config, []), tmp_path)
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(("name", "content"), [("data/mine.csv", "1"), ("images/me.png", "x"),
+                                               ("sampling.json", '{"rate": 44100}'),
+                                               ("sampling.json", "[")])
+def test_a_folder_with_other_files_is_left_alone(prior: Prior, tmp_path: Path, name: str,
+                                                 content: str, overwrite: bool) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(content)
+    first = name.split("/")[0]
+    with pytest.raises(ValueError, match=f"other files, such as {first}: choose another folder"):
+        sample(prior, from_labels(prior.config, []), tmp_path, overwrite=overwrite)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+    assert (tmp_path / name).read_text() == content
+
+
+def test_overwriting_removes_samples_and_leaves_other_files(prior: Prior, tmp_path: Path) -> None:
+    sample(prior, from_labels(prior.config, []), tmp_path, num=8, shard_size=4)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "sample-00007.png").write_text("old")
     (tmp_path / "notes.txt").write_text("mine")
-    remove_samples(str(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    sample(prior, from_labels(prior.config, []), tmp_path, num=2, overwrite=True)
+    assert not (tmp_path / "images").exists() and (tmp_path / "notes.txt").read_text() == "mine"
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["part-00000-of-00001.parquet"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("place", ["", "samples"])
+def test_samples_are_not_written_into_the_corpus_of_their_conditions(
+        prior: Prior, corpus: TokenCorpus, place: str, overwrite: bool) -> None:
+    givens, before = from_corpus(prior.config, corpus), sorted(Path(corpus.url).rglob("*"))
+    with pytest.raises(ValueError, match=f"lies in the token corpus {corpus.url}; choose another"):
+        sample(prior, givens, Path(corpus.url) / place, overwrite=overwrite)
+    assert sorted(Path(corpus.url).rglob("*")) == before
+
+
+def test_samples_are_not_overwritten_by_those_they_condition(prior: Prior, trained: Trained,
+                                                             tmp_path: Path) -> None:
+    first = sample(prior, from_corpus(prior.config, trained[0]), tmp_path, num=4)
+    with pytest.raises(ValueError, match="lies in the token corpus"):
+        sample(prior, from_corpus(prior.config, first), tmp_path, overwrite=True)
+    assert not any(verify(first))
+
+
+def test_nothing_is_removed_when_the_guidance_cannot_be(prior: Prior, tmp_path: Path) -> None:
+    import dataclasses
+    corpus = sample(prior, from_labels(prior.config, []), tmp_path, num=2)
+    free = dataclasses.replace(prior.config, conditions=())
+    with pytest.raises(ValueError, match="guidance 2.0 needs conditions"):
+        sample(dataclasses.replace(prior, config=free), from_labels(free, []), tmp_path,
+               generation={"guidance": 2.0}, overwrite=True)
+    assert not any(verify(corpus))
 
 
 def test_guidance_without_conditions_to_leave_out_is_refused(prior: Prior, tmp_path: Path) -> None:
