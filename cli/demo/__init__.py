@@ -12,7 +12,7 @@ from cli.options import reports_errors
 def demo(out: str, quick: bool) -> None:
     """Draw scenes, train tokenizers and a prior on them, sample, and show it all in OUT/index.html.
 
-    Takes about nine minutes on 2 CPU cores; nothing is downloaded. Stopped, the same command goes
+    Takes about ten minutes on 2 CPU cores; nothing is downloaded. Stopped, the same command goes
     on. Every step is a command of img2tokens and is shown as it runs.
 
     \b
