@@ -27,7 +27,7 @@ from tokenizer import checkpoints, configs, storage
 from tokenizer.pictures import save_png
 from tokenizer.tokens import TokenCorpus
 from tokenizer.training.journal import Journal
-from tokenizer.training.processes import agree, build_accelerator
+from tokenizer.training.processes import agree, build_accelerator, close
 from tokenizer.training.resume import lasting_settings, load_progress, prepare_folder
 from tokenizer.training.stopping import StopRequest, stop_request
 
@@ -86,6 +86,7 @@ def train_prior(corpus: TokenCorpus, out: str, config: PriorConfig, training: Tr
                                        out, run) as loop:
         loop.train(stop)
         bits = loop.finish()
+    close(accelerator)
     return Trained(bits=bits, step=state.step, seconds=state.seconds)
 
 

@@ -27,7 +27,7 @@ from tokenizer.training.discriminator import check_size
 from tokenizer.training.metrics import Evaluation, describe_scores
 from tokenizer.training.observer import Observer
 from tokenizer.training.perceptual import PerceptualDistance, load_perceptual
-from tokenizer.training.processes import agree, build_accelerator
+from tokenizer.training.processes import agree, build_accelerator, close
 from tokenizer.training.resume import lasting_settings, load_progress, prepare_folder
 from tokenizer.training.state import TrainingState
 from tokenizer.training.steps import train_step
@@ -96,6 +96,7 @@ def train_tokenizer(corpus: str, out: str, config: VQGANConfig,
         loop = _Loop(state, budget, dataset, observer, perceptual, out, run)
         loop.train(stop)
         evaluation = loop.finish()
+    close(accelerator)
     return Trained(evaluation=evaluation, step=state.step, seconds=state.seconds,
                    unreadable=dict(dataset.unreadable),
                    is_first_process=accelerator.is_main_process)

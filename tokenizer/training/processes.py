@@ -33,3 +33,12 @@ def agree(accelerator: Accelerator, value: float) -> float:
         return value
     shared = torch.tensor(value, dtype=torch.float64, device=accelerator.device)
     return float(broadcast(shared))
+
+
+def close(accelerator: Accelerator) -> None:
+    """Wait for every process, then close what joins them.
+
+    A process that ends with its connections open, while others still work, may be aborted.
+    """
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
