@@ -11,7 +11,6 @@ Letters: B images of a batch, h and w rows and columns of the code grid.
 """
 import contextlib
 import errno
-import io
 import itertools
 import posixpath
 from collections import Counter
@@ -22,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines import codecs
 from pipelines.encode import local_engine
@@ -244,7 +242,7 @@ def indexed_files(url: str) -> Iterator[str]:
     """Files that the shards of a job have written, by their indices."""
     folder = storage.join(url, tokens.DATA)
     for index in storage.list_files(folder):
-        table = pq.read_table(io.BytesIO(storage.read_bytes(storage.join(folder, index))))
+        table = tokens.read_parquet(storage.read_bytes(storage.join(folder, index)))
         for column in (name for name in table.column_names if name.endswith("_file")):
             yield from table[column].to_pylist()
 
@@ -337,7 +335,7 @@ def check_files(plan: Plan, config: DecodeConfig, receipt: Receipt) -> str | Non
     content, problem = tokens.read_checked(plan.url, receipt.entry)
     if content is None:
         return problem
-    rows = pq.read_table(io.BytesIO(content)).to_pylist()
+    rows = tokens.read_parquet(content).to_pylist()
     if receipt.num_inputs != len(plan.keys(receipt.shard)):
         return f"{receipt.entry.name} does not account for all crops of its shard"
     for row, name in itertools.product(rows, config.tokenizers):

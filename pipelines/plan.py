@@ -88,7 +88,7 @@ class Plan:
         try:
             lock, file = _open_inputs(name, self.fingerprint)
             with lock, storage.remote_errors(name):
-                return file.read_row_group(row_group, columns=columns)
+                return file.read_row_group(row_group, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{name} is damaged ({error}); start over with --overwrite") from error
 
