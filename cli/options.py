@@ -63,3 +63,17 @@ def by_name(option: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
             raise click.UsageError(f"{option} {name}= is given twice: {values[name]} and {value}")
         values[name] = value
     return values
+
+
+class ImageCount(click.ParamType):
+    """A number of images, or a share of them below 1."""
+    name = "count|share"
+
+    def convert(self, value: object, param: click.Parameter | None,
+                ctx: click.Context | None) -> int | float:
+        text = str(value)
+        try:
+            return int(text) if text.isdecimal() else float(text)
+        except ValueError:
+            self.fail(f"{text!r} is neither a count such as 40 nor a share such as 0.05", param,
+                      ctx)

@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import reports_errors
+from cli.options import ImageCount, reports_errors
 from cli.priors import ConditionName, TokenizerFolder, load_decoders
-from cli.train_tokenizer import ImageCount
 
 if TYPE_CHECKING:
     from prior.model import PriorConfig

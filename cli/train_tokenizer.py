@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import reports_errors
+from cli.options import ImageCount, reports_errors
 
 if TYPE_CHECKING:
     from tokenizer.recipes import TokenizerRecipe
@@ -12,20 +12,6 @@ if TYPE_CHECKING:
 RECIPES = ("tiny", "small_64", "small_128", "f16_1024", "f16_16384", "f16_16384_cosine",
            "f8_16384", "f4_8192")
 """Names in `tokenizer.recipes.RECIPES`, written out so that help need not load torch."""
-
-
-class ImageCount(click.ParamType):
-    """A number of images, or a share of them below 1."""
-    name = "count|share"
-
-    def convert(self, value: object, param: click.Parameter | None,
-                ctx: click.Context | None) -> int | float:
-        text = str(value)
-        try:
-            return int(text) if text.isdecimal() else float(text)
-        except ValueError:
-            self.fail(f"{text!r} is neither a count such as 40 nor a share such as 0.05", param,
-                      ctx)
 
 
 @click.command("train-tokenizer")
