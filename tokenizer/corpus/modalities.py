@@ -9,6 +9,7 @@ and fitting need numpy alone; torch is used by the methods that take tensors.
 Letters: B images, C channels, H and W the original's rows and columns, h and w those of the crop.
 """
 import io
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -153,14 +154,24 @@ class Modality(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class RGB(Modality):
-    """Colour images: pixels uint8 RGB, inputs in [-1, 1].
+    """Colour images: pixels uint8 RGB, inputs and outputs in ``input_range``.
 
     Score: ``psnr``, peak signal-to-noise ratio in dB, mean over images.
+
+    Attributes:
+        input_range: what black and white are to the model; imported tokenizers may need (0, 1).
     """
+    input_range: tuple[float, float] = (-1.0, 1.0)
     name: ClassVar[str] = "image"
     suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp",
                                            ".bmp", ".tif", ".tiff", ".gif")
     resampling: ClassVar[str] = "bilinear with antialiasing"
+
+    def __post_init__(self) -> None:
+        low, high = self.input_range
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"input_range must be (low, high), finite, with low < high, got "
+                             f"{self.input_range}")
 
     @property
     def in_channels(self) -> int:
@@ -177,10 +188,10 @@ class RGB(Modality):
         return resize(raw, crop, size)
 
     def to_inputs(self, pixels: "Tensor") -> "Tensor":
-        return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        return pixels.permute(0, 3, 1, 2).float() / self._levels + self.input_range[0]
 
     def to_pixels(self, outputs: "Tensor") -> "Tensor":
-        levels = ((outputs.float() + 1) * 127.5).clamp(0, 255).round()
+        levels = ((outputs.float() - self.input_range[0]) * self._levels).clamp(0, 255).round()
         return levels.byte().permute(0, 2, 3, 1)
 
     def show(self, pixels: np.ndarray) -> np.ndarray:
@@ -203,6 +214,18 @@ class RGB(Modality):
 
     def figures(self, sums: Sums) -> dict[str, float]:
         return {"psnr": float(sums["psnr"] / max(1, sums["images"]))}
+
+    def preprocessing(self) -> dict[str, Any]:
+        """As for every modality, but a default ``input_range`` goes without saying."""
+        described = super().preprocessing()
+        if self.input_range == RGB.input_range:
+            del described["input_range"]
+        return described
+
+    @property
+    def _levels(self) -> float:
+        """Grey levels per unit of the model's inputs."""
+        return 255 / (self.input_range[1] - self.input_range[0])
 
 
 @dataclass(frozen=True, kw_only=True)

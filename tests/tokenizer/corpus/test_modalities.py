@@ -116,7 +116,9 @@ def test_settings_travel_as_json(example: Example) -> None:
     assert settings["name"] == example.modality.name
     assert modality_from_dict(json.loads(json.dumps(settings))) == example.modality
     preprocessing = example.modality.preprocessing()
-    assert preprocessing.items() >= settings.items()
+    unsaid = {"input_range"} if example.modality == RGB() else set()
+    assert settings.keys() - preprocessing.keys() == unsaid
+    assert all(preprocessing[name] == settings[name] for name in settings.keys() - unsaid)
     assert preprocessing["crop"] == "centre" and "resampling" in preprocessing
 
 
@@ -136,6 +138,7 @@ def test_resampling_then_fitting_is_fitting() -> None:
     ({"name": "segmentation", "num_classes": 5, "loss": "l1"}, "cross_entropy or bce, got 'l1'"),
     ({"name": "segmentation", "num_classes": 5, "ignore_id": -1}, "ignore_id must be in"),
     ({"name": "depth", "range": [1.0, 1.0]}, "low < high"),
+    ({"name": "image", "input_range": [1, 0]}, r"low < high, got \(1.0, 0.0\)"),
     ({"name": "image", "rnge": 1}, "unknown setting image.rnge")])
 def test_wrong_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -165,6 +168,31 @@ def test_psnr_is_the_mean_over_images_in_decibels() -> None:
     outputs = truth.copy()
     outputs[0], outputs[1] = 255, 51  # 0 dB, and 10 log10(25) = 13.98 dB
     assert RGB().difference(outputs, truth)["psnr"] == pytest.approx((0 + 13.9794) / 2, abs=1e-4)
+
+
+def test_the_spec_of_plain_images_is_the_one_of_older_corpora() -> None:
+    assert RGB().preprocessing() == {"name": "image", "crop": "centre",
+                                     "resampling": "bilinear with antialiasing"}
+    assert RGB(input_range=(0.0, 1.0)).preprocessing()["input_range"] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(("input_range", "values"), [
+    ((-1.0, 1.0), [-1.0, -0.2, 1.0]), ((0.0, 1.0), [0.0, 0.4, 1.0]),
+    ((-0.5, 2.0), [-0.5, 0.5, 2.0])])
+def test_images_reach_the_model_in_its_input_range(input_range: tuple[float, float],
+                                                   values: list[float]) -> None:
+    modality = RGB(input_range=input_range)
+    pixels = torch.tensor([0, 102, 255], dtype=torch.uint8).reshape(1, 1, 3, 1).repeat(1, 1, 1, 3)
+    inputs = modality.to_inputs(pixels)
+    assert inputs[0, 0, 0].tolist() == pytest.approx(values)
+    assert torch.equal(modality.to_pixels(inputs), pixels)
+    assert modality.reconstruction_loss(inputs, pixels).item() == 0
+
+
+def test_the_default_range_computes_bit_for_bit_as_it_always_did() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).repeat(1, 1, 1, 3)
+    inputs = RGB().to_inputs(levels)
+    assert torch.equal(inputs, levels.permute(0, 3, 1, 2).float() / 127.5 - 1)
 
 
 @pytest.mark.parametrize("picture", PICTURE_SUFFIXES)
