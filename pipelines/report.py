@@ -33,8 +33,9 @@ def describe_codes(code: CodeSpec, usage: CodeUsage) -> list[str]:
     used = usage.used / code.codebook_size
     settings = ", ".join(f"{name} {value}" for name, value in sorted(code.preprocessing.items())
                          if name != "name" and value is not None)
-    return [f"{code.modality}: {code.grid[0]} x {code.grid[1]} {code.dtype} codes of "
-            f"{code.codebook_size}, from {code.image_size[0]} x {code.image_size[1]} pixels",
+    shape = " x ".join(map(str, code.code_shape))
+    return [f"{code.modality}: {shape} {code.dtype} codes of {code.codebook_size}, "
+            f"from {code.image_size[0]} x {code.image_size[1]} pixels",
             f"  codebook: {usage.used} used ({used:.1%}), perplexity {usage.perplexity:.1f}",
             f"  pixels: {settings or 'as they are'}; {code.precision}",
             f"  tokenizer: {code.tokenizer}"]

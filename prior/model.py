@@ -113,7 +113,7 @@ class PriorConfig:
     def _segment(self, name: str) -> Segment:
         if name == LABEL:
             return Segment(name=LABEL, grid=(1, 1), vocabulary=len(self.classes))
-        return Segment(name=name, grid=self.spec[name].grid,
+        return Segment(name=name, grid=self.spec[name].stacked_grid,
                        vocabulary=self.spec[name].codebook_size)
 
 

@@ -141,8 +141,9 @@ class _Job:
         seeds = [(self.config.seed, row) for row in rows]
         codes = generate(self.prior.model, given, seeds, self.config.generation,
                          self.givens.start[places], done)
-        stored = {self.prior.config.target: codes}
-        stored |= {name: given[name].reshape(-1, *self.spec[name].grid) for name in self.maps}
+        found = {self.prior.config.target: codes, **{name: given[name] for name in self.maps}}
+        stored = {name: values.reshape(-1, *self.spec[name].code_shape)
+                  for name, values in found.items()}
         return rows_table(self.spec, stored, self._columns(rows, given))
 
     def _places(self, rows: range) -> np.ndarray:

@@ -46,7 +46,8 @@ class Codec:
         self.modality: Modality = config.build_modality()
         self.batch_size = batch_size
         self.spec = CodeSpec(
-            modality=self.modality.name, grid=config.grid, image_size=config.image_size,
+            modality=self.modality.name, grid=config.grid, depth=config.quantizer.depth,
+            image_size=config.image_size,
             codebook_size=config.quantizer.codebook_size, tokenizer=fingerprint,
             preprocessing=self.modality.preprocessing())
         one_pixel = self.modality.to_pixels(torch.zeros(1, self.modality.out_channels, 1, 1))
@@ -76,26 +77,28 @@ class Codec:
             pixels: ``(N, H, W[, 3])`` of the modality's type, as `Modality.fit` returns them: uint8
                 RGB, uint16 depth, or class ids. Any N, 0 too.
         Returns:
-            ``(N, h, w)`` in ``[0, K)``, of ``spec.dtype``.
+            ``(N, *spec.code_shape)`` in ``[0, K)``, of ``spec.dtype``: ``(N, h, w)``, or
+            ``(N, D, h, w)`` for a residual quantizer.
         Raises:
             ValueError: another type or size than the spec's, or class ids beyond the classes.
         """
         self._check_pixels(pixels)
-        return self._in_batches(self._encode_batch, pixels, self.spec.grid, self.spec.dtype)
+        return self._in_batches(self._encode_batch, pixels, self.spec.code_shape, self.spec.dtype)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes to pixels.
 
         Args:
-            codes: ``(N, h, w)``, any integer type, in ``[0, K)``.
+            codes: ``(N, *spec.code_shape)``, any integer type, in ``[0, K)``.
         Returns:
             ``(N, H, W[, 3])`` of the modality's type.
         Raises:
             ValueError: another grid, or codes outside the codebook.
         """
-        if codes.ndim != 3:
-            raise ValueError(f"codes must be of shape (N, {self.spec.grid[0]}, "
-                             f"{self.spec.grid[1]}), got {codes.shape}")
+        shape = self.spec.code_shape
+        if codes.ndim != 1 + len(shape):
+            raise ValueError(f"codes must be of shape (N, {', '.join(map(str, shape))}), "
+                             f"got {codes.shape}")
         self.spec.check_codes(codes)
         return self._in_batches(self._decode_batch, codes.astype(np.int64), self._pixel_shape,
                                 self.modality.pixel_dtype)

@@ -33,6 +33,7 @@ class CodeSpec:
     Attributes:
         modality: a name of `tokenizer.corpus.modalities.MODALITIES`.
         grid: rows and columns of the code grid; codes are stored in raster order.
+        depth: codes a cell, D; all first codes are stored before all second ones, and so on.
         codebook_size: K; every code lies in ``[0, K)``.
         image_size: height and width in pixels of the crop that the encoder saw.
         tokenizer: fingerprint of the tokenizer's weights and config, ``sha256:...``.
@@ -46,17 +47,30 @@ class CodeSpec:
     tokenizer: str
     preprocessing: dict[str, Any] = field(default_factory=dict)
     precision: str = "float32"
+    depth: int = 1
 
     def __post_init__(self) -> None:
         if min(self.grid) < 1:
             raise ValueError(f"grid must be at least 1 x 1, got {self.grid}")
+        if self.depth < 1:
+            raise ValueError(f"depth must be at least 1, got {self.depth}")
         if not 1 <= self.codebook_size <= 1 << 32:
             raise ValueError(f"codebook_size must be in [1, 2**32], got {self.codebook_size}")
 
     @property
     def num_codes(self) -> int:
-        """Codes per crop, h * w."""
-        return self.grid[0] * self.grid[1]
+        """Codes per crop, D * h * w."""
+        return self.depth * self.grid[0] * self.grid[1]
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """``(h, w)``, or ``(D, h, w)`` for more than one code a cell: the codes of one crop."""
+        return self.grid if self.depth == 1 else (self.depth, *self.grid)
+
+    @property
+    def stacked_grid(self) -> tuple[int, int]:
+        """``(D * h, w)``: the codes of one crop as a single grid, first codes on top."""
+        return (self.depth * self.grid[0], self.grid[1])
 
     @property
     def column(self) -> str:
@@ -72,14 +86,15 @@ class CodeSpec:
         """Refuse codes of another grid or outside the codebook.
 
         Args:
-            codes: ``(..., h, w)``, any integer type.
+            codes: ``(..., *code_shape)``, any integer type.
         Raises:
             ValueError: the grid or a code is outside this spec; the message shows it.
         """
-        if tuple(codes.shape[-2:]) != self.grid or not np.issubdtype(codes.dtype, np.integer):
+        shape = self.code_shape
+        if codes.shape[-len(shape):] != shape or not np.issubdtype(codes.dtype, np.integer):
             raise ValueError(
-                f"{self.modality} codes must be integers of shape (..., {self.grid[0]}, "
-                f"{self.grid[1]}), got {codes.dtype} of shape {codes.shape}")
+                f"{self.modality} codes must be integers of shape (..., "
+                f"{', '.join(map(str, shape))}), got {codes.dtype} of shape {codes.shape}")
         if codes.size and (codes.min() < 0 or codes.max() >= self.codebook_size):
             raise ValueError(f"{self.modality} codes must lie in [0, {self.codebook_size}), "
                              f"got {int(codes.min())} to {int(codes.max())}")
@@ -256,7 +271,7 @@ def codes_array(spec: CodeSpec, table: pa.Table) -> np.ndarray:
     """The codes of one modality in a table of shard rows: ``(N, h, w)``, uint16 or uint32."""
     column = table.column(spec.column).combine_chunks()
     flat = column.flatten().to_numpy(zero_copy_only=False)
-    return flat.astype(spec.dtype, copy=False).reshape(-1, *spec.grid)
+    return flat.astype(spec.dtype, copy=False).reshape(-1, *spec.code_shape)
 
 
 def rows_table(spec: TokenSpec, codes: Mapping[str, np.ndarray],

@@ -482,7 +482,8 @@ def dataset_card(manifest: Manifest) -> str:
              "|---|---|---|---|---|---|"]
     for spec in manifest.spec.codes:
         usage = manifest.usage[spec.modality]
-        lines.append(f"| {spec.modality} | {spec.grid[0]} x {spec.grid[1]} | {spec.codebook_size} "
+        shape = " x ".join(map(str, spec.code_shape))
+        lines.append(f"| {spec.modality} | {shape} | {spec.codebook_size} "
                      f"| {usage.used} | {usage.perplexity:.1f} | `{spec.tokenizer}` |")
     return "\n".join([*lines, "", "Codes are stored in raster order; `manifest.json` holds the "
                       "spec, and each shard's metadata repeats it.", ""])

@@ -20,6 +20,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "image": {"name": "image"}, "depth": {"name": "depth"},
     "segmentation": {"name": "segmentation", "num_classes": 5, "ignore_id": 255}}
 
+OWN: dict[str, dict[str, Any]] = {"fsq": {"levels": (16, 16), "code_dim": 2},
+                                  "residual": {"depth": 2}}
+"""Settings that a kind of quantizer needs for 256 codes."""
+
 
 def build_model(modality: str = "image", kind: str = "cosine", patch: int = 2,
                 codebook_size: int = 256) -> VQGAN:
@@ -28,7 +32,7 @@ def build_model(modality: str = "image", kind: str = "cosine", patch: int = 2,
                               attention_levels=(1,), latent_channels=16, patch=patch)
     return VQGAN(VQGANConfig(
         modality=SETTINGS[modality], image_size=(32, 48), autoencoder=shape,
-        quantizer=QuantizerConfig(kind=kind, codebook_size=codebook_size)))
+        quantizer=QuantizerConfig(kind=kind, codebook_size=codebook_size, **OWN.get(kind, {}))))
 
 
 def build_codec(batch_size: int = 4, **model: Any) -> Codec:
@@ -67,6 +71,16 @@ def test_codes_of_an_image_alone_equal_those_in_any_batch(modality: str, kind: s
     assert len(np.unique(codes)) > 5
     for index in range(len(pixels)):
         assert np.array_equal(codec.encode(pixels[index:index + 1])[0], codes[index])
+
+
+def test_residual_codes_come_depth_after_depth_and_decode() -> None:
+    codec = build_codec(kind="residual")
+    codes = codec.encode(pixels_for(codec, 3))
+    assert codes.shape == (3, *codec.spec.code_shape) == (3, 2, 8, 12)
+    assert codec.spec.num_codes == 192
+    assert codec.decode(codes).shape == (3, 32, 48, 3)
+    with pytest.raises(ValueError, match=r"\(N, 2, 8, 12\), got \(3, 8, 12\)"):
+        codec.decode(codes[:, 0])
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from tokenizer.corpus.modalities import Modality
 from tokenizer.training.config import TrainingConfig
@@ -13,6 +13,7 @@ from tokenizer.training.discriminator import PatchDiscriminator
 from tokenizer.training.metrics import RecentCodes
 from tokenizer.training.optim import ExponentialAverage, build_adamw
 from tokenizer.vqgan.model import VQGAN, VQGANConfig
+from tokenizer.vqgan.quantizers import MovedRows
 
 
 class TrainingState:
@@ -79,14 +80,14 @@ class TrainingState:
         self.sums = {}
         return means
 
-    def forget_codes(self, moved: Tensor) -> None:
+    def forget_codes(self, moved: MovedRows) -> None:
         """Give revived codebook entries a fresh start in the optimiser and in the average."""
-        name = "quantize.embedding.weight"
-        codebook = self.model.get_parameter(name)
-        for moment in self.optimizer.state.get(codebook, {}).values():
-            if moment.shape == codebook.shape:
-                moment[moved] = 0
-        self.average.tensors[name][moved] = codebook.detach()[moved]
+        for name, rows in moved.items():
+            codebook = self.model.get_parameter(name)
+            for moment in self.optimizer.state.get(codebook, {}).values():
+                if moment.shape == codebook.shape:
+                    moment[rows] = 0
+            self.average.tensors[name][rows] = codebook.detach()[rows]
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and containers of these; `load_state_dict` continues from it."""

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from tokenizer.corpus.modalities import Modality, modality_from_dict
 from tokenizer.vqgan.autoencoder import AutoencoderConfig, Decoder, Encoder
 from tokenizer.vqgan.quantizers import (
-    USAGE_NOTES,
+    MovedRows,
     QuantizerConfig,
     QuantizerOutput,
     build_quantizer,
@@ -52,6 +52,12 @@ class VQGANConfig:
         """Rows and columns of the code grid."""
         height, width = self.image_size
         return (height // self.autoencoder.downsampling, width // self.autoencoder.downsampling)
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """``(h, w)``, or ``(D, h, w)`` for D codes a cell: what one image's codes look like."""
+        depth = self.quantizer.depth
+        return self.grid if depth == 1 else (depth, *self.grid)
 
     def build_modality(self) -> Modality:
         """The modality with these settings."""
@@ -93,17 +99,21 @@ class VQGAN(nn.Module):
         return latents
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """Codes ``(B, h, w)`` int64 in ``[0, K)`` of inputs ``(B, C, H, W)``."""
+        """Codes ``(B, *code_shape)`` int64 in ``[0, K)`` of inputs ``(B, C, H, W)``."""
         return self.quantize.encode(self.encode_to_latents(inputs))
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Outputs ``(B, C', H, W)`` of codes ``(B, h, w)``, integers in ``[0, K)``."""
+        """Outputs ``(B, C', H, W)`` of codes ``(B, *code_shape)``, integers in ``[0, K)``."""
         outputs: Tensor = self.decoder(self.post_quant_conv(self.quantize.codes_to_latents(codes)))
         return outputs
 
-    def revive(self) -> Tensor:
-        """Move codebook entries that are out of use; see `Quantizer.revive`."""
-        return self.quantize.revive()
+    def revive(self) -> MovedRows:
+        """Let the quantizer follow an optimiser step (see `Quantizer.revive`).
+
+        Returns:
+            Indices of rows that were given new values, by name of this model's parameter.
+        """
+        return {f"quantize.{name}": rows for name, rows in self.quantize.revive().items()}
 
     @property
     def last_layer(self) -> Tensor:
@@ -114,7 +124,12 @@ class VQGAN(nn.Module):
     def codec_weights(self) -> dict[str, Tensor]:
         """The tensors that decide codes and images: the state without notes on code usage."""
         return {name: tensor for name, tensor in self.state_dict().items()
-                if not name.endswith(USAGE_NOTES)}
+                if not self._is_training_note(name)}
+
+    def _is_training_note(self, name: str) -> bool:
+        """Whether a tensor of the state only tells training how codes were used."""
+        room, _, last = name.rpartition(".")
+        return room.startswith("quantize") and last in self.quantize.training_notes
 
     @classmethod
     def from_weights(cls, config: VQGANConfig, weights: Mapping[str, Tensor]) -> "VQGAN":
@@ -129,7 +144,7 @@ class VQGAN(nn.Module):
             model = cls(config)
         state = model.state_dict()
         notes = {name: torch.zeros(tensor.shape, dtype=tensor.dtype)
-                 for name, tensor in state.items() if name.endswith(USAGE_NOTES)}
+                 for name, tensor in state.items() if model._is_training_note(name)}
         tensors = notes | dict(weights)
         _require_same_shapes(tensors, state)
         model.load_state_dict({name: tensor.to(state[name].dtype)

@@ -57,7 +57,7 @@ def test_revived_codes_lose_their_past(state: State, pixels: Pixels) -> None:
     codebook = training.model.get_parameter("quantize.embedding.weight")
     for moment in training.optimizer.state[codebook].values():
         moment.fill_(1)
-    training.forget_codes(torch.tensor([2, 5]))
+    training.forget_codes({"quantize.embedding.weight": torch.tensor([2, 5])})
     moments = training.optimizer.state[codebook]
     assert moments["exp_avg"].sum(1).tolist() == [0.0 if row in (2, 5) else 4 for row in range(16)]
     assert moments["step"] == 1

@@ -1,0 +1,66 @@
+"""Nearest codebook entries, without ever holding all N x K distances.
+
+Pieces of points meet tiles of the codebook; each product is small enough to stay in a core's cache
+while its minimum is taken. Letters: N points, K codebook size, C channels.
+"""
+import torch
+from torch import Tensor
+
+POINTS, TILE, BLOCK = 512, 2048, 64
+"""Points and entries that meet in one product (4 MiB), and entries that share a first minimum."""
+
+
+@torch.no_grad()
+def nearest_codes(points: Tensor, codebook: Tensor) -> Tensor:
+    """Index of the codebook entry nearest to each point, by Euclidean distance.
+
+    Args:
+        points: ``(N, C)`` float32.
+        codebook: ``(K, C)`` float32, on the device of ``points``.
+    Returns:
+        Codes ``(N,)`` int64 in ``[0, K)``; ties go to the lower index. Distances are compared in
+        float32; beside the result at most 16 MiB are taken, at any N and K.
+    Raises:
+        ValueError: points and codebook have different numbers of channels.
+
+    Source: van den Oord et al. 2017, arXiv:1711.00937, equation 1.
+    """
+    if points.shape[1] != codebook.shape[1]:
+        raise ValueError(f"latents have {points.shape[1]} channels, "
+                         f"codebook entries have {codebook.shape[1]}")
+    with torch.autocast(points.device.type, enabled=False):
+        squares = torch.cat([tile.square().sum(1) for tile in codebook.split(TILE)])
+        return torch.cat([_nearest_of_piece(piece, codebook, squares)
+                          for piece in points.split(POINTS)])
+
+
+def _nearest_of_piece(points: Tensor, codebook: Tensor, squares: Tensor) -> Tensor:
+    """Codes ``(n,)`` of a piece of the points ``(n, C)``: a running minimum over tiles."""
+    least = points.new_full((len(points),), torch.inf)
+    codes = torch.zeros_like(least, dtype=torch.int64)
+    for start in range(0, len(codebook), TILE):
+        entries = codebook[start:start + TILE]
+        # |z - e|^2 without its |z|^2 term, which is the same for every entry.
+        scores = torch.addmm(squares[start:start + TILE, None], entries, points.T, alpha=-2)
+        values, indices = _first_minimum(scores)
+        closer = values < least
+        least = torch.where(closer, values, least)
+        codes = torch.where(closer, indices + start, codes)
+    return codes
+
+
+def _first_minimum(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Least value and its lowest row, in each column of ``(T, n)``: two tensors ``(n,)``.
+
+    Minima of whole blocks are vectorised, a search for the place is not: it is made among the
+    blocks, and then in one block for each column.
+    """
+    num_blocks = len(scores) // BLOCK
+    if num_blocks * BLOCK < len(scores) or num_blocks < 2:
+        indices = scores.argmin(0)
+        return scores.gather(0, indices[None])[0], indices
+    blocks = scores.view(num_blocks, BLOCK, -1)
+    best = blocks.amin(1).argmin(0)
+    block = blocks.gather(0, best.expand(1, BLOCK, -1))[0]
+    inside = block.argmin(0)
+    return block.gather(0, inside[None])[0], best * BLOCK + inside
