@@ -12,12 +12,24 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenizer.vqgan.layers import AttentionBlock, Downsample, ResidualBlock, Upsample, norm
+from tokenizer.vqgan.layers import (
+    AttentionBlock,
+    AverageDownsample,
+    Downsample,
+    ResidualBlock,
+    UnbiasedResidualBlock,
+    Upsample,
+    norm,
+)
+
+DESIGNS = ("vqgan", "maskgit")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
     """Shape of the encoder and, mirrored with one more block a level, of the decoder.
+
+    Two more settings, ``norm_groups`` and ``design``, are for tokenizers published elsewhere.
 
     Attributes:
         width: channels that ``channel_multipliers`` multiply.
@@ -29,6 +41,10 @@ class AutoencoderConfig:
         latent_channels: z, channels between encoder and ``quant_conv``.
         patch: side in pixels of the square that the stem turns into channels; 1 has no stem.
         dropout: share of features dropped in training in each residual block.
+        norm_groups: groups of every norm; 0 takes 32, fewer where there are few channels.
+        design: ``vqgan``, or ``maskgit``: the layers of MaskGIT's released tokenizer, which has no
+            attention, no biases in residual blocks, averages instead of strided convolutions, and
+            as many blocks a level in the decoder as in the encoder.
     """
     width: int = 128
     channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
@@ -38,6 +54,8 @@ class AutoencoderConfig:
     latent_channels: int = 256
     patch: int = 1
     dropout: float = 0.0
+    norm_groups: int = 0
+    design: str = "vqgan"
 
     def __post_init__(self) -> None:
         for name in ("width", "num_res_blocks", "latent_channels", "patch"):
@@ -51,6 +69,34 @@ class AutoencoderConfig:
                              f"channel multiplier, got {self.attention_levels}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+        self._check_design()
+
+    def _check_design(self) -> None:
+        divided = {self.width, *self.channels} if self.norm_groups else set()
+        if self.norm_groups < 0 or any(channels % self.norm_groups for channels in divided):
+            raise ValueError("norm_groups must be 0 or divide the channels of every level "
+                             f"{sorted(divided)}, got {self.norm_groups}")
+        if self.design not in DESIGNS:
+            raise ValueError(f"design must be one of {', '.join(DESIGNS)}, got {self.design!r}")
+        if self.is_maskgit and (self.attention_levels or self.middle_attention):
+            raise ValueError("the maskgit design has no attention: set attention_levels=() and "
+                             f"middle_attention=false, got {self.attention_levels} and "
+                             f"{self.middle_attention}")
+
+    @property
+    def is_maskgit(self) -> bool:
+        """Whether the layers are those of MaskGIT."""
+        return self.design == "maskgit"
+
+    @property
+    def num_decoder_blocks(self) -> int:
+        """Residual blocks a level in the decoder."""
+        return self.num_res_blocks + (0 if self.is_maskgit else 1)
+
+    def residual_block(self, in_channels: int, out_channels: int) -> ResidualBlock:
+        """A residual block of this design, freshly initialised."""
+        block = UnbiasedResidualBlock if self.is_maskgit else ResidualBlock
+        return block(in_channels, out_channels, self.dropout, self.norm_groups)
 
     @property
     def num_levels(self) -> int:
@@ -79,11 +125,12 @@ class Stage(nn.Module):
         super().__init__()
         channels = config.channels[level]
         self.block = nn.ModuleList(
-            ResidualBlock(channels if index else in_channels, channels, config.dropout)
+            config.residual_block(channels if index else in_channels, channels)
             for index in range(num_blocks))
         num_attention = num_blocks if level in config.attention_levels else 0
-        self.attn = nn.ModuleList(AttentionBlock(channels) for _ in range(num_attention))
-        self.downsample: Downsample | None = None
+        self.attn = nn.ModuleList(AttentionBlock(channels, config.norm_groups)
+                                  for _ in range(num_attention))
+        self.downsample: Downsample | AverageDownsample | None = None
         self.upsample: Upsample | None = None
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -101,9 +148,10 @@ class Middle(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         channels = config.channels[-1]
-        self.block_1 = ResidualBlock(channels, channels, config.dropout)
-        self.attn_1 = AttentionBlock(channels) if config.middle_attention else None
-        self.block_2 = ResidualBlock(channels, channels, config.dropout)
+        self.block_1 = config.residual_block(channels, channels)
+        self.attn_1 = (AttentionBlock(channels, config.norm_groups) if config.middle_attention
+                       else None)
+        self.block_2 = config.residual_block(channels, channels)
 
     def forward(self, hidden: Tensor) -> Tensor:
         hidden = self.block_1(hidden)
@@ -120,17 +168,20 @@ class Encoder(nn.Module):
         super().__init__()
         self.patch = config.patch
         channels = config.channels
-        self.conv_in = nn.Conv2d(in_channels * config.patch ** 2, config.width, 3, padding=1)
+        self.conv_in = nn.Conv2d(in_channels * config.patch ** 2, config.width, 3, padding=1,
+                                 bias=not config.is_maskgit)
         self.down = nn.ModuleList()
         for level in range(config.num_levels):
             previous = channels[level - 1] if level else config.width
             stage = Stage(previous, config, level, config.num_res_blocks)
             if level < config.num_levels - 1:
-                stage.downsample = Downsample(channels[level])
+                stage.downsample = (AverageDownsample() if config.is_maskgit
+                                    else Downsample(channels[level]))
             self.down.append(stage)
         self.mid = Middle(config)
-        self.norm_out = norm(channels[-1])
-        self.conv_out = nn.Conv2d(channels[-1], config.latent_channels, 3, padding=1)
+        self.norm_out = norm(channels[-1], config.norm_groups)
+        side = 1 if config.is_maskgit else 3
+        self.conv_out = nn.Conv2d(channels[-1], config.latent_channels, side, padding=side // 2)
 
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = self.conv_in(F.pixel_unshuffle(inputs, self.patch))
@@ -155,11 +206,11 @@ class Decoder(nn.Module):
         self.up = nn.ModuleList()
         for level in range(config.num_levels):
             previous = channels[min(level + 1, config.num_levels - 1)]
-            stage = Stage(previous, config, level, config.num_res_blocks + 1)
+            stage = Stage(previous, config, level, config.num_decoder_blocks)
             if level:
                 stage.upsample = Upsample(channels[level])
             self.up.append(stage)
-        self.norm_out = norm(channels[0])
+        self.norm_out = norm(channels[0], config.norm_groups)
         self.conv_out = nn.Conv2d(channels[0], out_channels * config.patch ** 2, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -23,9 +23,9 @@ def num_norm_groups(channels: int) -> int:
     return next(groups for groups in range(most, 0, -1) if channels % groups == 0)
 
 
-def norm(channels: int) -> nn.GroupNorm:
-    """Group norm over ``channels``, with scale and shift."""
-    return nn.GroupNorm(num_norm_groups(channels), channels, eps=NORM_EPSILON)
+def norm(channels: int, num_groups: int = 0) -> nn.GroupNorm:
+    """Group norm over ``channels``, with scale and shift; 0 groups take `num_norm_groups`."""
+    return nn.GroupNorm(num_groups or num_norm_groups(channels), channels, eps=NORM_EPSILON)
 
 
 class ResidualBlock(nn.Module):
@@ -34,11 +34,12 @@ class ResidualBlock(nn.Module):
     Maps ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.0) -> None:
+    def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.0,
+                 num_groups: int = 0) -> None:
         super().__init__()
-        self.norm1 = norm(in_channels)
+        self.norm1 = norm(in_channels, num_groups)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = norm(out_channels)
+        self.norm2 = norm(out_channels, num_groups)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         if in_channels != out_channels:
@@ -51,15 +52,37 @@ class ResidualBlock(nn.Module):
         return shortcut + hidden
 
 
+class UnbiasedResidualBlock(ResidualBlock):
+    """The residual block of MaskGIT: no biases, and where channels change, no residual.
+
+    There the shortcut is a 1x1 convolution of the block's own output, as published.
+
+    Source: Chang et al. 2022, arXiv:2202.04200, its released tokenizer.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.0,
+                 num_groups: int = 0) -> None:
+        super().__init__(in_channels, out_channels, dropout, num_groups)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        if in_channels != out_channels:
+            self.nin_shortcut = nn.Conv2d(out_channels, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.conv1(F.silu(self.norm1(x)))
+        hidden = self.conv2(self.dropout(F.silu(self.norm2(hidden))))
+        return hidden + (self.nin_shortcut(hidden) if hasattr(self, "nin_shortcut") else x)
+
+
 class AttentionBlock(nn.Module):
     """One head of attention between all positions, added to the input; keeps the shape.
 
     Memory grows with the square of H * W on devices without a fused kernel.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, num_groups: int = 0) -> None:
         super().__init__()
-        self.norm = norm(channels)
+        self.norm = norm(channels, num_groups)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
@@ -84,6 +107,13 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
         return result
+
+
+class AverageDownsample(nn.Module):
+    """Halves both sides: the mean of each square of 2 x 2; has no parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 2)
 
 
 class Upsample(nn.Module):

@@ -1,11 +1,12 @@
 """Encoder and decoder: published sizes and names, sides, the pixel-unshuffle stem."""
+import re
 from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import nn
 
-from tokenizer.vqgan.autoencoder import AutoencoderConfig, Decoder, Encoder
+from tokenizer.vqgan.autoencoder import DESIGNS, AutoencoderConfig, Decoder, Encoder
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -86,8 +87,35 @@ def test_attention_sits_where_it_is_asked_for() -> None:
     assert not any("attn" in name for name in without)
 
 
-def test_every_parameter_gets_a_gradient() -> None:
-    config = small(attention_levels=(0, 1), patch=2)
+def test_the_maskgit_design_has_its_published_tensors() -> None:
+    config = small(design="maskgit", middle_attention=False, num_res_blocks=2)
+    encoder, decoder = Encoder(config, 3).state_dict(), Decoder(config, 3).state_dict()
+    assert not {"conv_in.bias", "down.0.downsample.conv.weight"} & set(encoder)
+    assert encoder["conv_out.weight"].shape == (6, 16, 1, 1)
+    assert {"conv_in.bias", "up.1.upsample.conv.bias", "conv_out.bias"} <= set(decoder)
+    assert not [name for name in (*encoder, *decoder) if re.search(r"block.*conv\d\.bias", name)]
+    for room, names in (("up", decoder), ("down", encoder)):
+        assert {name.split(".")[3] for name in names if name.startswith(f"{room}.1.block.")
+                } == {"0", "1"}
+
+
+def test_the_maskgit_design_keeps_sides() -> None:
+    config = small(design="maskgit", middle_attention=False)
+    latents = Encoder(config, 3)(torch.zeros(2, 3, 16, 24))
+    assert latents.shape == (2, 6, 8, 12)
+    assert Decoder(config, 3)(latents).shape == (2, 3, 16, 24)
+
+
+def test_norm_groups_are_the_same_everywhere_where_given() -> None:
+    modules = [*Encoder(small(norm_groups=4, attention_levels=(1,)), 3).modules(),
+               *Decoder(small(norm_groups=4), 3).modules()]
+    assert {layer.num_groups for layer in modules if isinstance(layer, nn.GroupNorm)} == {4}
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_every_parameter_gets_a_gradient(design: str) -> None:
+    attention = {"attention_levels": (0, 1)} if design == "vqgan" else {"middle_attention": False}
+    config = small(patch=2, design=design, **attention)
     encoder, decoder = Encoder(config, 3), Decoder(config, 3)
     decoder(encoder(torch.randn(1, 3, 16, 16))).square().mean().backward()
     for name, parameter in [*encoder.named_parameters(), *decoder.named_parameters()]:
@@ -109,7 +137,11 @@ def test_dropout_acts_in_training_only() -> None:
     ({"channel_multipliers": ()}, r"channel_multipliers must be one or more .* got \(\)"),
     ({"channel_multipliers": (1, 0)}, r"at least 1, got \(1, 0\)"),
     ({"attention_levels": (2,)}, r"attention_levels must lie in \[0, 2\).* got \(2,\)"),
-    ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0")])
+    ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
+    ({"norm_groups": 3}, r"norm_groups must be 0 or divide .* \[8, 16\], got 3"),
+    ({"norm_groups": -1}, "norm_groups must be 0 or divide .* got -1"),
+    ({"design": "vit"}, "design must be one of vqgan, maskgit, got 'vit'"),
+    ({"design": "maskgit"}, r"maskgit design has no attention.* got \(\) and True")])
 def test_nonsense_is_refused_with_its_value(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(**changes)

@@ -4,9 +4,12 @@ import torch
 
 from tokenizer.vqgan.layers import (
     AttentionBlock,
+    AverageDownsample,
     Downsample,
     ResidualBlock,
+    UnbiasedResidualBlock,
     Upsample,
+    norm,
     num_norm_groups,
 )
 
@@ -54,3 +57,30 @@ def test_attention_is_softmax_of_scaled_products_over_all_positions() -> None:
     weights = (torch.einsum("bci,bcj->bij", query, key) * 8 ** -0.5).softmax(-1)
     attended = torch.einsum("bij,bcj->bci", weights, value).reshape(x.shape)
     torch.testing.assert_close(block(x), x + block.proj_out(attended))
+
+
+def test_unbiased_blocks_take_the_shortcut_of_their_output() -> None:
+    torch.manual_seed(0)
+    block, x = UnbiasedResidualBlock(64, 128), torch.randn(1, 64, 4, 4)
+    assert set(block.state_dict()) == {"norm1.weight", "norm1.bias", "conv1.weight", "norm2.weight",
+                                       "norm2.bias", "conv2.weight", "nin_shortcut.weight"}
+    torch.nn.init.dirac_(block.nin_shortcut.weight)  # a shortcut that changes nothing
+    doubled = block(x)
+    torch.nn.init.zeros_(block.nin_shortcut.weight)
+    torch.testing.assert_close(doubled, 2 * block(x))
+
+
+def test_unbiased_blocks_of_equal_widths_add_their_input() -> None:
+    block, x = UnbiasedResidualBlock(8, 8), torch.randn(1, 8, 4, 4)
+    torch.nn.init.zeros_(block.conv2.weight)
+    assert torch.equal(block(x), x)
+
+
+def test_average_downsampling_takes_means_of_squares() -> None:
+    pixels = torch.tensor([[1.0, 3, 0, 0], [5, 7, 0, 4]])[None, None]
+    assert AverageDownsample()(pixels)[0, 0].tolist() == [[4, 1]]
+
+
+def test_groups_of_a_norm_may_be_given() -> None:
+    assert norm(48).num_groups == 12
+    assert norm(48, 16).num_groups == 16
