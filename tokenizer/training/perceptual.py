@@ -1,28 +1,25 @@
-"""The perceptual distance LPIPS on VGG16 features, from weights that the user gives as files.
+"""The perceptual distance LPIPS on VGG16 features, from weights that the user names.
 
-Nothing is downloaded and nothing needs torchvision. Two files are read, in the layout in which
-they are published: VGG16's ImageNet weights of torchvision (``features.0.weight``, ...) and the
-LPIPS 0.1 linear layers for VGG16 (``lin0.model.1.weight``, ...), as ``.pth`` or ``.safetensors``.
+Nothing here needs torchvision. Two files are read as they are published, by path, URL or hub id
+(see `tokenizer.weights`): VGG16's ImageNet weights of torchvision (``features.0.weight``, ...) and
+the LPIPS 0.1 linear layers for VGG16 (``lin0.model.1.weight``, ...); or one file with both, the
+state of the published LPIPS model.
 
 Letters: B images, C channels, H and W pixels.
 """
-import io
-import pickle
-
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tokenizer import storage
 from tokenizer.training.config import PerceptualConfig
+from tokenizer.weights import copy_tensors, read_tensors
 
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Output channels of VGG16's convolutions; a 2 x 2 maximum stands between blocks."""
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """Mean and deviation of ImageNet's channels in the range [-1, 1]."""
 ADVICE = ("give training.perceptual.vgg16=FILE (torchvision's vgg16-397923af.pth) and "
-          "training.perceptual.linear=FILE (vgg.pth of LPIPS 0.1), or switch the term off with "
-          "training.perceptual.weight=0")
+          "training.perceptual.linear=FILE (vgg.pth of LPIPS 0.1) as path, URL or hub id, or "
+          "switch the term off with training.perceptual.weight=0")
 
 
 class PerceptualDistance(nn.Module):
@@ -74,49 +71,52 @@ class PerceptualDistance(nn.Module):
         return total
 
 
-def load_perceptual(config: PerceptualConfig) -> PerceptualDistance:
+def load_perceptual(config: PerceptualConfig, advice: str = ADVICE) -> PerceptualDistance:
     """The distance with the weights that ``config`` names, frozen.
 
+    Args:
+        advice: how to give the files or do without, for messages.
     Raises:
         FileNotFoundError: a file is not named or does not exist; the message says how to get it.
-        ValueError: a file is damaged or holds other tensors.
+        OSError: a file cannot be reached.
+        ValueError: a file is damaged, has another hash, or holds other tensors.
     """
     distance = PerceptualDistance()
-    vgg16 = _read_tensors(config.vgg16, "VGG16 weights")
-    linear = _read_tensors(config.linear, "LPIPS linear layers")
-    wanted = {f"features.{name}": (config.vgg16, vgg16, f"features.{name}")
-              for name in distance.features.state_dict()}
-    wanted |= {f"linear.{index}": (config.linear, linear, f"lin{index}.model.1.weight")
-               for index in range(len(BLOCKS))}
-    for name, (url, tensors, source) in wanted.items():
-        target = distance.get_parameter(name)
-        if source not in tensors or tensors[source].shape != target.shape:
-            found = tuple(tensors[source].shape) if source in tensors else "nothing"
-            raise ValueError(f"{url} should hold {source} of shape {tuple(target.shape)}, "
-                             f"but holds {found}; {ADVICE}")
-        target.copy_(tensors[source])
+    for place, what, names in (
+            (config.vgg16, "VGG16 weights", _feature_names(distance)),
+            (config.linear, "LPIPS linear layers", _linear_names())):
+        if place is None:
+            raise FileNotFoundError(f"LPIPS needs {what}, and none are given: {advice}")
+        try:
+            copy_tensors(distance, read_tensors(place, what), names, place)
+        except (OSError, ValueError) as error:
+            kind = next(kind for kind in (FileNotFoundError, OSError, ValueError)
+                        if isinstance(error, kind))
+            raise kind(f"{error}; {advice}") from error
     return distance.eval()
 
 
+def _feature_names(distance: PerceptualDistance) -> dict[str, tuple[str, ...]]:
+    """For each parameter of VGG16, its name in torchvision's file and in that of a whole LPIPS."""
+    names = {}
+    for name in distance.features.state_dict():
+        layer = int(name.partition(".")[0])
+        block = 1 + sum(layer >= end for end in distance.ends)
+        names[f"features.{name}"] = (f"features.{name}", f"net.slice{block}.{name}")
+    return names
+
+
+def _linear_names() -> dict[str, tuple[str, ...]]:
+    """For each linear layer, the names in use for it; the published one first."""
+    return {f"linear.{index}": (f"lin{index}.model.1.weight", f"lins.{index}.model.1.weight",
+                                f"lin{index}.model.0.weight", f"lin{index}.weight")
+            for index in range(len(BLOCKS))}
+
+
 def _unit_length(features: Tensor) -> Tensor:
-    """Features divided by their length over channels, in float32."""
+    """Features divided by their length over channels, in float32.
+
+    The gradient of `torch.linalg.vector_norm` is 0 where all channels are, and not infinite.
+    """
     features = features.float()
-    return features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10)
-
-
-def _read_tensors(url: str | None, what: str) -> dict[str, Tensor]:
-    """The tensors of a ``.pth`` or ``.safetensors`` file, read without running code."""
-    if url is None:
-        raise FileNotFoundError(f"the perceptual loss needs {what}, and none are given: {ADVICE}")
-    if not storage.exists(url):
-        raise FileNotFoundError(f"{url} with {what} does not exist: {ADVICE}")
-    content = storage.read_bytes(url)
-    try:
-        if url.endswith(".safetensors"):
-            return safetensors.torch.load(content)
-        tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{url} holds no {what} that can be read: {ADVICE}") from error
-    if not isinstance(tensors, dict):
-        raise ValueError(f"{url} holds a {type(tensors).__name__}, not {what} by name: {ADVICE}")
-    return tensors
+    return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-10)

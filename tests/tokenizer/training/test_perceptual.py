@@ -1,4 +1,5 @@
 """LPIPS against a computation by hand with drawn weights, and the words when files are missing."""
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokenizer import storage
 from tokenizer.training.config import PerceptualConfig
 from tokenizer.training.perceptual import PerceptualDistance, load_perceptual
 
@@ -69,6 +71,58 @@ def test_distance_is_that_of_a_computation_by_hand(files: PerceptualConfig) -> N
     for index in range(2):
         expected = by_hand(first[index:index + 1], second[index:index + 1])
         torch.testing.assert_close(found[index], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_weights_are_had_from_urls_and_checked_by_hash(files: PerceptualConfig, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMG2TOKENS_CACHE", str(tmp_path / "cache"))
+    assert files.vgg16 and files.linear
+    for path in (files.vgg16, files.linear):
+        storage.write_bytes(f"memory://perceptual/{Path(path).name}", Path(path).read_bytes())
+    digest = storage.sha256(Path(files.linear).read_bytes())
+    remote = PerceptualConfig(weight=1.0, vgg16="memory://perceptual/vgg16.safetensors",
+                              linear=f"memory://perceptual/vgg.pth#sha256={digest}")
+    found = load_perceptual(remote).state_dict()
+    for name, tensor in load_perceptual(files).state_dict().items():
+        assert torch.equal(found[name], tensor)
+    wrong = dataclasses.replace(remote, linear="memory://perceptual/vgg.pth#sha256=0000")
+    with pytest.raises(ValueError, match=f"{digest}, which should begin with 0000.*weight=0"):
+        load_perceptual(wrong)
+
+
+@pytest.mark.parametrize("name", ["lin{}.model.1.weight", "lins.{}.model.1.weight",
+                                  "lin{}.model.0.weight", "lin{}.weight"])
+def test_linear_layers_load_under_each_name_in_use(files: PerceptualConfig, tmp_path: Path,
+                                                   name: str) -> None:
+    tensors = [drawn_weights()[1][f"lin{index}.model.1.weight"] for index in range(5)]
+    torch.save({name.format(index): tensor for index, tensor in enumerate(tensors)},
+               tmp_path / "vgg.pth")
+    found = load_perceptual(dataclasses.replace(files, linear=str(tmp_path / "vgg.pth")))
+    assert all(torch.equal(found.linear[index], tensor) for index, tensor in enumerate(tensors))
+
+
+def test_the_state_of_a_whole_lpips_serves_for_both_files(files: PerceptualConfig,
+                                                          tmp_path: Path) -> None:
+    vgg16, linear = drawn_weights()
+    slices = {0: 1, 2: 1, 5: 2, 7: 2, 10: 3, 12: 3, 14: 3, 17: 4, 19: 4, 21: 4, 24: 5, 26: 5, 28: 5}
+    whole = {f"net.slice{slices[index]}.{index}.{kind}": vgg16[f"features.{index}.{kind}"]
+             for index in CONVOLUTIONS for kind in ("weight", "bias")} | linear
+    torch.save(whole, tmp_path / "lpips.pth")
+    place = str(tmp_path / "lpips.pth")
+    found = load_perceptual(PerceptualConfig(weight=1.0, vgg16=place, linear=place)).state_dict()
+    for name, tensor in load_perceptual(files).state_dict().items():
+        assert torch.equal(found[name], tensor)
+
+
+def test_gradients_are_finite_where_no_feature_is_active(files: PerceptualConfig) -> None:
+    distance = load_perceptual(files)
+    for name, parameter in distance.features.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.fill_(-1e3)
+    image = torch.zeros(1, 3, 16, 16, requires_grad=True)
+    total = distance(image, torch.ones(1, 3, 16, 16)).sum()
+    total.backward()
+    assert total.item() == 0 and image.grad is not None and image.grad.isfinite().all()
 
 
 def test_distance_is_zero_for_equal_images_and_grows_with_noise(files: PerceptualConfig) -> None:
