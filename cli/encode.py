@@ -8,9 +8,11 @@ from cli.options import Assignment, by_name, reports_errors
 @click.argument("corpus")
 @click.argument("tokens")
 @click.option("--tokenizer", "tokenizers", type=Assignment(), multiple=True, required=True,
-              help="MODALITY=FOLDER of a trained tokenizer; once for each modality.")
+              help="MODALITY=FOLDER of a trained tokenizer; once for each modality: image, depth, "
+                   "segmentation, normals, and edges and low_res, computed from the images.")
 @click.option("--maps", type=Assignment(), multiple=True,
-              help="MODALITY=FOLDER of maps that pair with the images by file stem.")
+              help="MODALITY=FOLDER of maps that pair with the images by file stem; edges and "
+                   "low_res need none.")
 @click.option("--labels", default="folder", show_default=True, metavar="HOW",
               help="Where classes come from: folder (the first folder), none, regex:PATTERN (a "
                    "group of the key), or a CSV or JSONL file with key, label, caption.")
@@ -39,6 +41,7 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
       img2tokens encode photos tokens --tokenizer image=tok
       img2tokens encode photos tokens --tokenizer image=tok \\
           --maps depth=depths --tokenizer depth=depth-tok
+      img2tokens encode photos tokens --tokenizer image=tok --tokenizer edges=tok-edges
       img2tokens encode photos tokens --tokenizer image=tok --labels 'regex:^n[0-9]+_(.+)$'
     """
     from pipelines.encode import EncodeConfig, encode_corpus

@@ -18,7 +18,8 @@ RECIPES = ("tiny", "small_64", "small_128", "f16_1024", "f16_16384", "f16_16384_
 @click.argument("corpus")
 @click.argument("out")
 @click.option("--modality", default="image", show_default=True,
-              help="What the files hold: image, depth or segmentation.")
+              help="What to learn: image, depth, segmentation or normals, which the files hold; "
+                   "edges or low_res, computed from images.")
 @click.option("--recipe", type=click.Choice(RECIPES), default="small_128", show_default=True,
               help="Named settings to start from; see tokenizer/recipes.py.")
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps to train.")
@@ -44,7 +45,9 @@ def train_tokenizer(corpus: str, out: str, modality: str, recipe: str, settings:
       img2tokens train-tokenizer photos tok --recipe small_128 --minutes 15
       img2tokens train-tokenizer maps tok-seg --modality segmentation \\
           --set modality.num_classes=12 --set modality.ignore_id=11 --minutes 10
-      img2tokens train-tokenizer depth tok-depth --modality depth --steps 2000
+      img2tokens train-tokenizer depth tok-depth --modality depth --steps 2000 \\
+          --set modality.range=0.5,80 --set modality.inverse=true
+      img2tokens train-tokenizer photos tok-edges --modality edges --minutes 10
       img2tokens train-tokenizer photos tok --recipe f16_1024 --steps 100000 \\
           --set training.batch_size=32 --set training.mixed_precision=bf16
     """

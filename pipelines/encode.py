@@ -14,6 +14,7 @@ from pipelines.job import FAILED, Engine, Job, ShardTask, commit
 from pipelines.plan import Plan, fixed_size_shards, holds_plan, is_unplanned, make_plan
 from pipelines.shard import encode_entries
 from tokenizer import configs, storage, tokens
+from tokenizer.corpus.modalities import file_modality
 from tokenizer.corpus.sources import Entry, Source, open_source
 from tokenizer.schema import FORMAT_VERSION, Manifest, TokenSpec
 from tokenizer.tokens import Receipt
@@ -44,7 +45,8 @@ class EncodeConfig:
     Attributes:
         corpus: folder of the images, or of the maps when there are no images.
         output: folder of the token corpus.
-        tokenizers: folder of the tokenizer of each modality.
+        tokenizers: folder of the tokenizer of each modality; those that are computed from images,
+            such as edges, need no maps.
         maps: folder of each modality that lies beside the corpus.
         labels: where classes and captions come from; see `tokenizer.corpus.labels`.
         shard_size: inputs of one shard.
@@ -68,21 +70,32 @@ class EncodeConfig:
         for name, least in (("shard_size", 1), ("batch_size", 1), ("num_workers", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        without_maps = [name for name in self.tokenizers if name not in self.maps]
-        for name in self.maps:
-            if name not in self.tokenizers:
+        held = {name: file_modality(name) for name in self.tokenizers}
+        for name, folder in self.maps.items():
+            if (source := file_modality(name)) != name:
+                raise ValueError(f"{name} are computed from {source} files and need no folder of "
+                                 f"their own; leave out --maps {name}={folder}")
+            if name not in held.values():
                 raise ValueError(f"{name} maps are given without a tokenizer; add "
                                  f"--tokenizer {name}=FOLDER")
+        without_maps = dict.fromkeys(name for name in held.values() if name not in self.maps)
         if len(without_maps) != 1:
             raise ValueError(f"one tokenizer is for the corpus itself, each other one for maps; "
-                             f"without --maps are {', '.join(without_maps) or 'none'}: add --maps "
-                             "NAME=FOLDER for all but one")
+                             f"without --maps are {', '.join(without_maps) or 'none'}: add "
+                             "--maps NAME=FOLDER for all but one")
+
+    @property
+    def corpus_modality(self) -> str:
+        """What the files of the corpus itself are."""
+        return next(held for name in self.tokenizers
+                    if (held := file_modality(name)) not in self.maps)
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The corpus's own modality, then those of the maps by name."""
-        own = next(name for name in self.tokenizers if name not in self.maps)
-        return (own, *sorted(self.maps))
+        """The corpus's own modality, those computed from it, then those of the maps, by name."""
+        own = self.corpus_modality
+        return tuple(sorted(self.tokenizers, key=lambda name: (
+            name != own, file_modality(name) != own, name)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +139,7 @@ def encode_corpus(config: EncodeConfig) -> Manifest:
     """
     require_apart(config)
     source = open_source(config.corpus, {name: config.maps[name] for name in sorted(config.maps)},
-                         config.labels, config.modalities[0])
+                         config.labels, config.corpus_modality)
     urls = {name: config.tokenizers[name] for name in config.modalities}
     loaded = codecs.open_codecs(urls, config.batch_size)
     spec = TokenSpec(codes=tuple(codec.spec for codec in loaded.values()))

@@ -113,6 +113,8 @@ def read_entry(entry: Entry, source: Source,
                codecs: Mapping[str, Encoder]) -> Record | DeadLetter:
     """Read one input and bring it to the size of its codecs.
 
+    Each file is read and decoded once, for its own modality and those that are computed from it.
+
     Raises:
         SourceUnreachable: the source, rather than this input, cannot be read.
     """
@@ -124,10 +126,13 @@ def read_entry(entry: Entry, source: Source,
     try:
         payloads = source.read(entry)
         stage = "decode"
-        raws = {}
-        for name, codec in codecs.items():
-            url = entry.sources[name]
-            raws[name] = codec.modality.read(payloads[name], url)
+        decoded: dict[str, np.ndarray] = {}
+        for codec in codecs.values():
+            held = codec.modality.file_modality()
+            if held not in decoded:
+                url = entry.sources[held]
+                decoded[held] = codec.modality.read(payloads[held], url)
+        raws = {name: decoded[codec.modality.file_modality()] for name, codec in codecs.items()}
         stage, url = "crop", entry.source
         return crop_record(entry, raws, codecs)
     except (OSError, ValueError) as error:
@@ -173,7 +178,7 @@ def encode_batch(records: Sequence[Record],
 def to_table(done: Sequence[Encoded], spec: TokenSpec) -> pa.Table:
     """Rows of one shard, N of them, which may be 0."""
     codes = {code.modality: np.array([item.codes[code.modality] for item in done],
-                                     code.dtype).reshape(len(done), *code.grid)
+                                     code.dtype).reshape(len(done), *code.code_shape)
              for code in spec.codes}
     return rows_table(spec, codes, {
         "key": [item.entry.key for item in done],

@@ -19,7 +19,10 @@ FORBIDDEN = {
 """For each package, the modules (with all below them) that no file of it imports, not even late."""
 
 WITHOUT_TORCH = ("storage", "configs", "schema", "tokens", "checkpoints", "pictures",
-                 "corpus/images", "corpus/modalities", "corpus/sources")
+                 "corpus/images", "corpus/sources", "corpus/augment",
+                 *(f"corpus/modalities/{name}" for name in (
+                     "__init__", "base", "depth", "edges", "image", "low_res", "normals",
+                     "segmentation")))
 """Modules of ``tokenizer`` that load without torch: reading a corpus takes pyarrow alone."""
 
 

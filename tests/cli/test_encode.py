@@ -172,3 +172,39 @@ def stop_in_mid_run(arguments: Sequence[object], out: Path, number: signal.Signa
         assert errors.strip().endswith("stopped; run the same command again to continue")
         assert "Traceback" not in errors
     return len(list(receipts.glob("*.json")))
+
+
+def test_edges_are_computed_encoded_and_decoded_without_maps(
+        image_folder: ImageFolder, tokenizer: str, tmp_path: Path) -> None:
+    from tokenizer.codec import Codec
+    from tokenizer.corpus.images import centre_crop
+    from tokenizer.schema import codes_array
+    from tokenizer.tokens import TokenCorpus
+    photos, out = image_folder(5), tmp_path / "tokens"
+    edges = save_tokenizer(tmp_path / "edges-tok", modality="edges", sigma=1.0)
+    done = encode(photos, out, "--tokenizer", f"image={tokenizer}", "--tokenizer", f"edges={edges}")
+    assert done.exit_code == 0, done.output
+    corpus, codec = TokenCorpus.open(str(out)), Codec.load(edges)
+    assert corpus.spec.modalities == ("image", "edges")
+    assert corpus.spec["edges"].preprocessing == {
+        "name": "edges", "sigma": 1.0, "low": 0.1, "high": 0.2, "crop": "centre",
+        "resampling": "bilinear with antialiasing"}
+    table = corpus.read_shard(0)
+    for row, path in enumerate(sorted(photos.iterdir())):
+        raw = codec.modality.read(path.read_bytes(), path.name)
+        crop = centre_crop(*raw.shape[:2], codec.spec.image_size)
+        alone = codec.encode(codec.modality.fit(raw, crop, codec.spec.image_size)[None])
+        assert (alone[0] == codes_array(corpus.spec["edges"], table)[row]).all()
+    pictures = tmp_path / "pictures"
+    done = CliRunner().invoke(main, ["decode", str(out), str(pictures),
+                                     "--tokenizer", f"edges={edges}"])
+    assert done.exit_code == 0, done.output
+    with Image.open(pictures / "img-000.png") as image:
+        assert image.mode == "L" and image.size == (32, 32)
+
+
+def test_maps_of_what_is_computed_are_refused(image_folder: ImageFolder, tokenizer: str,
+                                              tmp_path: Path) -> None:
+    done = encode(image_folder(2), tmp_path / "tokens", "--tokenizer", f"image={tokenizer}",
+                  "--tokenizer", "edges=x", "--maps", "edges=drawn")
+    assert done.exit_code == 1 and "leave out --maps edges=drawn" in done.output

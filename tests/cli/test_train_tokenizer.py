@@ -33,6 +33,19 @@ def test_training_ends_in_one_line_with_figures_and_place(image_folder: Folder,
     assert line.endswith(f"tokenizer in {tmp_path / 'tok'}")
 
 
+def test_edges_are_learnt_from_photos(image_folder: Folder, tmp_path: Path) -> None:
+    result = run(image_folder(8), tmp_path / "tok", "--modality", "edges", "--recipe", "tiny",
+                 "--steps", 2, "--held-out", 2, "--set", "modality.sigma=1.5")
+    assert result.exit_code == 0, result.output
+    assert "held-out images (2): f1 " in result.stdout
+
+
+def test_help_names_every_modality() -> None:
+    from tokenizer.corpus.modalities import MODALITIES
+    words = " ".join(run("--help").output.split())
+    assert all(name in words for name in MODALITIES)
+
+
 def test_help_shows_examples() -> None:
     result = run("--help")
     assert result.exit_code == 0 and "--set modality.num_classes=12" in result.output
@@ -67,7 +80,7 @@ def test_classes_must_be_counted_and_the_error_says_how(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (["--modality", "sound"], "unknown modality 'sound'; known are image, depth, segmentation"),
+    (["--modality", "sound"], "unknown modality 'sound'; known are depth, edges, image, "),
     (["--set", "training.batch_sise=2"], "did you mean batch_size?"),
     (["--set", "training.batch_size=0"], "training.batch_size must be at least 1, got 0"),
     (["--set", "nonsense"], "name=value, got 'nonsense'"),

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from tokenizer.corpus.augment import Augmentation
 from tokenizer.corpus.images import Crop, UnreadableImage, centre_crop
 from tokenizer.corpus.modalities import LabelOutOfRange, Modality
 from tokenizer.corpus.sources import Entry, Source
@@ -30,13 +31,13 @@ MAX_FAILURES = 100
 class CorpusDataset:
     """One modality of a corpus as pixels for training and for measuring.
 
-    Training crops have the target's aspect ratio, a side between ``crop_share`` and all of the
-    largest possible one, a uniform position, and every other one is mirrored. They are cut from
-    images that are kept in memory slightly larger than needed. Images that cannot be read are left
-    out, and named in `unreadable`.
+    Training crops are drawn by an `Augmentation`, so every modality of a corpus shows the same part
+    of the same image at the same position. They are cut from images that are kept in memory
+    slightly larger than needed. Images that cannot be read are left out, and named in
+    `unreadable`.
 
     Args:
-        source: the corpus; its first modality is used.
+        source: the corpus; of its files those of its first modality are used.
         modality: settings of that modality.
         size: target h and w in pixels.
         split: which images are kept out of training.
@@ -49,6 +50,7 @@ class CorpusDataset:
         ValueError: the corpus is of another modality, empty, or has too few images to hold out.
 
     Attributes:
+        augmentation: draws the training crops.
         train: entries that train, sorted by key; ``held_out`` those that do not.
         unreadable: what was wrong, by source, with images left out so far.
     """
@@ -56,13 +58,11 @@ class CorpusDataset:
     def __init__(self, source: Source, modality: Modality, size: tuple[int, int], *,
                  split: Split = DEFAULT_SPLIT, seed: int = 0, crop_share: float = 0.8,
                  flip: bool = True, cache_bytes: int = 2 << 30) -> None:
-        if source.modalities[0] != modality.name:
+        if source.modalities[0] != modality.file_modality():
             raise ValueError(f"the corpus holds {source.modalities[0]} files, the tokenizer is for "
                              f"{modality.name}")
-        if not 0 < crop_share <= 1:
-            raise ValueError(f"crop_share must lie in (0, 1], got {crop_share}")
-        self.source, self.modality, self.size = source, modality, size
-        self.seed, self.crop_share, self.flip = seed, crop_share, flip
+        self.source, self.modality, self.size, self.seed = source, modality, size, seed
+        self.augmentation = Augmentation(seed=seed, crop_share=crop_share, flip=flip)
         self.unreadable: dict[str, str] = {}
         entries: dict[str, Entry] = {}
         for entry in source.entries():
@@ -119,24 +119,12 @@ class CorpusDataset:
             entry = self.train[order[(index + offset) % len(self.train)]]
             prepared = self._prepared(entry)
             if prepared is not None:
-                crop = self._training_crop(prepared.shape[0], prepared.shape[1], position)
+                crop = self.augmentation.crop(prepared.shape[0], prepared.shape[1], self.size,
+                                              position)
                 return self.modality.fit(prepared, crop, self.size)
         url, message = next(reversed(self.unreadable.items()))
         raise ValueError(f"{len(self.unreadable)} images of the corpus are unreadable, "
                          f"{offset + 1} of them in a row; {url}: {message}")
-
-    def _training_crop(self, height: int, width: int, position: int) -> Crop:
-        """A crop of a prepared image, drawn for this position of the stream."""
-        whole = centre_crop(height, width, self.size)
-        share, down, right, mirror = np.random.default_rng((self.seed, position)).random(4)
-        flipped = self.flip and mirror < 0.5
-        if self.crop_share == 1:
-            return Crop(left=whole.left, top=whole.top, width=whole.width, height=whole.height,
-                        flipped=flipped)
-        side = self.crop_share + (1 - self.crop_share) * share
-        rows, columns = max(1, round(whole.height * side)), max(1, round(whole.width * side))
-        return Crop(left=int(right * (width - columns + 1)), top=int(down * (height - rows + 1)),
-                    width=columns, height=rows, flipped=flipped)
 
     def _prepared(self, entry: Entry) -> np.ndarray | None:
         """An image's middle, as large as crops need it, in the units of the file."""
@@ -156,13 +144,14 @@ class CorpusDataset:
         The smallest crop of it still has the target's size, unless the image itself is smaller.
         """
         whole = centre_crop(height, width, self.size)
-        if self.crop_share == 1:
+        crop_share = self.augmentation.crop_share
+        if crop_share == 1:
             return whole, self.size
         rows = min(height, round(whole.height * MAX_STRETCH))
         columns = min(width, round(whole.width * MAX_STRETCH))
         region = Crop(left=(width - columns) // 2, top=(height - rows) // 2,
                       width=columns, height=rows)
-        scale = min(1.0, self.size[0] / (self.crop_share * whole.height))
+        scale = min(1.0, self.size[0] / (crop_share * whole.height))
         return region, (math.ceil(rows * scale), math.ceil(columns * scale))
 
     def _held_out_pixels(self, entry: Entry) -> np.ndarray | None:
@@ -182,7 +171,7 @@ class CorpusDataset:
         if entry.source in self.unreadable:
             return None
         try:
-            payload = self.source.read(entry)[self.modality.name]
+            payload = self.source.read(entry)[self.modality.file_modality()]
             return self.modality.read(payload, entry.source)
         except LabelOutOfRange as error:
             raise LabelOutOfRange(f"{entry.source}: {error}") from error

@@ -20,7 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from tokenizer import storage
 from tokenizer.corpus.labels import Labels, labels_from
-from tokenizer.corpus.modalities import MODALITIES
+from tokenizer.corpus.modalities import MODALITIES, file_modality
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -263,21 +263,24 @@ def open_source(url: str, maps: Mapping[str, str] | None = None, labels: str = "
     Args:
         maps: folder of each further modality.
         labels: ``folder``, ``none``, ``regex:PATTERN`` or the path of a CSV or JSON-lines table.
-        modality: what the corpus itself holds.
+        modality: what the corpus is read for; of a computed modality the source lists the files
+            that it is computed from, such as images for edges.
     Raises:
         FileNotFoundError: nothing is there, or nothing that a source reads.
         ValueError: an option is wrong.
     """
+    held = file_modality(modality)
     for cls in SOURCES.values():
         if cls.accepts(url):
-            return cls(url, maps, labels, modality)
+            return cls(url, maps, labels, held)
     state = "is a file, not a folder" if storage.exists(url) else "does not exist"
-    raise FileNotFoundError(f"the corpus {url} {state}; give a folder of {modality} files")
+    raise FileNotFoundError(f"the corpus {url} {state}; give a folder of {held} files")
 
 
 def _check_folder(modality: str, url: str) -> None:
-    if modality not in MODALITIES:
-        raise ValueError(f"unknown modality {modality!r}; known are {', '.join(MODALITIES)}")
+    if (held := file_modality(modality)) != modality:
+        raise ValueError(f"{modality} are computed from {held} files and need no folder of their "
+                         f"own; leave out {url}")
     if not storage.is_folder(url):
         state = "is a file, not a folder" if storage.exists(url) else "does not exist"
         raise FileNotFoundError(f"{url} {state}; give the folder of the {modality} files")

@@ -8,8 +8,16 @@ import pytest
 from corpus_files import broken_files, encode, noise, save
 
 from tokenizer.corpus.dataset import CorpusDataset
-from tokenizer.corpus.images import centre_crop
-from tokenizer.corpus.modalities import RGB, Depth, LabelOutOfRange, Modality, Segmentation
+from tokenizer.corpus.images import Crop, centre_crop
+from tokenizer.corpus.modalities import (
+    RGB,
+    Depth,
+    Edges,
+    LabelOutOfRange,
+    LowRes,
+    Modality,
+    Segmentation,
+)
 from tokenizer.corpus.sources import open_source
 from tokenizer.splits import Split
 
@@ -218,3 +226,30 @@ def test_the_corpus_must_be_of_the_modality(folder: Path) -> None:
 def test_crop_shares_beyond_the_image_are_refused(folder: Path, crop_share: float) -> None:
     with pytest.raises(ValueError, match=r"crop_share must lie in \(0, 1\]"):
         open_dataset(folder, crop_share=crop_share)
+
+
+@pytest.mark.parametrize("modality", [Edges(sigma=0.5), LowRes(factor=2)])
+def test_what_is_computed_from_images_trains_on_images(folder: Path, modality: Modality) -> None:
+    found = open_dataset(folder, modality)
+    pixels = found.samples(0, 20)
+    assert pixels.dtype == np.uint8 and len(np.unique(pixels)) > 1
+    assert np.array_equal(open_dataset(folder, modality, cache_bytes=0).samples(13, 3),
+                          pixels[13:16])
+    (batch,) = found.held_out_batches(2)
+    path = Path(found.held_out[0].source)
+    raw = modality.read(path.read_bytes(), path.name)
+    assert np.array_equal(batch[0], modality.fit(raw, centre_crop(*raw.shape[:2], SIZE), SIZE))
+
+
+def test_every_modality_trains_on_the_same_part_at_the_same_position(folder: Path) -> None:
+    images, small = open_dataset(folder, seed=2), open_dataset(folder, LowRes(factor=2), seed=2)
+    for pixels, coarse in zip(images.samples(0, 12), small.samples(0, 12), strict=True):
+        whole = Crop(left=0, top=0, width=16, height=16)
+        expected = LowRes(factor=2).fit(pixels, whole, SIZE)
+        assert np.abs(coarse.astype(int) - expected).max() <= 1  # mirrored before or after
+
+
+def test_computed_modalities_do_not_train_on_maps(folder: Path) -> None:
+    source = open_source(str(folder), modality="depth")
+    with pytest.raises(ValueError, match="holds depth files, the tokenizer is for edges"):
+        CorpusDataset(source, Edges(), SIZE)

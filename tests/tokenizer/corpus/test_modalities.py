@@ -1,12 +1,14 @@
 """Modalities: bytes to pixels to inputs and back, losses, scores, settings."""
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from corpus_files import encode, noise
 
+from tokenizer.corpus import modalities
 from tokenizer.corpus.images import Crop, centre_crop, decode_image
 from tokenizer.corpus.maps import decode_depth, decode_labels
 from tokenizer.corpus.modalities import (
@@ -14,11 +16,15 @@ from tokenizer.corpus.modalities import (
     PICTURE_SUFFIXES,
     RGB,
     Depth,
+    Edges,
     LabelOutOfRange,
+    LowRes,
     Modality,
+    Normals,
     Segmentation,
     SizeMismatch,
     add_sums,
+    file_modality,
     fit_together,
     modality_from_dict,
     modality_to_dict,
@@ -27,19 +33,31 @@ from tokenizer.corpus.modalities import (
 
 @dataclass(frozen=True)
 class Example:
-    """A modality with what its files, raw arrays and pixels look like."""
+    """A modality with what its files, raw arrays and pixels look like, and its largest input."""
     modality: Modality
     payload: bytes
     pixels: np.ndarray
+    largest: float = 1.0
 
 
 def examples() -> dict[str, Example]:
     generator = np.random.default_rng(0)
     depth = generator.integers(0, 65536, (2, 8, 6), np.uint16)
     labels = generator.integers(0, 5, (2, 8, 6), np.uint8)
+    many = generator.integers(0, 900, (2, 8, 6), np.uint16)
+    edges = generator.integers(0, 2, (2, 8, 6), np.uint8) * np.uint8(255)
+    whole = Crop(left=0, top=0, width=6, height=8)
+    normals = np.stack([Normals().fit(noise(seed, 8, 6), whole, (8, 6)) for seed in (3, 4)])
     return {
         "image": Example(RGB(), encode(noise(0)), np.stack([noise(1, 8, 6), noise(2, 8, 6)])),
         "depth": Example(Depth(), encode(depth[0]), depth),
+        "depth in deviations": Example(Depth(scaling="standardised"), encode(depth[0]), depth, 8.0),
+        "inverse depth": Example(Depth(inverse=True), encode(depth[0]), depth),
+        "edges": Example(Edges(), encode(noise(0)), edges),
+        "low_res": Example(LowRes(factor=2), encode(noise(0)),
+                           np.stack([noise(1, 8, 6), noise(2, 8, 6)])),
+        "normals": Example(Normals(), encode(normals[0]), normals),
+        "many classes": Example(Segmentation(num_classes=900), encode(many[0]), many),
         "segmentation": Example(Segmentation(num_classes=5), encode(labels[0]), labels),
         "segmentation with bce": Example(Segmentation(num_classes=5, loss="bce"),
                                          encode(labels[0]), labels),
@@ -70,7 +88,7 @@ def test_pixels_survive_the_way_through_inputs(example: Example) -> None:
     inputs = modality.to_inputs(pixels)
     assert inputs.shape == (2, modality.in_channels, 8, 6)
     assert inputs.dtype == torch.float32
-    assert inputs.abs().max() <= 1
+    assert inputs.abs().max() <= example.largest
     back = modality.to_pixels(inputs)
     assert back.dtype == pixels.dtype
     assert np.array_equal(back.numpy(), example.pixels)
@@ -89,7 +107,9 @@ def test_loss_is_a_scalar_that_falls_towards_the_truth(example: Example) -> None
 
 def test_the_score_of_exact_pixels_is_perfect(example: Example) -> None:
     figures = example.modality.difference(example.pixels, example.pixels)
-    perfect = {"psnr": 100.0, "abs_rel": 0.0, "rmse": 0.0, "miou": 1.0, "pixel_accuracy": 1.0}
+    perfect = {"psnr": 100.0, "abs_rel": 0.0, "rmse": 0.0, "delta1": 1.0, "miou": 1.0,
+               "pixel_accuracy": 1.0, "f1": 1.0, "mean_angle": 0.0}
+    assert figures
     assert figures == {name: perfect[name] for name in figures}
 
 
@@ -108,6 +128,10 @@ def test_pixels_show_as_rgb(example: Example) -> None:
 def test_written_files_are_read_back(example: Example) -> None:
     payload, suffix = example.modality.write(example.pixels[0])
     assert suffix == ".png" and suffix in example.modality.suffixes
+    if example.modality.file_modality() != example.modality.name:
+        pytest.skip("computed from images, it has no files of its own")
+    if isinstance(example.modality, Depth) and example.modality.inverse:
+        pytest.skip("its pixels are levels of 1 / depth, its files hold depth")
     assert np.array_equal(example.modality.read(payload, "x.png"), example.pixels[0])
 
 
@@ -116,7 +140,7 @@ def test_settings_travel_as_json(example: Example) -> None:
     assert settings["name"] == example.modality.name
     assert modality_from_dict(json.loads(json.dumps(settings))) == example.modality
     preprocessing = example.modality.preprocessing()
-    unsaid = {"input_range"} if example.modality == RGB() else set()
+    unsaid = {"input_range"} if isinstance(example.modality, RGB) else set()
     assert settings.keys() - preprocessing.keys() == unsaid
     assert all(preprocessing[name] == settings[name] for name in settings.keys() - unsaid)
     assert preprocessing["crop"] == "centre" and "resampling" in preprocessing
@@ -131,18 +155,71 @@ def test_resampling_then_fitting_is_fitting() -> None:
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"name": "sound"}, "unknown modality 'sound'; known are image, depth, segmentation"),
+    ({"name": "sound"}, "unknown modality 'sound'; known are depth, edges, image, low_res"),
     ({}, "unknown modality None"),
     ({"name": "segmentation"}, "segmentation.num_classes is missing"),
     ({"name": "segmentation", "num_classes": 0}, "num_classes must be in"),
     ({"name": "segmentation", "num_classes": 5, "loss": "l1"}, "cross_entropy or bce, got 'l1'"),
     ({"name": "segmentation", "num_classes": 5, "ignore_id": -1}, "ignore_id must be in"),
     ({"name": "depth", "range": [1.0, 1.0]}, "low < high"),
+    ({"name": "depth", "range": [0.0, float("inf")]}, "finite"),
+    ({"name": "depth", "range": [0.0, 1.0], "inverse": True}, r"begin above 0.*got \(0.0, 1.0\)"),
+    ({"name": "depth", "range": [0.0, 1.0], "scaling": "standardised"}, "leave one of them out"),
+    ({"name": "depth", "scaling": "log"}, "min_max or standardised, got 'log'"),
+    ({"name": "edges", "sigma": -1.0}, "sigma must be in .* got -1.0"),
+    ({"name": "edges", "low": 0.3}, "0 <= low <= high <= 1, got 0.3 and 0.2"),
+    ({"name": "low_res", "factor": 1}, "factor must be at least 2, got 1"),
     ({"name": "image", "input_range": [1, 0]}, r"low < high, got \(1.0, 0.0\)"),
     ({"name": "image", "rnge": 1}, "unknown setting image.rnge")])
 def test_wrong_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         modality_from_dict(settings)
+
+
+def test_a_mirrored_crop_is_the_mirror_image(example: Example) -> None:
+    modality, size = example.modality, (8, 6)
+    if modality.computed_from is None:
+        raw = modality.read(encode(example.pixels[0]), "x.png")
+    else:
+        raw, size = noise(5, 8, 6).repeat(8, 0).repeat(8, 1), (32, 24)
+    rows, columns = raw.shape[0] - 1, raw.shape[1] - 1
+    crop = Crop(left=1, top=0, width=columns, height=rows)
+    plain = modality.fit(raw, crop, size)
+    mirrored = modality.fit(raw, replace(crop, flipped=True), size)
+    back = mirrored[:, ::-1].copy()
+    if isinstance(modality, Normals):
+        back[..., 0] = 255 - back[..., 0]
+    assert len(np.unique(plain)) > 1
+    assert np.array_equal(back, plain)
+
+
+def test_inputs_can_be_centred_for_feature_losses(example: Example) -> None:
+    modality = example.modality
+    inputs = modality.to_inputs(torch.from_numpy(example.pixels))
+    assert torch.equal(modality.centred(inputs), inputs / example.largest)
+    assert RGB(input_range=(0, 1)).centred(torch.tensor([0.0, 0.5, 1.0])).tolist() == [-1, 0, 1]
+
+
+def test_a_computed_modality_reads_what_its_images_hold(example: Example) -> None:
+    modality = example.modality
+    held = file_modality(modality.name)
+    if modality.computed_from is None:
+        assert held == modality.name
+    else:
+        assert modality.suffixes == MODALITIES[held].suffixes
+        raw = modality.read(example.payload, "x.png")
+        assert np.array_equal(raw, modality_from_dict({"name": held}).read(example.payload, "x"))
+
+
+def test_a_new_file_in_the_package_is_a_new_modality(tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "thermal.py").write_text(
+        "from tokenizer.corpus.modalities.image import RGB\n\n\n"
+        "class Thermal(RGB):\n    name = 'thermal'\n")
+    monkeypatch.setattr(modalities, "__path__", [*modalities.__path__, str(tmp_path)])
+    found = modalities._all_modalities()
+    assert found.keys() - MODALITIES.keys() == {"thermal"}
+    assert found.items() >= MODALITIES.items()
 
 
 def test_a_crop_is_the_same_in_image_and_map() -> None:

@@ -120,8 +120,9 @@ def test_maps_alone_are_a_corpus(root: str, modality: str) -> None:
     put(root, *(f"a{suffix}" for suffix in MODALITIES[modality].suffixes[:1]))
     source = open_source(root, modality=modality)
     entry, = source.entries()
-    assert source.modalities == (modality,)
-    assert list(entry.sources) == [modality]
+    held = MODALITIES[modality].file_modality()
+    assert source.modalities == (held,)
+    assert list(entry.sources) == [held]
 
 
 def test_an_empty_corpus_is_an_error_that_says_what_was_found(root: str) -> None:
@@ -284,3 +285,16 @@ def test_pixels_of_a_listed_image_are_those_that_were_saved(tmp_path: Path) -> N
     source = open_source(str(tmp_path))
     entry, = source.entries()
     assert np.array_equal(MODALITIES["image"]().read(source.read(entry)["image"], "a.png"), pixels)
+
+
+def test_the_source_of_a_computed_modality_lists_what_it_is_computed_from(root: str) -> None:
+    put(root, "a.png", "b.jpg")
+    source = open_source(root, modality="edges")
+    assert source.modalities == ("image",)
+    assert [list(entry.sources) for entry in source.entries()] == [["image"]] * 2
+    with pytest.raises(ValueError, match="edges are computed from image files .* leave out"):
+        open_source(root, {"edges": f"{root}/edges"})
+    with pytest.raises(ValueError, match="unknown modality 'sound'; known are"):
+        open_source(root, modality="sound")
+    with pytest.raises(FileNotFoundError, match="give a folder of image files"):
+        open_source(f"{root}/nowhere", modality="low_res")
