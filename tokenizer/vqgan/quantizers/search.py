@@ -6,8 +6,8 @@ while its minimum is taken. Letters: N points, K codebook size, C channels.
 import torch
 from torch import Tensor
 
-POINTS, TILE, BLOCK = 512, 2048, 64
-"""Points and entries that meet in one product (4 MiB), and entries that share a first minimum."""
+POINTS, TILE, BLOCK = 256, 1024, 32
+"""Points and entries that meet in one product (1 MiB), and entries that share a first minimum."""
 
 
 @torch.no_grad()

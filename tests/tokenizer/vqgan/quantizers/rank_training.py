@@ -1,0 +1,41 @@
+"""One process of two that train quantizers on shares of the same batches; a program for tests."""
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from small_quantizers import SETTINGS, small
+
+STEPS = 4
+
+
+def batches() -> torch.Tensor:
+    """Latents of all steps: ``(STEPS, 4, 4, 4, 4)`` float32."""
+    return torch.randn(STEPS, 4, 4, 4, 4, generator=torch.Generator().manual_seed(5))
+
+
+def train(kind: str, share: slice, kmeans: bool = False,
+          revive_after: int = 2) -> dict[str, torch.Tensor]:
+    """The state of a quantizer after some steps on this share of each batch."""
+    quantizer = small(kind, revive_after=revive_after, kmeans=kmeans).train()
+    for step, batch in enumerate(batches()):
+        torch.manual_seed(100 * step + (share.start or 0))
+        quantizer(batch[share])
+        quantizer.revive()
+    return quantizer.state_dict()
+
+
+def main(rank: int, folder: Path) -> None:
+    """Train every kind, and leave the states in ``folder``."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    share = slice(2 * rank, 2 * rank + 2)
+    states = {f"{kind}, k-means {kmeans}": train(kind, share, kmeans)
+              for kind in SETTINGS for kmeans in (False, True)}
+    states["averages alone"] = train("ema", share, revive_after=0)
+    torch.save(states, folder / f"rank{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,43 @@
+"""Quantizers of two processes stay alike, whatever share of a batch each has seen."""
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import rank_training
+import torch
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory: pytest.TempPathFactory) -> list[Mapping[str, dict]]:
+    """States after training, of both processes."""
+    folder = tmp_path_factory.mktemp("ranks")
+    path = {"PYTHONPATH": f"{HERE.parents[3]}:{HERE}", "OMP_NUM_THREADS": "1"}
+    ranks = [subprocess.Popen([sys.executable, rank_training.__file__, str(rank), str(folder)],
+                              env=path, cwd=folder) for rank in range(2)]
+    assert [process.wait(timeout=100) for process in ranks] == [0, 0]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def test_both_processes_end_with_the_same_quantizers(states: list[Mapping[str, dict]]) -> None:
+    assert states[0].keys() == states[1].keys()
+    for name, first in states[0].items():
+        second = states[1][name]
+        assert all(torch.equal(first[key], second[key]) for key in first), name
+
+
+@pytest.mark.parametrize("kind", ["classic", "cosine", "ema"])
+def test_what_the_processes_saw_was_put_to_use(states: list[Mapping[str, dict]],
+                                               kind: str) -> None:
+    fresh = rank_training.small(kind, revive_after=2).state_dict()
+    trained = states[0][f"{kind}, k-means False"]
+    assert not torch.equal(fresh["embedding.weight"], trained["embedding.weight"])
+
+
+def test_averages_of_two_processes_are_those_of_one_with_the_whole_batch(
+        states: list[Mapping[str, dict]]) -> None:
+    alone = rank_training.train("ema", slice(None), revive_after=0)
+    torch.testing.assert_close(states[0]["averages alone"], alone)
