@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from cli.main import main
 from cli.train_tokenizer import RECIPES as NAMES
 from cli.train_tokenizer import build_config
+from tokenizer.corpus.modalities import Depth
 from tokenizer.recipes import RECIPES
 from tokenizer.training.journal import read_metrics
 
@@ -33,11 +34,30 @@ def test_training_ends_in_one_line_with_figures_and_place(image_folder: Folder,
     assert line.endswith(f"tokenizer in {tmp_path / 'tok'}")
 
 
-def test_edges_are_learnt_from_photos(image_folder: Folder, tmp_path: Path) -> None:
-    result = run(image_folder(8), tmp_path / "tok", "--modality", "edges", "--recipe", "tiny",
-                 "--steps", 2, "--held-out", 2, "--set", "modality.sigma=1.5")
+@pytest.mark.parametrize(("modality", "setting", "score"), [
+    ("edges", "sigma=1.5", "f1 "), ("low_res", "factor=8", "PSNR "),
+    ("normals", "input_range=0,1", "mean_angle ")])
+def test_photos_can_be_learnt_as(image_folder: Folder, tmp_path: Path, modality: str, setting: str,
+                                 score: str) -> None:
+    result = run(image_folder(6), tmp_path / "tok", "--modality", modality, "--recipe", "tiny",
+                 "--steps", 1, "--held-out", 2, "--set", f"modality.{setting}")
     assert result.exit_code == 0, result.output
-    assert "held-out images (2): f1 " in result.stdout
+    assert f"held-out images (2): {score}" in result.stdout
+
+
+def test_recipes_of_depth_are_settings_by_name() -> None:
+    settings = ["modality.range=0.5,80", "modality.inverse=true"]
+    modality = build_config("tiny", "depth", settings).model.build_modality()
+    assert modality == Depth(range=(0.5, 80.0), inverse=True)
+    modality = build_config("tiny", "depth", ["modality.scaling=standardised"]).model
+    assert modality.build_modality() == Depth(scaling="standardised")
+
+
+def test_a_factor_that_does_not_divide_the_image_is_one_line(image_folder: Folder,
+                                                             tmp_path: Path) -> None:
+    result = run(image_folder(6), tmp_path / "tok", "--modality", "low_res", "--recipe", "tiny",
+                 "--steps", 1, "--held-out", 2, "--set", "modality.factor=5")
+    assert result.exit_code == 1 and "factor 5 must divide both sides" in result.output
 
 
 def test_help_names_every_modality() -> None:
