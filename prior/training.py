@@ -28,7 +28,12 @@ from tokenizer.pictures import save_png
 from tokenizer.tokens import TokenCorpus
 from tokenizer.training.journal import Journal
 from tokenizer.training.processes import agree, build_accelerator, close
-from tokenizer.training.resume import lasting_settings, load_progress, prepare_folder
+from tokenizer.training.resume import (
+    lasting_settings,
+    load_progress,
+    prepare_folder,
+    settle_precision,
+)
 from tokenizer.training.stopping import StopRequest, stop_request
 
 SAMPLES, EVALUATION = "samples.png", "evaluation.json"
@@ -69,6 +74,7 @@ def train_prior(corpus: TokenCorpus, out: str, config: PriorConfig, training: Tr
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after a checkpoint.
     """
     training.budget  # refuses settings without an end before any work  # noqa: B018
+    training = settle_precision(training, out)
     accelerator = build_accelerator(training)
     rows = CodeRows.load(corpus, config.spec.modalities)
     is_held_out = rows.is_held_out(config.split)

@@ -12,7 +12,6 @@ themselves where they were stopped.
     OUT/decoded/                         the token corpus as pictures and maps again
     OUT/index.html                       the page
 """
-import functools
 import json
 import os
 import shlex
@@ -27,9 +26,6 @@ from tokenizer import configs, storage
 
 PAGE, RECORD = "index.html", "demo.json"
 MAPS = ("depth", "segmentation")
-
-CPU_INFO = Path("/proc/cpuinfo")
-"""Where Linux says what the processor can do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,18 +173,8 @@ def _samples(out: Path, settings: DemoSettings) -> list[Step]:
 
 
 def _sets(overrides: tuple[str, ...]) -> list[str]:
-    precision = f"training.mixed_precision={fastest_precision()}"
-    return [part for override in (*overrides, precision) for part in ("--set", override)]
-
-
-@functools.cache
-def fastest_precision() -> str:
-    """``bf16`` where this machine computes in it natively, twice as fast; else ``no``."""
-    import torch
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    flags = CPU_INFO.read_text().split() if CPU_INFO.exists() else []
-    return "bf16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "no"
+    settings = (*overrides, "training.mixed_precision=auto")
+    return [part for setting in settings for part in ("--set", setting)]
 
 
 def draw_corpus(folder: Path, num_scenes: int) -> None:

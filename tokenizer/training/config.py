@@ -6,6 +6,8 @@ combinations. What steers the weights is compared on resume, `HOUSEKEEPING` is n
 from dataclasses import dataclass, field
 
 from tokenizer.splits import Split
+from tokenizer.training.discriminator import NORMS
+from tokenizer.training.losses import ADVERSARIAL_LOSSES
 from tokenizer.training.optim import OptimizerConfig
 from tokenizer.training.settings import TrainingSettings
 
@@ -21,24 +23,43 @@ class AdversarialConfig:
     Attributes:
         weight: factor of the adversarial term beside the adaptive weight; 0 trains without a
             discriminator.
+        loss: a name of `ADVERSARIAL_LOSSES`.
         start: first step at which the autoencoder feels the discriminator.
         warmup_steps: steps before ``start`` in which the discriminator already learns alone.
+        ramp_steps: steps from ``start`` over which the adversarial term rises to its weight.
         max_adaptive_weight: upper limit of the adaptive weight.
+        adaptive_decay: decay of the adaptive weight's moving mean; 0 takes each step's own.
+        lecam_weight: factor of the LeCAM term, which keeps logits near their moving means; 0
+            switches it off.
+        lecam_decay: decay of these means.
+        r1_weight: factor of the R1 term, which flattens the discriminator around real images; 0
+            switches it off.
+        r1_every: steps between computations of R1, which then weighs as many times as much.
         width: channels after the first convolution.
         num_layers: convolutions of stride 2.
+        norm: a name of `NORMS`.
         optimizer: of the discriminator; its rate follows the same budget.
     """
     weight: float = 0.0
+    loss: str = "hinge"
     start: int = 10_000
     warmup_steps: int = 500
-    max_adaptive_weight: float = 1e4
+    ramp_steps: int = 1000
+    max_adaptive_weight: float = 100.0
+    adaptive_decay: float = 0.9
+    lecam_weight: float = 0.0
+    lecam_decay: float = 0.99
+    r1_weight: float = 0.0
+    r1_every: int = 16
     width: int = 64
     num_layers: int = 3
+    norm: str = "batch"
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(
         learning_rate=1e-4, betas=(0.5, 0.9), weight_decay=0.0))
 
     def __post_init__(self) -> None:
-        lowest = {"weight": 0, "start": 0, "warmup_steps": 0, "width": 1, "num_layers": 1}
+        lowest = {"weight": 0, "start": 0, "warmup_steps": 0, "ramp_steps": 0, "lecam_weight": 0,
+                  "r1_weight": 0, "r1_every": 1, "width": 1, "num_layers": 1}
         for name, limit in lowest.items():
             if getattr(self, name) < limit:
                 raise ValueError(f"adversarial.{name} must be at least {limit}, "
@@ -46,11 +67,29 @@ class AdversarialConfig:
         if not self.max_adaptive_weight > 0:
             raise ValueError("adversarial.max_adaptive_weight must be more than 0, "
                              f"got {self.max_adaptive_weight}")
+        for name in ("adaptive_decay", "lecam_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"adversarial.{name} must lie in [0, 1), "
+                                 f"got {getattr(self, name)}")
+        for name, known in (("loss", tuple(ADVERSARIAL_LOSSES)), ("norm", NORMS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"adversarial.{name} is one of {', '.join(known)}, "
+                                 f"got {getattr(self, name)!r}")
 
     @property
     def first_step(self) -> int:
         """First step at which the discriminator learns."""
         return max(0, self.start - self.warmup_steps)
+
+    def ramp(self, step: int) -> float:
+        """Share of the adversarial term's weight at ``step``, in [0, 1]."""
+        if step < self.start:
+            return 0.0
+        return min(1.0, (step - self.start + 1) / max(1, self.ramp_steps))
+
+    def has_r1(self, step: int) -> bool:
+        """Whether the discriminator's update at ``step`` has the R1 term."""
+        return bool(self.r1_weight) and (step - self.first_step) % self.r1_every == 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +124,8 @@ class TrainingConfig(TrainingSettings):
             side; 1 always takes the whole.
         flip: mirror training images left to right, every other one.
         cache_gib: memory for prepared training images, in GiB; what exceeds it is read again.
+        max_skipped_steps: steps without finite values, one after the other, at which training gives
+            up; more than the 16 halvings that bring fp16's first scale, 65536, to 1.
     """
     adversarial: AdversarialConfig = AdversarialConfig()
     perceptual: PerceptualConfig = PerceptualConfig()
@@ -93,6 +134,7 @@ class TrainingConfig(TrainingSettings):
     crop_share: float = 0.8
     flip: bool = True
     cache_gib: float = 2.0
+    max_skipped_steps: int = 20
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,6 +142,9 @@ class TrainingConfig(TrainingSettings):
             raise ValueError(f"training.crop_share must lie in (0, 1], got {self.crop_share}")
         if self.cache_gib < 0:
             raise ValueError(f"training.cache_gib must be at least 0, got {self.cache_gib}")
+        if self.max_skipped_steps < 1:
+            raise ValueError("training.max_skipped_steps must be at least 1, "
+                             f"got {self.max_skipped_steps}")
         _ = self.split
 
     @property

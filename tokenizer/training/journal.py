@@ -8,12 +8,15 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 from tokenizer import storage
 
 METRICS, LOGS = "metrics.jsonl", "logs"
+REMARK = "remark"
+"""Name of a remark in ``metrics.jsonl`` and in TensorBoard."""
 
 
 class Journal:
@@ -40,6 +43,11 @@ class Journal:
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
+    def remark(self, step: int, text: str) -> None:
+        """Log what was noticed, in one line."""
+        self._file.write(json.dumps({"step": step, REMARK: text}) + "\n")
+        self._events.add_text(REMARK, text, step)
+
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """Log a picture ``(H, W, 3)`` uint8."""
         self._events.add_image(name, image, step, dataformats="HWC")
@@ -63,8 +71,11 @@ class Journal:
             storage.write_bytes(str(self._metrics), "".join(kept).encode())
 
 
-def read_metrics(folder: str) -> list[dict[str, float]]:
-    """The lines of a training's ``metrics.jsonl``, in order, without a line cut short by a kill."""
+def read_metrics(folder: str) -> list[dict[str, Any]]:
+    """The lines of a training's ``metrics.jsonl``, in order, without a line cut short by a kill.
+
+    Values are numbers by name, or the text of a `REMARK`.
+    """
     lines = []
     for text in (Path(folder) / METRICS).read_text().splitlines():
         try:

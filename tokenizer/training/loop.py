@@ -28,7 +28,12 @@ from tokenizer.training.metrics import Evaluation, describe_scores
 from tokenizer.training.observer import Observer
 from tokenizer.training.perceptual import PerceptualDistance, load_perceptual
 from tokenizer.training.processes import agree, build_accelerator, close
-from tokenizer.training.resume import lasting_settings, load_progress, prepare_folder
+from tokenizer.training.resume import (
+    lasting_settings,
+    load_progress,
+    prepare_folder,
+    settle_precision,
+)
 from tokenizer.training.state import TrainingState
 from tokenizer.training.steps import train_step
 from tokenizer.training.stopping import StopRequest, stop_request
@@ -79,6 +84,7 @@ def train_tokenizer(corpus: str, out: str, config: VQGANConfig,
     """
     budget = training.budget
     _check_terms(config, training)
+    training = settle_precision(training, out)
     accelerator = build_accelerator(training)
     perceptual = None
     if training.perceptual.weight:

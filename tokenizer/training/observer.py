@@ -33,7 +33,7 @@ class Observer:
     def __init__(self, state: TrainingState, dataset: CorpusDataset, out: str) -> None:
         self.state, self.dataset, self.out = state, dataset, out
         self.is_active = state.accelerator.is_main_process
-        self._score, self._usage = "", ""
+        self._score, self._usage, self._loss = "", "", float("nan")
         self._clock = (time.monotonic(), state.step)
 
     def __enter__(self) -> "Observer":
@@ -56,13 +56,14 @@ class Observer:
         """Take in one step; write a line of metrics when it is time to."""
         state = self.state
         state.add_figures(result.figures)
+        self._loss = result.figures.get("loss", self._loss)
         if is_last or state.step % state.training.log_every == 0:
             self._log(result)
         if self.is_active:
             progress = state.training.budget.progress(state.step, state.seconds)
-            loss = result.figures["loss"]
             self._bar.set_description_str(
-                f"step {state.step}, loss {loss:.4f}{self._score}{self._usage}", refresh=False)
+                f"step {state.step}, loss {self._loss:.4f}{self._score}{self._usage}",
+                refresh=False)
             self._bar.update(progress - self._bar.n)
 
     def evaluate(self, in_journal: bool = True) -> Evaluation | None:
@@ -96,25 +97,32 @@ class Observer:
         return evaluation
 
     def _log(self, result: StepResult) -> None:
-        """One line of metrics: means since the last one, usage of recent codes, rate and speed."""
+        """One line of metrics: means since the last one, usage of recent codes, rate and speed.
+
+        What the watch makes of it follows as remarks.
+        """
         state = self.state
         figures = state.take_figures()
         if not self.is_active:
             return
         usage = state.recent.usage()
-        found = state.modality.to_pixels(result.outputs).cpu().numpy()
-        scores = state.modality.difference(found, result.pixels.cpu().numpy())
+        scores = {} if result.skipped else state.modality.difference(
+            state.modality.to_pixels(result.outputs).cpu().numpy(), result.pixels.cpu().numpy())
         now = time.monotonic()
         elapsed, num_steps = now - self._clock[0], state.step - self._clock[1]
         self._clock = (now, state.step)
         figures |= {**scores, "codes_used": usage.used / state.recent.codebook_size,
                     "perplexity": usage.perplexity,
+                    "skipped_steps": state.skipped.total,
                     "learning_rate": state.optimizer.param_groups[0]["lr"],
                     "images_per_second": num_steps * state.training.batch_size / elapsed,
                     "seconds": state.seconds}
         self._journal.scalars(state.step,
                               {f"train/{name}": value for name, value in figures.items()})
-        if "held-out" not in self._score:
+        for remark in state.watch.look(state.step, figures):
+            self._journal.remark(state.step, remark)
+            tqdm.write(f"step {state.step}: {remark}", file=sys.stderr)
+        if scores and "held-out" not in self._score:
             self._score = f", {describe_scores(scores)}"
         self._usage = f", {figures['codes_used']:.0%} of codes used"
 

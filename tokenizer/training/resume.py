@@ -3,17 +3,32 @@
 Resuming is refused when the settings or the data are not those of the checkpoint, naming what
 changed.
 """
+import dataclasses
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from tokenizer import checkpoints, configs, storage
 from tokenizer.schema import flatten
+from tokenizer.training.processes import fastest_precision
 from tokenizer.training.settings import TrainingSettings
+
+Settings = TypeVar("Settings", bound=TrainingSettings)
 
 MAX_SHOWN = 4
 """Changed settings that a message names."""
 
 ABSENT = "absent"
+
+
+def settle_precision(settings: Settings, out: str) -> Settings:
+    """The settings with ``auto`` replaced: by the precision of the training that goes on in
+    ``out``, whatever machine it started on, or else by the fastest of this one."""
+    if settings.mixed_precision != "auto":
+        return settings
+    saved = checkpoints.load_state(out)
+    precision = (saved["run"]["training"]["mixed_precision"] if saved is not None
+                 else fastest_precision())
+    return dataclasses.replace(settings, mixed_precision=precision)
 
 
 def lasting_settings(settings: TrainingSettings, housekeeping: Collection[str]) -> dict[str, Any]:

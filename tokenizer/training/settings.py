@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from tokenizer.training.budget import Budget
 from tokenizer.training.optim import OptimizerConfig
 
-PRECISIONS = ("no", "bf16", "fp16")
+PRECISIONS = ("no", "bf16", "fp16", "auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,8 @@ class TrainingSettings:
         accumulation: parts a batch is worked off in, one after the other, to save memory.
         optimizer: AdamW and its learning rate.
         ema_decay: decay of the averaged weights, the ones saved for use; 0 saves the last ones.
-        mixed_precision: ``no``, ``bf16`` or ``fp16`` (GPU only); what decides stays float32.
+        mixed_precision: ``no``, ``bf16``, ``fp16`` (GPU only), or ``auto``: bf16 where the hardware
+            computes in it, decided when training starts. What decides stays float32.
         seed: of everything that is drawn at random.
         checkpoint_minutes: minutes between checkpoints.
         evaluate_every: steps between measurements on held-out items.

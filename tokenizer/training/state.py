@@ -10,8 +10,11 @@ from torch import nn
 from tokenizer.corpus.modalities import Modality
 from tokenizer.training.config import TrainingConfig
 from tokenizer.training.discriminator import PatchDiscriminator
+from tokenizer.training.divergence import SkippedSteps
 from tokenizer.training.metrics import RecentCodes
+from tokenizer.training.moving import MovingMean
 from tokenizer.training.optim import ExponentialAverage, build_adamw
+from tokenizer.training.watch import Watch
 from tokenizer.vqgan.model import VQGAN, VQGANConfig
 from tokenizer.vqgan.quantizers import MovedRows
 
@@ -29,6 +32,10 @@ class TrainingState:
         discriminator: absent when the adversarial weight is 0.
         average: averaged weights, the ones saved for use.
         sums: figures since the last line of metrics by name: total and number of steps.
+        moving: moving means by the name of their figure: of the adaptive weight as measured, and of
+            real and fake logits.
+        skipped: steps left out because values were not finite.
+        watch: what the first process noticed so far.
     """
 
     def __init__(self, config: VQGANConfig, training: TrainingConfig,
@@ -46,6 +53,12 @@ class TrainingState:
         self.average = ExponentialAverage(self.model, training.ema_decay)
         self.recent = RecentCodes(config.quantizer.codebook_size)
         self.sums: dict[str, tuple[float, int]] = {}
+        adversarial = training.adversarial
+        self.moving = {"measured_weight": MovingMean(adversarial.adaptive_decay),
+                       "logits_real": MovingMean(adversarial.lecam_decay),
+                       "logits_fake": MovingMean(adversarial.lecam_decay)}
+        self.skipped = SkippedSteps(training.max_skipped_steps)
+        self.watch = Watch(config, training)
         self.discriminator: PatchDiscriminator | None = None
         if training.adversarial.weight:
             self._build_discriminator()
@@ -53,7 +66,7 @@ class TrainingState:
     def _build_discriminator(self) -> None:
         config = self.training.adversarial
         self.discriminator = PatchDiscriminator(self.modality.out_channels, config.width,
-                                                config.num_layers).train()
+                                                config.num_layers, config.norm).train()
         self.wrapped_discriminator: nn.Module
         self.wrapped_discriminator, self.discriminator_optimizer = self.accelerator.prepare(
             self.discriminator, build_adamw(self.discriminator.parameters(), config.optimizer))
@@ -92,7 +105,9 @@ class TrainingState:
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and containers of these; `load_state_dict` continues from it."""
         state = {"step": self.step, "seconds": self.seconds, "sums": self.sums,
-                 "recent": self.recent.state_dict(),
+                 "recent": self.recent.state_dict(), "skipped": self.skipped.state_dict(),
+                 "watch": self.watch.state_dict(),
+                 "moving": {name: mean.state_dict() for name, mean in self.moving.items()},
                  "model": self.model.state_dict(), "average": self.average.state_dict(),
                  "optimizer": self.optimizer.state_dict()}
         if self.discriminator is not None:
@@ -107,6 +122,10 @@ class TrainingState:
         self.step, self.seconds = state["step"], state["seconds"]
         self.sums = dict(state["sums"])
         self.recent.load_state_dict(state["recent"])
+        self.skipped.load_state_dict(state["skipped"])
+        self.watch.load_state_dict(state["watch"])
+        for name, mean in self.moving.items():
+            mean.load_state_dict(state["moving"][name])
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,21 +1,29 @@
 """One optimiser step of a tokenizer: first the autoencoder, then the discriminator.
 
 Losses of the autoencoder: reconstruction (the modality's own) + perceptual + those of the quantizer
-+ adversarial, the last with the adaptive weight.
++ adversarial, the last with the adaptive weight. Where a loss or the length of a gradient is not
+finite, the step is skipped in all processes: no weight, average, moment or note changes.
 
 Letters: B images, h and w sides of the crop in pixels, C channels.
 """
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tokenizer.training.divergence import require_finite
-from tokenizer.training.losses import adaptive_weight, generator_loss, hinge_loss
+from tokenizer.training.adversarial import generator_terms, train_discriminator
 from tokenizer.training.optim import learning_rate, set_learning_rate
 from tokenizer.training.perceptual import PerceptualDistance
 from tokenizer.training.state import TrainingState
+from tokenizer.training.updates import (
+    add_part,
+    apply_gradients,
+    clip,
+    gradients_kept_local,
+    joined_figures,
+    not_finite,
+)
 from tokenizer.vqgan.quantizers import QuantizerOutput
 
 
@@ -24,13 +32,16 @@ class StepResult:
     """What one optimiser step returns.
 
     Attributes:
-        figures: losses and norms of the step by name, means over its parts.
+        figures: losses and norms of what was learned from, by name: means over parts and processes.
         outputs: model outputs ``(B, C, h, w)`` of the last part, without graph.
         pixels: the pixels ``(B, h, w[, 3])`` they should be.
+        skipped: figures that were not finite, so that autoencoder, discriminator or both learned
+            nothing; empty for a step as it should be.
     """
     figures: dict[str, float]
     outputs: Tensor
     pixels: Tensor
+    skipped: dict[str, float] = field(default_factory=dict)
 
 
 def train_step(state: TrainingState, pixels: Tensor, progress: float,
@@ -42,33 +53,65 @@ def train_step(state: TrainingState, pixels: Tensor, progress: float,
         progress: share of the budget spent, in [0, 1]; it drives the learning rates.
         perceptual: the LPIPS term, when it is on.
     Raises:
-        DivergedError: a loss is not finite; no weight was changed by it.
+        DivergedError: values were not finite in too many steps in a row.
     """
     state.seed_step()
+    state.model.quantize.progress = progress
     parts = pixels.chunk(state.training.accumulation)
+    figures, outputs, codes = _train_autoencoder(state, parts, progress, perceptual)
+    skipped = not_finite(figures)
+    if skipped:
+        figures = {}
+    else:
+        _follow_up(state, figures, codes)
+        config = state.training.adversarial
+        if state.discriminator is not None and state.step >= config.first_step:
+            found = train_discriminator(state, parts, outputs, progress)
+            skipped = not_finite(found)
+            figures |= {} if skipped else found
+    state.skipped.count(skipped, state.step, state.training)
+    state.step += 1
+    return StepResult(figures=figures, outputs=outputs[-1], pixels=parts[-1], skipped=skipped)
+
+
+def _train_autoencoder(state: TrainingState, parts: Sequence[Tensor], progress: float,
+                       perceptual: PerceptualDistance | None
+                       ) -> tuple[dict[str, float], list[Tensor], Tensor]:
+    """Update the autoencoder, unless a figure is not finite.
+
+    Returns:
+        Figures; outputs by part, without graph; the codes of all parts.
+    """
     totals: dict[str, Tensor] = {}
     outputs, codes = [], []
     config = state.training.optimizer
     set_learning_rate(state.optimizer, learning_rate(config, state.step, progress))
     for index, part in enumerate(parts):
-        with _gradients_kept_local(state, state.wrapped, index + 1 < len(parts)):
+        with gradients_kept_local(state, state.wrapped, index + 1 < len(parts)):
             reconstructed, quantized = state.wrapped(state.modality.to_inputs(part))
             losses = _autoencoder_losses(state, part, reconstructed, quantized, perceptual)
-            require_finite(losses, state.step, state.training)
             state.accelerator.backward(losses["loss"] / len(parts))
-        _add(totals, losses, len(parts))
+        add_part(totals, losses, len(parts))
         outputs.append(reconstructed.detach())
         codes.append(quantized.codes)
-    totals["gradient_norm"] = _update(state, state.model, state.optimizer, config.clip_norm)
+    totals["gradient_norm"] = clip(state, state.model, state.optimizer, config.clip_norm)
+    figures = joined_figures(state, totals)
+    is_sound = not not_finite(figures)
+    apply_gradients(state, state.optimizer, is_sound)
+    if not is_sound:
+        state.model.quantize.discard()
+    return figures, outputs, torch.cat(codes)
+
+
+def _follow_up(state: TrainingState, figures: dict[str, float], codes: Tensor) -> None:
+    """What follows an update of the autoencoder: the codebook, averages and notes."""
     moved = state.model.revive()
     if len(moved):
         state.forget_codes(moved)
     state.average.update(state.model)
-    state.recent.add(state.accelerator.gather(torch.cat(codes)))
-    if state.discriminator is not None and state.step >= state.training.adversarial.first_step:
-        totals |= _train_discriminator(state, parts, outputs, progress)
-    state.step += 1
-    return StepResult(figures=_figures(state, totals), outputs=outputs[-1], pixels=parts[-1])
+    state.recent.add(state.accelerator.gather(codes))
+    if "measured_weight" in figures:
+        state.moving["measured_weight"].update(figures["measured_weight"])
 
 
 def _autoencoder_losses(state: TrainingState, pixels: Tensor, outputs: Tensor,
@@ -86,64 +129,7 @@ def _autoencoder_losses(state: TrainingState, pixels: Tensor, outputs: Tensor,
     losses |= quantized.losses
     config = state.training.adversarial
     if state.discriminator is not None and state.step >= config.start:
-        state.discriminator.requires_grad_(False)
-        with state.accelerator.autocast():
-            losses["adversarial"] = generator_loss(state.discriminator(outputs))
-        state.discriminator.requires_grad_(True)
-        weight = adaptive_weight(wanted, losses["adversarial"], state.model.last_layer,
-                                 config.max_adaptive_weight)
-        losses["adaptive_weight"] = state.accelerator.reduce(weight, "mean")
-        losses["loss"] = losses["loss"] + (config.weight * losses["adaptive_weight"]
-                                           * losses["adversarial"])
+        losses |= generator_terms(state, wanted, outputs)
+        factor = config.weight * config.ramp(state.step) * losses["adaptive_weight"]
+        losses["loss"] = losses["loss"] + factor * losses["adversarial"]
     return losses
-
-
-def _train_discriminator(state: TrainingState, parts: tuple[Tensor, ...], outputs: list[Tensor],
-                         progress: float) -> dict[str, Tensor]:
-    """Teach the discriminator to tell ``parts`` from their reconstructions ``outputs``."""
-    config = state.training.adversarial
-    model = state.wrapped_discriminator
-    set_learning_rate(state.discriminator_optimizer, learning_rate(
-        config.optimizer, state.step - config.first_step, progress))
-    totals: dict[str, Tensor] = {}
-    for index, (part, fakes) in enumerate(zip(parts, outputs, strict=True)):
-        with _gradients_kept_local(state, model, index + 1 < len(parts)):
-            # Two passes, as the normalisation of fakes must be that which the autoencoder meets.
-            real, fake = model(state.modality.to_inputs(part)), model(fakes.float())
-            losses = {"discriminator": hinge_loss(real, fake)}
-            require_finite(losses, state.step, state.training)
-            state.accelerator.backward(losses["discriminator"] / len(parts))
-        _add(totals, losses | {"logits_real": real.mean(), "logits_fake": fake.mean()}, len(parts))
-    _update(state, model, state.discriminator_optimizer, config.optimizer.clip_norm)
-    return totals
-
-
-def _update(state: TrainingState, model: nn.Module, optimizer: torch.optim.Optimizer,
-            clip_norm: float | None) -> Tensor:
-    """Clip the gradients, step and drop them; the norm before clipping."""
-    state.accelerator.unscale_gradients(optimizer)
-    limit = float("inf") if clip_norm is None else clip_norm
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
-    optimizer.step()
-    optimizer.zero_grad()
-    return norm
-
-
-def _gradients_kept_local(state: TrainingState, model: nn.Module,
-                          keep: bool) -> AbstractContextManager[None]:
-    """Defers the exchange of gradients between processes while ``keep``."""
-    if not keep:
-        return nullcontext()
-    context: AbstractContextManager[None] = state.accelerator.no_sync(model)
-    return context
-
-
-def _add(totals: dict[str, Tensor], losses: dict[str, Tensor], num_parts: int) -> None:
-    for name, loss in losses.items():
-        totals[name] = totals.get(name, 0) + loss.detach().float() / num_parts
-
-
-def _figures(state: TrainingState, totals: dict[str, Tensor]) -> dict[str, float]:
-    """Figures as numbers, means over processes."""
-    values = state.accelerator.reduce(torch.stack(list(totals.values())), "mean").tolist()
-    return dict(zip(totals, values, strict=True))

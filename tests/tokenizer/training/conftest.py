@@ -16,7 +16,8 @@ from tokenizer.vqgan.autoencoder import AutoencoderConfig
 from tokenizer.vqgan.model import VQGANConfig
 from tokenizer.vqgan.quantizers import QuantizerConfig
 
-ADVERSARIAL = AdversarialConfig(weight=0.5, start=4, warmup_steps=2, width=4, num_layers=2)
+ADVERSARIAL = AdversarialConfig(weight=0.5, start=4, warmup_steps=2, ramp_steps=0, width=4,
+                                num_layers=2)
 
 
 def tiny_model(**modality: Any) -> VQGANConfig:

@@ -38,6 +38,14 @@ def test_what_is_not_finite_is_null_in_the_lines(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "norm": null, "loss": 2.0}\n'
 
 
+def test_remarks_are_lines_of_their_own_and_dropped_like_others(tmp_path: Path) -> None:
+    with Journal(str(tmp_path)) as journal:
+        journal.remark(4, "codebook collapse")
+        journal.remark(6, "divergence")
+    Journal(str(tmp_path), step=5).close()
+    assert read_metrics(str(tmp_path)) == [{"step": 4, "remark": "codebook collapse"}]
+
+
 def test_scalars_and_images_reach_tensorboard(tmp_path: Path) -> None:
     with Journal(str(tmp_path)) as journal:
         journal.scalars(4, {"held_out/psnr": 20.5})

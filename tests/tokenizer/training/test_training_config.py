@@ -23,12 +23,13 @@ def test_single_settings_are_replaced_by_name() -> None:
     ({"batch_size": 0}, "training.batch_size must be at least 1, got 0"),
     ({"num_pictures": 0}, "training.num_pictures must be at least 1, got 0"),
     ({"batch_size": 6, "accumulation": 4}, "accumulation must divide batch_size 6, got 4"),
-    ({"mixed_precision": "fp8"}, "mixed_precision is one of no, bf16, fp16, got 'fp8'"),
+    ({"mixed_precision": "fp8"}, "mixed_precision is one of no, bf16, fp16, auto, got 'fp8'"),
     ({"held_out_by": "size"}, "held_out_by is hash or name, got 'size'"),
     ({"held_out": -1}, "held_out is a count of keys or a share .*, got -1"),
     ({"held_out": 1.5}, "held_out is a count of keys or a share .*, got 1.5"),
     ({"crop_share": 0.0}, r"crop_share must lie in \(0, 1\], got 0.0"),
     ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\), got 1.0"),
+    ({"max_skipped_steps": 0}, "max_skipped_steps must be at least 1, got 0"),
     ({"checkpoint_minutes": 0.0}, "checkpoint_minutes must be more than 0, got 0.0")])
 def test_nonsense_is_refused_with_rule_and_value(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -39,6 +40,11 @@ def test_nonsense_is_refused_with_rule_and_value(settings: dict[str, Any], messa
     ({"weight": -0.5}, "adversarial.weight must be at least 0, got -0.5"),
     ({"start": -1}, "adversarial.start must be at least 0, got -1"),
     ({"width": 0}, "adversarial.width must be at least 1, got 0"),
+    ({"ramp_steps": -1}, "adversarial.ramp_steps must be at least 0, got -1"),
+    ({"r1_every": 0}, "adversarial.r1_every must be at least 1, got 0"),
+    ({"adaptive_decay": 1.0}, r"adversarial.adaptive_decay must lie in \[0, 1\), got 1.0"),
+    ({"loss": "wgan"}, "adversarial.loss is one of hinge, vanilla, non_saturating, got 'wgan'"),
+    ({"norm": "layer"}, "adversarial.norm is one of batch, group, spectral, got 'layer'"),
     ({"max_adaptive_weight": 0.0}, "max_adaptive_weight must be more than 0, got 0.0")])
 def test_nonsense_of_the_discriminator_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,5 @@
 """A training as a whole: what it leaves behind, for every modality, and what it refuses."""
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -56,13 +57,24 @@ def test_metrics_hold_losses_usage_rate_speed_and_held_out_scores(
     assert [line["step"] for line in train] == [2, 4, 6, 8, 10]
     assert {"train/reconstruction", "train/codebook", "train/commitment", "train/gradient_norm",
             "train/psnr", "train/codes_used", "train/perplexity", "train/learning_rate",
-            "train/images_per_second", "train/seconds"} <= train[0].keys()
+            "train/images_per_second", "train/skipped_steps", "train/seconds"} <= train[0].keys()
     assert {"train/adversarial", "train/adaptive_weight", "train/discriminator",
             "train/logits_real", "train/logits_fake"} <= train[-1].keys()
     held_out = [line for line in lines if "held_out/psnr" in line]
     assert [line["step"] for line in held_out] == [5, 10]
     assert held_out[0].keys() == {"step", "held_out/loss", "held_out/psnr", "held_out/codes_used",
                                   "held_out/perplexity"}
+
+
+def test_what_the_watch_notices_is_shown_once_and_stands_in_the_journal(
+        image_folder: Folder, model: Model, training: Training, tmp_path: Path,
+        adversarial: AdversarialConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    capped = dataclasses.replace(adversarial, max_adaptive_weight=1e-6)
+    train_tokenizer(str(image_folder(9)), str(tmp_path), model(), training(adversarial=capped))
+    remarks = [line for line in read_metrics(str(tmp_path)) if "remark" in line]
+    assert [line["step"] for line in remarks] == [6]
+    assert remarks[0]["remark"].startswith("adaptive weight at its cap: 1e-06 of 1e-06; raise")
+    assert capsys.readouterr().err.count(f"step 6: {remarks[0]['remark']}") == 1
 
 
 def test_pictures_are_written_as_a_file_and_for_tensorboard(
@@ -101,7 +113,7 @@ def test_depth_maps_train_with_a_discriminator(
     trained = train_tokenizer(str(depth_folder), str(tmp_path / "out"), model(name="depth"),
                               training(adversarial=adversarial))
     assert trained.evaluation is not None
-    assert trained.evaluation.scores.keys() == {"abs_rel", "rmse"}
+    assert trained.evaluation.scores.keys() == {"abs_rel", "rmse", "delta1"}
 
 
 def test_without_held_out_images_training_images_are_shown_and_nothing_is_measured(

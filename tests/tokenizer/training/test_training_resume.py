@@ -1,4 +1,5 @@
 """Going on from a checkpoint: exactly as if never stopped, or refused with what changed."""
+import dataclasses
 import json
 import os
 import signal
@@ -10,10 +11,12 @@ import pytest
 import torch
 
 from tokenizer import checkpoints, storage
+from tokenizer.training import updates
 from tokenizer.training.config import AdversarialConfig, TrainingConfig
 from tokenizer.training.journal import read_metrics
 from tokenizer.training.loop import train_tokenizer
 from tokenizer.training.observer import Observer
+from tokenizer.training.state import TrainingState
 from tokenizer.vqgan.model import VQGANConfig
 
 Folder = Callable[[int], Path]
@@ -38,7 +41,7 @@ def ctrl_c_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return set_up
 
 
-def timeless_metrics(out: Path) -> list[dict[str, float]]:
+def timeless_metrics(out: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name not in TIMES}
             for line in read_metrics(str(out))]
 
@@ -73,6 +76,37 @@ def test_stopped_and_continued_equals_straight_through(
     assert (stopped / "model.safetensors").read_bytes() == \
         (straight / "model.safetensors").read_bytes()
     assert timeless_metrics(stopped) == timeless_metrics(straight)
+    states = [checkpoints.load_state(str(out)) for out in (straight, stopped)]
+    pairs = zip(tensors_of(states[0]), tensors_of(states[1]), strict=True)
+    assert all(torch.equal(expected, found) for expected, found in pairs)
+
+
+def test_skipped_steps_and_remarks_are_those_of_an_uninterrupted_training(
+        image_folder: Folder, model: Model, training: Training, tmp_path: Path,
+        adversarial: AdversarialConfig, ctrl_c_after: Callable[[int], None],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = str(image_folder(8))
+    with_all = dataclasses.replace(adversarial, lecam_weight=0.1, r1_weight=1.0, r1_every=3)
+    settings = training(adversarial=with_all, log_every=1)
+
+    def spoil(state: TrainingState, totals: dict[str, torch.Tensor]) -> dict[str, float]:
+        spoilt = {"loss": float("nan")} if state.step in (3, 6, 8) else {}
+        return updates.joined_figures(state, totals) | spoilt
+
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    monkeypatch.setattr("tokenizer.training.steps.joined_figures", spoil)
+    train_tokenizer(corpus, str(straight), model(), settings)
+    ctrl_c_after(7)
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer(corpus, str(stopped), model(), settings)
+    monkeypatch.undo()
+    monkeypatch.setattr("tokenizer.training.steps.joined_figures", spoil)
+    train_tokenizer(corpus, str(stopped), model(), settings)
+    lines = timeless_metrics(stopped)
+    assert lines == timeless_metrics(straight)
+    assert [line["train/skipped_steps"] for line in lines if "train/skipped_steps" in line] == \
+        [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]
+    assert ["steps were skipped" in line["remark"] for line in lines if "remark" in line] == [True]
     states = [checkpoints.load_state(str(out)) for out in (straight, stopped)]
     pairs = zip(tensors_of(states[0]), tensors_of(states[1]), strict=True)
     assert all(torch.equal(expected, found) for expected, found in pairs)
@@ -163,6 +197,19 @@ def test_other_settings_are_refused_by_name_with_both_values(
     with pytest.raises(ValueError, match=r"model.modality.name was image, now depth"):
         train_tokenizer(corpus, out, model(name="depth"), training(steps=1))
     assert (tmp_path / "out" / "config.json").read_bytes() == config
+
+
+def test_a_precision_found_by_itself_stays_when_the_machine_changes(
+        image_folder: Folder, model: Model, training: Training, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, out = str(image_folder(6)), str(tmp_path / "out")
+    settings = training(steps=1, mixed_precision="auto")
+    monkeypatch.setattr("tokenizer.training.resume.fastest_precision", lambda: "bf16")
+    train_tokenizer(corpus, out, model(), settings)
+    monkeypatch.setattr("tokenizer.training.resume.fastest_precision", lambda: "no")
+    assert train_tokenizer(corpus, out, model(), dataclasses.replace(settings, steps=2)).step == 2
+    state = checkpoints.load_state(out)
+    assert state is not None and state["run"]["training"]["mixed_precision"] == "bf16"
 
 
 def test_another_corpus_is_refused(image_folder: Folder, model: Model, training: Training,

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from tokenizer.training.config import AdversarialConfig, PerceptualConfig
-from tokenizer.training.divergence import DivergedError
 from tokenizer.training.optim import OptimizerConfig
 from tokenizer.training.perceptual import PerceptualDistance
 from tokenizer.training.state import TrainingState
@@ -101,7 +100,7 @@ def test_the_adversarial_term_is_weighted_and_adds_to_the_loss(
     training = state(adversarial=adversarial)
     training.step = 4
     figures = train_step(training, pixels(), 0.0).figures
-    assert 0 < figures["adaptive_weight"] <= 1e4
+    assert 0 < figures["adaptive_weight"] <= 100
     assert figures["loss"] == pytest.approx(
         figures["reconstruction"] + figures["codebook"] + figures["commitment"]
         + 0.5 * figures["adaptive_weight"] * figures["adversarial"], rel=1e-5)
@@ -113,7 +112,7 @@ def test_the_autoencoders_pass_leaves_no_gradient_in_the_discriminator(
     training = state(adversarial=adversarial)
     training.step = 4
     assert training.discriminator is not None
-    monkeypatch.setattr("tokenizer.training.steps._train_discriminator", lambda *_: {})
+    monkeypatch.setattr("tokenizer.training.steps.train_discriminator", lambda *_: {})
     train_step(training, pixels(), 0.0)
     assert all(p.grad is None and p.requires_grad for p in training.discriminator.parameters())
 
@@ -148,19 +147,3 @@ def test_unused_codes_are_moved_to_latents_of_the_batch(state: State, pixels: Pi
     moved = ((after - before).abs().sum(1) > 1e-4).sum().item()
     assert moved >= 8
     assert torch.equal(training.average.tensors["quantize.embedding.weight"][0], after[0])
-
-
-def test_a_loss_that_is_not_finite_names_step_and_remedy_and_harms_nothing(
-        state: State, pixels: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
-    training = state(mixed_precision="bf16")
-    train_step(training, pixels(), 0.0)
-    before = weights(training.model)
-    monkeypatch.setattr(type(training.modality), "reconstruction_loss",
-                        lambda self, outputs, pixels: outputs.mean() * float("nan"))
-    with pytest.raises(DivergedError, match=r"not finite at step 2 \(reconstruction nan, .*"
-                                            r"learning_rate below 0.002 or with "
-                                            r"training.mixed_precision=no"):
-        train_step(training, pixels(), 0.0)
-    after = weights(training.model)
-    assert all(torch.equal(after[name], before[name]) for name, _ in
-               training.model.named_parameters()) and training.step == 1
