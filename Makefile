@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_OUT ?= demo-out
 
-.PHONY: demo test test-fast lint clean
+.PHONY: demo test test-fast lint bench-quantizers bench-search clean
 
 demo: $(READY)
 	$(BIN)/img2tokens demo $(DEMO_OUT)
@@ -19,6 +19,15 @@ test-fast: lint
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Trains every kind of quantizer for MINUTES on the images in CORPUS, one after the other.
+MINUTES ?= 4
+bench-quantizers: $(READY)
+	$(BIN)/python benchmarks/quantizers.py $(if $(CORPUS),$(CORPUS),$(error say which images: \
+		make bench-quantizers CORPUS=folder [MINUTES=4])) --minutes $(MINUTES)
+
+bench-search: $(READY)
+	$(BIN)/python benchmarks/search.py
 
 # torch first and alone: the other packages would otherwise choose a build for it.
 $(READY): setup.cfg pyproject.toml constraints.txt

@@ -9,8 +9,8 @@ from cli.options import ImageCount, reports_errors
 if TYPE_CHECKING:
     from tokenizer.recipes import TokenizerRecipe
 
-RECIPES = ("tiny", "small_64", "small_128", "f16_1024", "f16_16384", "f16_16384_cosine",
-           "f8_16384", "f4_8192")
+RECIPES = ("tiny", "small_64", "small_128", "fast_f16", "f16_1024", "f16_16384",
+           "f16_16384_cosine", "f8_16384", "f8_gumbel_8192", "f4_8192")
 """Names in `tokenizer.recipes.RECIPES`, written out so that help need not load torch."""
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from tokenizer import configs
 from tokenizer.recipes import RECIPES, TokenizerRecipe, build_recipe
@@ -31,7 +32,7 @@ def test_every_recipe_builds_for_every_modality(name: str, modality: dict[str, A
 @pytest.mark.parametrize("name", RECIPES)
 def test_names_say_the_sizes(name: str) -> None:
     model = build_recipe(name, {"name": "image"}).model
-    if found := re.match(r"f(\d+)_(\d+)", name):
+    if found := re.match(r"f(\d+)_(?:gumbel_)?(\d+)", name):
         assert model.autoencoder.downsampling == int(found[1])
         assert model.quantizer.codebook_size == int(found[2])
         assert model.image_size == (256, 256)
@@ -47,6 +48,30 @@ def test_published_recipes_have_the_published_number_of_parameters(
     with torch.device("meta"):
         model = VQGAN(build_recipe(name, {"name": "image"}).model)
     assert sum(parameter.numel() for parameter in model.parameters()) == num_parameters
+
+
+@pytest.mark.parametrize(("modality", "num_parameters"), [
+    ({"name": "depth"}, 72_137_089),
+    ({"name": "segmentation", "num_classes": 182}, 72_554_294),
+    ({"name": "segmentation", "num_classes": 183}, 72_556_599)])
+def test_published_shapes_of_maps_have_the_published_number_of_parameters(
+        modality: dict[str, Any], num_parameters: int) -> None:
+    with torch.device("meta"):
+        model = VQGAN(build_recipe("f16_1024", modality).model)
+    assert sum(parameter.numel() for parameter in model.parameters()) == num_parameters
+
+
+def encoder_gigaflop(name: str) -> float:
+    """Work of encoding one image of 256 x 256 pixels, multiplications and additions."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        VQGAN(build_recipe(name, {"name": "image"}).model).encoder(torch.zeros(1, 3, 256, 256))
+    return counter.get_total_flops() / 1e9
+
+
+def test_the_fast_recipe_takes_a_tenth_of_the_published_work() -> None:
+    assert encoder_gigaflop("f16_1024") == pytest.approx(138.4, abs=0.05)
+    assert encoder_gigaflop("fast_f16") == pytest.approx(12.6, abs=0.05)
+    assert build_recipe("fast_f16", {"name": "image"}).model.grid == (16, 16)
 
 
 @pytest.mark.parametrize(("name", "grid"), [("small_64", (8, 8)), ("small_128", (16, 16))])

@@ -1,0 +1,62 @@
+"""Every kind of quantizer in the same small network, trained for the same time on the same images.
+
+    python benchmarks/quantizers.py CORPUS [--minutes 4] [--held-out 40] [--out FOLDER]
+
+Each is the recipe ``small_128`` with another quantizer of about 1024 codes, trained one after the
+other by ``img2tokens train-tokenizer`` and measured on images held out by name. Nothing else should
+run on the machine meanwhile. A training that was stopped goes on when the same command is repeated.
+"""
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+KINDS: dict[str, list[str]] = {
+    "classic": [],
+    "ema": [],
+    "cosine": [],
+    "fsq": ["model.quantizer.levels=8,8,4,4", "model.quantizer.code_dim=4"],
+    "lfq": ["model.quantizer.code_dim=10"],
+    "ibq": ["model.quantizer.code_dim=32"]}
+"""Settings beside the kind: the channels that make 1024 codes, or that the kind is made for."""
+
+
+def train(corpus: str, out: Path, kind: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Train one; its figures on the held-out images."""
+    settings = [f"model.quantizer.kind={kind}", *KINDS[kind],
+                f"training.mixed_precision={options.precision}", *options.set]
+    command = [sys.executable, "-m", "cli", "train-tokenizer", corpus, str(out), "--recipe",
+               "small_128", "--minutes", str(options.minutes), "--held-out", str(options.held_out),
+               "--held-out-by", "name", *(part for setting in settings
+                                          for part in ("--set", setting))]
+    subprocess.run(command, check=True)
+    figures: dict[str, Any] = json.loads((out / "evaluation.json").read_text())
+    return figures
+
+
+def main() -> None:
+    """Train all, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus")
+    parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--held-out", type=int, default=40)
+    parser.add_argument("--out", type=Path, default=Path("bench-quantizers"))
+    parser.add_argument("--precision", default="bf16", help="no, bf16 or fp16")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--set", action="append", default=[], help="a further setting for all")
+    options = parser.parse_args()
+    rows = []
+    for kind in options.kinds:
+        figures = train(options.corpus, options.out / kind, kind, options)
+        rows.append(f"| {kind} | {figures['psnr']:.2f} | {figures['codes_used']:.1%} | "
+                    f"{figures['perplexity']:.0f} | {figures['training']['steps']} |")
+    print(f"small_128, {options.minutes:g} minutes each, {options.held_out} images held out by name")
+    print("| quantizer | PSNR, dB | codes used | perplexity | steps |\n|---|---|---|---|---|")
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()
