@@ -6,6 +6,7 @@ import click
 
 COMMANDS = {
     "train-tokenizer": "Train a VQGAN tokenizer on a corpus of images or maps.",
+    "evaluate-tokenizer": "Measure how well a tokenizer reproduces images; figures and pictures.",
     "encode": "Tokenise a corpus into Parquet code sequences.",
     "inspect": "Show what a token corpus holds; --verify checks every shard.",
     "decode": "Decode a token corpus back into image files.",

@@ -74,6 +74,47 @@ class Evaluation:
                 "perplexity": self.usage.perplexity}
 
 
+class Tally:
+    """A modality's scores and the codebook usage of images that come in batches.
+
+    Training and `tokenizer.evaluation` both count with it, so their figures mean the same.
+
+    Args:
+        modality: whose scores are taken.
+        codebook_size: K.
+
+    Attributes:
+        num_images: images counted so far.
+        counts: how often each code occurred, int64 ``(K,)``.
+    """
+
+    def __init__(self, modality: Modality, codebook_size: int) -> None:
+        self.modality = modality
+        self.num_images = 0
+        self.counts = np.zeros(codebook_size, np.int64)
+        self._sums: Sums = {}
+
+    def add(self, found: np.ndarray, pixels: np.ndarray, codes: np.ndarray) -> None:
+        """Count one more batch.
+
+        Args:
+            found: reconstructed pixels ``(B, h, w[, 3])`` of the modality's type.
+            pixels: the originals, likewise.
+            codes: their codes, integers of any shape, in ``[0, K)``.
+        """
+        self._sums = add_sums((self._sums, self.modality.sums(found, pixels)))
+        self.counts += np.bincount(codes.reshape(-1), minlength=len(self.counts))
+        self.num_images += len(pixels)
+
+    def scores(self) -> dict[str, float]:
+        """The modality's scores over all images counted, by name."""
+        return self.modality.figures(self._sums)
+
+    def usage(self) -> CodeUsage:
+        """Codebook entries used at least once, and perplexity."""
+        return CodeUsage.of(self.counts)
+
+
 def describe_scores(scores: Mapping[str, float]) -> str:
     """A modality's scores for people, with units."""
     return ", ".join(f"PSNR {value:.2f} dB" if name == "psnr" else f"{name} {value:.3f}"
@@ -90,22 +131,17 @@ def evaluate(model: VQGAN, modality: Modality, batches: Iterable[np.ndarray]) ->
     Raises:
         ValueError: there is not one image.
     """
-    num_images, loss = 0, 0.0
-    sums: Sums = {}
-    counts = np.zeros(model.config.quantizer.codebook_size, np.int64)
+    loss, tally = 0.0, Tally(modality, model.config.quantizer.codebook_size)
     for batch in batches:
         pixels = torch.from_numpy(batch).to(model.last_layer.device)
         outputs, quantized = model(modality.to_inputs(pixels))
-        found = modality.to_pixels(outputs).cpu().numpy()
-        sums = add_sums((sums, modality.sums(found, batch)))
+        tally.add(modality.to_pixels(outputs).cpu().numpy(), batch, quantized.codes.cpu().numpy())
         loss += len(batch) * modality.reconstruction_loss(outputs, pixels).item()
-        counts += np.bincount(quantized.codes.flatten().cpu().numpy(), minlength=len(counts))
-        num_images += len(batch)
-    if not num_images:
+    if not tally.num_images:
         raise ValueError("none of the held-out images can be read; hold out others, or mend them")
-    usage = CodeUsage.of(counts)
-    return Evaluation(num_images=num_images, loss=loss / num_images, scores=modality.figures(sums),
-                      usage=usage, used_share=usage.used / len(counts))
+    usage = tally.usage()
+    return Evaluation(num_images=tally.num_images, loss=loss / tally.num_images,
+                      scores=tally.scores(), usage=usage, used_share=usage.used / len(tally.counts))
 
 
 @torch.inference_mode()

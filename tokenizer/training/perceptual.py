@@ -98,7 +98,7 @@ def load_perceptual(config: PerceptualConfig, advice: str = ADVICE) -> Perceptua
 
 def _feature_names(distance: PerceptualDistance) -> dict[str, tuple[str, ...]]:
     """For each parameter of VGG16, its name in torchvision's file and in that of a whole LPIPS."""
-    names = {}
+    names: dict[str, tuple[str, ...]] = {}
     for name in distance.features.state_dict():
         layer = int(name.partition(".")[0])
         block = 1 + sum(layer >= end for end in distance.ends)

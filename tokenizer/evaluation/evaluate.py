@@ -1,0 +1,280 @@
+"""Evaluation of a tokenizer on a corpus: encode, decode, measure, and report.
+
+Images pass through the codec as in the encode and decode jobs: the same crop, codes and rounding.
+
+Letters: N images, h and w sides of the crop in pixels, K codebook size.
+"""
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from tokenizer import checkpoints, storage
+from tokenizer.codec import Codec, reproducible
+from tokenizer.corpus.modalities import Modality
+from tokenizer.corpus.sources import open_source
+from tokenizer.evaluation.images import EvaluationImages, ReferenceHash
+from tokenizer.evaluation.measures import (
+    Figure,
+    Measure,
+    NotMeasured,
+    PretrainedFiles,
+    build_measures,
+)
+from tokenizer.evaluation.report import Example, Report, save_report
+from tokenizer.splits import Split
+from tokenizer.training.metrics import Tally
+from tokenizer.vqgan.model import KIND, VQGAN, VQGANConfig
+
+PRECISIONS = ("float32", "bf16")
+NUM_EXAMPLES = 4
+"""Images shown as the best, the median and the worst, each."""
+
+SCORES = {"psnr": ("PSNR", "dB", "higher"), "miou": ("mIoU", "", "higher"),
+          "pixel_accuracy": ("pixel accuracy", "", "higher"), "abs_rel": ("AbsRel", "", "lower"),
+          "rmse": ("RMSE", "", "lower"), "delta1": ("delta < 1.25", "", "higher"),
+          "f1": ("F1", "", "higher"), "mean_angle": ("mean angle", "degrees", "lower")}
+"""Label, unit and direction of the modalities' own scores; others are shown by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What is measured on what.
+
+    Attributes:
+        tokenizer: folder of the tokenizer, a path or fsspec URL.
+        corpus: folder of images or maps.
+        out: folder for the report; nothing means ``evaluation`` in the tokenizer's folder.
+        precision: ``float32``, or ``bf16``, which also counts the codes that change.
+        limit: measure this many images, spread evenly over the corpus.
+        held_out: measure only what a training with this setting holds out; nothing means all.
+        held_out_by: rule of that training, ``hash`` or ``name``.
+        files: pretrained weights of LPIPS and rFID.
+        batch_size: images that pass through the tokenizer at once.
+        device: where torch computes.
+    """
+    tokenizer: str
+    corpus: str
+    out: str | None = None
+    precision: str = "float32"
+    limit: int | None = None
+    held_out: int | float | None = None
+    held_out_by: str = "hash"
+    files: PretrainedFiles = field(default_factory=PretrainedFiles)
+    batch_size: int = 8
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {' or '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1, got {self.limit}")
+        if not self.held_out and self.held_out is not None:
+            raise ValueError("held_out must be more than 0; leave it out to measure all images")
+        _ = self.split
+
+    @property
+    def split(self) -> Split | None:
+        """Which images are measured; nothing means all."""
+        return None if self.held_out is None else Split(held_out=self.held_out, by=self.held_out_by)
+
+
+class Autoencoder:
+    """A tokenizer as the jobs run it, or in bf16.
+
+    Attributes:
+        codec: in float32.
+    """
+
+    def __init__(self, url: str, batch_size: int, device: str) -> None:
+        config = checkpoints.load_config(url, KIND, VQGANConfig)
+        self._model = VQGAN.from_weights(config, checkpoints.load_weights(url))
+        self.codec = Codec(self._model, checkpoints.fingerprint(url), batch_size=batch_size,
+                           device=device)
+        self.device = self._model.last_layer.device
+
+    def float32(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Codes ``(N, ...)`` of pixels ``(N, h, w[, 3])``, and the pixels decoded from them."""
+        codes = self.codec.encode(pixels)
+        return codes, self.codec.decode(codes)
+
+    def bf16(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same with encoder and decoder in bf16 autocast; codes are chosen in float32."""
+        modality = self.codec.modality
+        with reproducible(self.device):
+            inputs = modality.to_inputs(torch.from_numpy(pixels).to(self.device))
+            with torch.autocast(self.device.type, torch.bfloat16):
+                latents = self._model.encode_to_latents(inputs)
+            codes = self._model.quantize.encode(latents.float())
+            with torch.autocast(self.device.type, torch.bfloat16):
+                outputs = self._model.decode(codes)
+            return codes.cpu().numpy(), modality.to_pixels(outputs.float()).cpu().numpy()
+
+
+class Evaluator:
+    """Everything that is counted over the images of one evaluation.
+
+    Args:
+        autoencoder: the tokenizer.
+        config: what is asked for.
+    """
+
+    def __init__(self, autoencoder: Autoencoder, config: EvaluationConfig) -> None:
+        self.autoencoder, self.config = autoencoder, config
+        self.spec, self.modality = autoencoder.codec.spec, autoencoder.codec.modality
+        self.measures, self.left_out = build_measures(
+            self.modality, self.spec.image_size, config.files, autoencoder.device)
+        self.tally = Tally(self.modality, self.spec.codebook_size)
+        self.reference = ReferenceHash()
+        self.scores: list[tuple[str, float]] = []
+        self.num_changed = 0
+
+    def reconstruct(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Codes and reconstructed pixels in the precision that is asked for."""
+        if self.config.precision == "bf16":
+            return self.autoencoder.bf16(pixels)
+        return self.autoencoder.float32(pixels)
+
+    def add(self, keys: list[str], pixels: np.ndarray) -> None:
+        """Measure some more images ``(N, h, w[, 3])``."""
+        codes, found = self.reconstruct(pixels)
+        if self.config.precision != "float32":
+            self.num_changed += int((codes != self.autoencoder.codec.encode(pixels)).sum())
+        self.tally.add(found, pixels, codes)
+        self.reference.add(keys, pixels)
+        with torch.inference_mode():
+            for measure in self.measures:
+                measure.add(found, pixels)
+        for index, key in enumerate(keys):
+            pair = found[index:index + 1], pixels[index:index + 1]
+            self.scores.append((key, next(iter(self.modality.difference(*pair).values()))))
+
+    def figures(self) -> dict[str, Figure]:
+        """Every figure by name, each with all its conditions."""
+        common = self._conditions()
+        definition = {"definition": _definition(self.modality)}
+        figures = {}
+        for name, value in self.tally.scores().items():
+            label, unit, better = SCORES.get(name, (name, "", ""))
+            figures[name] = Figure(value=_finite(value), label=label, unit=unit, better=better,
+                                   conditions=common | definition)
+        for measure in self.measures:
+            self._add_measure(figures, measure, common)
+        return figures | self._code_figures(common)
+
+    def _add_measure(self, figures: dict[str, Figure], measure: Measure,
+                     common: dict[str, Any]) -> None:
+        """Add one measure's figure, or the reason why there is none to those left out."""
+        try:
+            own = measure.figure()
+        except NotMeasured as reason:
+            self.left_out[measure.name] = str(reason)
+        else:
+            figures[measure.name] = Figure(value=_finite(own.value), label=own.label, unit=own.unit,
+                                           better=own.better, conditions=common | own.conditions)
+
+    def _code_figures(self, common: dict[str, Any]) -> dict[str, Figure]:
+        usage, size = self.tally.usage(), self.spec.codebook_size
+        num_codes = int(self.tally.counts.sum())
+        conditions = common | {"num_codes": num_codes, "codebook_size": size}
+        if num_codes < size:
+            conditions["caution"] = f"{num_codes} codes cannot use all of {size} entries"
+        values = {"codes_used": (usage.used / size, "codebook used", "", "higher"),
+                  "perplexity": (usage.perplexity, "perplexity", "codes", "higher"),
+                  "dead_codes": (float(size - usage.used), "dead codes", "codes", "lower")}
+        if self.config.precision != "float32":
+            values["codes_changed"] = (self.num_changed / num_codes,
+                                       f"codes changed in {self.config.precision}", "", "lower")
+        return {name: Figure(value=value, label=label, unit=unit, better=better,
+                             conditions=conditions)
+                for name, (value, label, unit, better) in values.items()}
+
+    def _conditions(self) -> dict[str, Any]:
+        """What all figures share, and another measurement must share to be compared."""
+        dtype = self.modality.pixel_dtype
+        arithmetic = {"float32": "float32", "bf16": "bf16 autocast of encoder and decoder; codes "
+                      "chosen in float32"}
+        return {"num_images": self.tally.num_images, "reference": str(self.reference),
+                "range": f"{dtype}, 0 to {np.iinfo(dtype).max}",
+                "rounding": "outputs clipped and rounded to the nearest integer",
+                "image_size": list(self.spec.image_size), "crop": "centre",
+                "resize": self.modality.resampling, "tokenizer": self.spec.tokenizer,
+                "precision": arithmetic[self.config.precision]}
+
+
+def evaluate_tokenizer(config: EvaluationConfig) -> Report:
+    """Measure a tokenizer and write its report.
+
+    Raises:
+        FileNotFoundError: the tokenizer, the corpus or a file of weights does not exist.
+        ValueError: a file is damaged, a setting is wrong, or no image can be read.
+        OSError: a file cannot be reached.
+    """
+    autoencoder = Autoencoder(config.tokenizer, config.batch_size, config.device)
+    modality, size = autoencoder.codec.modality, autoencoder.codec.spec.image_size
+    source = open_source(config.corpus, labels="none", modality=modality.name)
+    images = EvaluationImages(source, modality, size, config.split, config.limit)
+    evaluator = Evaluator(autoencoder, config)
+    with tqdm(total=len(images.entries), desc="images", unit="image", disable=None) as bar:
+        for keys, pixels in images.batches(config.batch_size):
+            evaluator.add(keys, pixels)
+            bar.update(len(keys))
+    if not evaluator.tally.num_images:
+        place, reason = next(iter(images.unreadable.items()), (config.corpus, "no image is left"))
+        raise ValueError(f"not one of {len(images.entries)} images can be read; {place}: {reason}")
+    examples = _examples(evaluator.scores, _is_lower_better(modality, evaluator))
+    report = Report(
+        tokenizer=config.tokenizer, corpus=config.corpus, spec=autoencoder.codec.spec,
+        selection=_selection(config), num_found=images.num_found,
+        unreadable=dict(sorted(images.unreadable.items())), figures=evaluator.figures(),
+        left_out=evaluator.left_out, examples=examples)
+    originals = images.pixels([example.key for example in examples])
+    _, found = evaluator.reconstruct(originals)
+    save_report(destination(config), report, modality, originals, found)
+    return report
+
+
+def destination(config: EvaluationConfig) -> str:
+    """The folder that the report is written to."""
+    return storage.join(config.tokenizer, "evaluation") if config.out is None else config.out
+
+
+def _is_lower_better(modality: Modality, evaluator: Evaluator) -> bool:
+    first = next(iter(evaluator.tally.scores()))
+    return SCORES.get(first, ("", "", ""))[2] == "lower"
+
+
+def _examples(scores: list[tuple[str, float]], lower_is_better: bool) -> list[Example]:
+    """The best, median and worst images by their first score; of few images fewer of each."""
+    sign = 1 if lower_is_better else -1
+    ordered = sorted(scores, key=lambda item: (np.isnan(item[1]), sign * item[1], item[0]))
+    count = min(NUM_EXAMPLES, max(1, len(ordered) // 3))
+    middle = (len(ordered) - count) // 2
+    ranks = {"best": ordered[:count], "median": ordered[middle:middle + count],
+             "worst": ordered[len(ordered) - count:]}
+    return [Example(rank=rank, key=key, score=score)
+            for rank, items in ranks.items() for key, score in items]
+
+
+def _selection(config: EvaluationConfig) -> str:
+    """Which images of the corpus were measured, in words."""
+    parts: Iterable[str] = (
+        "all images" if config.held_out is None
+        else f"held out of training: {config.held_out} by {config.held_out_by}",
+        "" if config.limit is None else f"of these {config.limit}, spread evenly")
+    return "; ".join(part for part in parts if part)
+
+
+def _definition(modality: Modality) -> str:
+    """What the modality says of its scores."""
+    text = " ".join((type(modality).__doc__ or "").partition("Attributes:")[0].split())
+    start = text.find("Score")
+    return text[start:] if start >= 0 else text
+
+
+def _finite(value: float | None) -> float | None:
+    """A number that JSON can hold, or nothing."""
+    return float(value) if value is not None and np.isfinite(value) else None
