@@ -1,4 +1,4 @@
-"""Augmentation: the random crop, scale and mirroring of a training image, drawn once for all of it.
+"""Augmentation: random crop, scale, mirroring and colours of a training image, drawn once for it.
 
 A draw is a function of the seed and a position in the stream of training images, and of the size of
 what is cropped. An image and its maps therefore get the same box, which each modality then applies
@@ -10,6 +10,28 @@ import numpy as np
 
 from tokenizer.corpus.images import Crop, centre_crop
 
+COLOURS = 1
+"""Sets the draws of colours apart from those of crops."""
+
+
+@dataclass(frozen=True)
+class Recolouring:
+    """A change of an image's colours.
+
+    Attributes:
+        contrast: factor of every level's distance from the image's mean level.
+        gains: factors of red, green and blue, after that.
+    """
+    contrast: float = 1.0
+    gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """The image ``(h, w, 3)`` uint8 with other colours, uint8, clipped."""
+        levels = pixels.astype(np.float32)
+        mean = levels.mean()
+        levels = ((levels - mean) * np.float32(self.contrast) + mean) * np.float32(self.gains)
+        return (levels + 0.5).clip(0, 255).astype(np.uint8)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
@@ -20,14 +42,24 @@ class Augmentation:
         crop_share: smallest side of a crop as a share of the largest possible; 1 takes the centred
             crop of the encode job.
         flip: whether every other image is mirrored, left to right.
+        colours: largest change of contrast, and of each colour's gain, as a share; 0 keeps colours.
     """
     seed: int = 0
     crop_share: float = 0.8
     flip: bool = True
+    colours: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.crop_share <= 1:
             raise ValueError(f"crop_share must lie in (0, 1], got {self.crop_share}")
+        if not 0 <= self.colours < 1:
+            raise ValueError(f"colours must lie in [0, 1), got {self.colours}")
+
+    def recolouring(self, position: int) -> Recolouring:
+        """The change of colours of the training image at ``position`` of the stream."""
+        draws = np.random.default_rng((self.seed, position, COLOURS)).uniform(-1, 1, 4)
+        contrast, red, green, blue = (float(1 + self.colours * draw) for draw in draws)
+        return Recolouring(contrast=contrast, gains=(red, green, blue))
 
     def crop(self, height: int, width: int, size: tuple[int, int], position: int) -> Crop:
         """The crop of a training image.

@@ -45,6 +45,7 @@ class CorpusDataset:
         crop_share: smallest side of a crop as a share of the largest possible; 1 takes the centred
             crop of the encode job.
         flip: whether training images are mirrored at random.
+        colours: largest change of contrast and of each colour's gain, where colours may vary.
         cache_bytes: memory for prepared images; what exceeds it is read again each time.
     Raises:
         ValueError: the corpus is of another modality, empty, or has too few images to hold out.
@@ -57,12 +58,14 @@ class CorpusDataset:
 
     def __init__(self, source: Source, modality: Modality, size: tuple[int, int], *,
                  split: Split = DEFAULT_SPLIT, seed: int = 0, crop_share: float = 0.8,
-                 flip: bool = True, cache_bytes: int = 2 << 30) -> None:
+                 flip: bool = True, colours: float = 0.0,
+                 cache_bytes: int = 2 << 30) -> None:
         if source.modalities[0] != modality.file_modality():
             raise ValueError(f"the corpus holds {source.modalities[0]} files, the tokenizer is for "
                              f"{modality.name}")
         self.source, self.modality, self.size, self.seed = source, modality, size, seed
-        self.augmentation = Augmentation(seed=seed, crop_share=crop_share, flip=flip)
+        self.augmentation = Augmentation(seed=seed, crop_share=crop_share, flip=flip,
+                                         colours=colours)
         self.unreadable: dict[str, str] = {}
         entries: dict[str, Entry] = {}
         for entry in source.entries():
@@ -121,7 +124,10 @@ class CorpusDataset:
             if prepared is not None:
                 crop = self.augmentation.crop(prepared.shape[0], prepared.shape[1], self.size,
                                               position)
-                return self.modality.fit(prepared, crop, self.size)
+                pixels = self.modality.fit(prepared, crop, self.size)
+                if self.augmentation.colours and self.modality.colours_vary:
+                    pixels = self.augmentation.recolouring(position).apply(pixels)
+                return pixels
         url, message = next(reversed(self.unreadable.items()))
         raise ValueError(f"{len(self.unreadable)} images of the corpus are unreadable, "
                          f"{offset + 1} of them in a row; {url}: {message}")

@@ -123,6 +123,8 @@ class TrainingConfig(TrainingSettings):
         crop_share: smallest side of a random training crop as a share of the largest possible
             side; 1 always takes the whole.
         flip: mirror training images left to right, every other one.
+        colours: largest random change of contrast, and of the gain of each colour, as a share in
+            [0, 1); only where colours may vary, as in photographs.
         cache_gib: memory for prepared training images, in GiB; what exceeds it is read again.
         max_skipped_steps: steps without finite values, one after the other, at which training gives
             up; more than the 16 halvings that bring fp16's first scale, 65536, to 1.
@@ -133,6 +135,7 @@ class TrainingConfig(TrainingSettings):
     held_out_by: str = "hash"
     crop_share: float = 0.8
     flip: bool = True
+    colours: float = 0.0
     cache_gib: float = 2.0
     max_skipped_steps: int = 20
 
@@ -140,6 +143,8 @@ class TrainingConfig(TrainingSettings):
         super().__post_init__()
         if not 0 < self.crop_share <= 1:
             raise ValueError(f"training.crop_share must lie in (0, 1], got {self.crop_share}")
+        if not 0 <= self.colours < 1:
+            raise ValueError(f"training.colours must lie in [0, 1), got {self.colours}")
         if self.cache_gib < 0:
             raise ValueError(f"training.cache_gib must be at least 0, got {self.cache_gib}")
         if self.max_skipped_steps < 1:

@@ -114,7 +114,7 @@ def open_dataset(corpus: str, config: VQGANConfig, training: TrainingConfig) -> 
     source = open_source(corpus, labels="none", modality=modality.name)
     return CorpusDataset(
         source, modality, config.image_size, split=training.split, seed=training.seed,
-        crop_share=training.crop_share, flip=training.flip,
+        crop_share=training.crop_share, flip=training.flip, colours=training.colours,
         cache_bytes=int(training.cache_gib * GIB))
 
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from tokenizer.corpus.augment import Augmentation
+from tokenizer.corpus.augment import Augmentation, Recolouring
 from tokenizer.corpus.images import Crop, centre_crop
 from tokenizer.corpus.modalities import RGB, Depth, Normals, Segmentation, fit_together
 
@@ -65,3 +65,32 @@ def test_all_modalities_of_an_image_show_the_same_part_of_it() -> None:
         assert np.array_equal(np.sign(x[clear]), sides[clear])
         flips.add(crop.flipped)
     assert flips == {True, False}
+
+
+def test_recolouring_changes_contrast_around_the_mean_and_then_the_gains() -> None:
+    pixels = np.array([[[50, 50, 50], [150, 150, 150]]], np.uint8)
+    found = Recolouring(contrast=0.5, gains=(1.0, 2.0, 1.2)).apply(pixels)
+    # The mean is 100: levels become 75 and 125.
+    assert found.tolist() == [[[75, 150, 90], [125, 250, 150]]]
+    assert Recolouring().apply(pixels).tolist() == pixels.tolist()
+
+
+def test_recolouring_clips_instead_of_wrapping() -> None:
+    pixels = np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)
+    found = Recolouring(contrast=2.0, gains=(1.5, 1.0, 1.0)).apply(pixels)
+    assert found.tolist() == [[[0, 0, 0], [255, 255, 255]]]
+
+
+def test_colours_are_drawn_by_seed_and_position_within_their_share() -> None:
+    draws = [Augmentation(seed=2, colours=0.2).recolouring(n) for n in range(200)]
+    assert draws == [Augmentation(seed=2, colours=0.2).recolouring(n) for n in range(200)]
+    factors = np.array([(draw.contrast, *draw.gains) for draw in draws])
+    assert factors.shape == (200, 4)
+    assert 0.8 <= factors.min() < 0.82 and 1.18 < factors.max() <= 1.2
+    assert abs(np.corrcoef(factors.T) - np.eye(4)).max() < 0.3
+
+
+@pytest.mark.parametrize("colours", [-0.1, 1.0])
+def test_impossible_colours_are_refused(colours: float) -> None:
+    with pytest.raises(ValueError, match=r"colours must lie in \[0, 1\), got"):
+        Augmentation(colours=colours)

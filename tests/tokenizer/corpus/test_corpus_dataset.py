@@ -253,3 +253,24 @@ def test_computed_modalities_do_not_train_on_maps(folder: Path) -> None:
     source = open_source(str(folder), modality="depth")
     with pytest.raises(ValueError, match="holds depth files, the tokenizer is for edges"):
         CorpusDataset(source, Edges(), SIZE)
+
+
+def test_colours_vary_in_training_images_alone(folder: Path) -> None:
+    plain, varied = (open_dataset(folder, colours=share) for share in (0.0, 0.3))
+    recoloured = varied.samples(0, 5)
+    assert np.array_equal(recoloured, varied.samples(0, 5))
+    expected = [varied.augmentation.recolouring(number).apply(pixels)
+                for number, pixels in enumerate(plain.samples(0, 5))]
+    assert np.array_equal(recoloured, np.stack(expected))
+    held_out = [next(found.held_out_batches(8)) for found in (plain, varied)]
+    assert np.array_equal(*held_out)
+
+
+@pytest.mark.parametrize("modality", [Edges(), Segmentation(num_classes=256)])
+def test_colours_of_maps_never_vary(folder: Path, modality: Modality) -> None:
+    if modality.computed_from is None:
+        folder = folder.parent / "maps"
+        for number in range(4):
+            save(folder / f"{number}.png", noise(number, 20, 20)[..., 0])
+    plain, varied = (open_dataset(folder, modality, colours=share) for share in (0.0, 0.3))
+    assert np.array_equal(plain.samples(0, 4), varied.samples(0, 4))

@@ -41,11 +41,14 @@ class Modality(ABC):
         resampling: how crops are resampled, for the spec.
         computed_from: the modality whose files it is computed from, if it has none of its own; its
             `read` returns what that modality's does.
+        colours_vary: whether other light or another camera could have given other levels, so that
+            training may change them.
     """
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
     resampling: ClassVar[str]
     computed_from: ClassVar[str | None] = None
+    colours_vary: ClassVar[bool] = False
 
     @classmethod
     def file_modality(cls) -> str:

@@ -37,6 +37,7 @@ class RGB(Modality):
     suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp",
                                            ".bmp", ".tif", ".tiff", ".gif")
     resampling: ClassVar[str] = "bilinear with antialiasing"
+    colours_vary: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         low, high = self.input_range

@@ -28,6 +28,7 @@ class Normals(RGB):
     """
     name: ClassVar[str] = "normals"
     suffixes: ClassVar[tuple[str, ...]] = (".png", ".tif", ".tiff", ".bmp")
+    colours_vary: ClassVar[bool] = False
     resampling: ClassVar[str] = "bilinear with antialiasing, then length 1"
 
     def read(self, payload: bytes, name: str) -> np.ndarray:
