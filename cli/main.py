@@ -7,6 +7,8 @@ import click
 COMMANDS = {
     "train-tokenizer": "Train a VQGAN tokenizer on a corpus of images or maps.",
     "evaluate-tokenizer": "Measure how well a tokenizer reproduces images; figures and pictures.",
+    "import-tokenizer": "Turn a tokenizer that another program published into one of ours.",
+    "export-tokenizer": "Write a tokenizer for another program, such as diffusers.",
     "encode": "Tokenise a corpus into Parquet code sequences.",
     "inspect": "Show what a token corpus holds; --verify checks every shard.",
     "decode": "Decode a token corpus back into image files.",

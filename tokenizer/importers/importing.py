@@ -1,0 +1,171 @@
+"""From a published tokenizer to a checkpoint of this program, with a report of what was found."""
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from tokenizer import checkpoints, storage
+from tokenizer.codec import Codec
+from tokenizer.importers.base import Imported, ImportOptions, Source
+from tokenizer.importers.files import open_source
+from tokenizer.importers.folders import claim_folder
+from tokenizer.importers.formats import choose_importer
+from tokenizer.importers.self_check import SelfCheck, check_codec
+from tokenizer.vqgan.model import KIND, VQGAN, VQGANConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+REPORT = "import.json"
+"""Where a checkpoint keeps what it was made from."""
+
+PARTS = ("encoder", "decoder", "quantize", "quant_conv", "post_quant_conv")
+
+CHECKPOINT = (checkpoints.CONFIG, checkpoints.WEIGHTS, "training", REPORT)
+"""What a folder may hold to be overwritten by an import; the config, without which the others are
+no tokenizer, is removed first and written last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityReport:
+    """What an import found and made.
+
+    Attributes:
+        format: which programs write such files.
+        url: the file of the weights.
+        sha256: of that file.
+        part: where in the file they were; empty at its top.
+        network: the tokenizer in one line.
+        parameters: numbers of parameters by part of the network.
+        num_tensors: tensors taken over.
+        dropped: tensors for training alone, counted by the room they were in.
+        ignored: functions and classes that the file names; none was called.
+        converted: how many tensors were not of float32, and became it.
+        notes: what people should know.
+        check: what the tokenizer does with a test pattern.
+    """
+    format: str
+    url: str
+    sha256: str
+    part: str
+    network: str
+    parameters: dict[str, int]
+    num_tensors: int
+    dropped: dict[str, int]
+    ignored: tuple[str, ...]
+    converted: int
+    notes: tuple[str, ...]
+    check: SelfCheck
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the whole network."""
+        return sum(self.parameters.values())
+
+    def text(self) -> str:
+        """The report for people, one fact a line."""
+        parts = ", ".join(f"{name} {count:,}" for name, count in self.parameters.items())
+        dropped = ", ".join(f"{name} ({count})" for name, count in self.dropped.items())
+        rows = [("format", self.format),
+                ("file", self.url + (f", its {self.part!r}" if self.part else "")),
+                ("network", self.network),
+                ("parameters", f"{self.num_parameters:,}: {parts}"),
+                ("tensors", f"{self.num_tensors} found, 0 missing, 0 surplus"),
+                ("left out", dropped), ("not called", ", ".join(self.ignored)),
+                ("converted", f"{self.converted} tensors to float32" if self.converted else ""),
+                ("self-check", self.check.text())]
+        rows += [("note", note) for note in self.notes]
+        return "\n".join(f"{name:<11} {words}" for name, words in rows if words)
+
+
+def import_tokenizer(url: str, out: str, *, config: str | None = None,
+                     format_name: str | None = None, options: ImportOptions | None = None,
+                     overwrite: bool = False) -> ParityReport:
+    """Write a published tokenizer as a checkpoint of this program.
+
+    Nothing is written unless every tensor of the network is found, none is left over, and the
+    tokenizer encodes and decodes.
+
+    Args:
+        url: file of its weights, or its folder.
+        out: folder of the checkpoint.
+        config: file of its config, where it is not in that folder.
+        format_name: a name of `tokenizer.importers.formats.IMPORTERS`; found out where not given.
+        overwrite: replace a tokenizer that ``out`` holds.
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: a file is damaged, of no known format or not expressible here, or ``out`` holds
+            something else.
+    """
+    source = open_source(url, config)
+    importer = choose_importer(source, format_name)
+    imported = importer.convert(source, options or ImportOptions())
+    tensors, converted = read_tensors(source, imported)
+    claim_folder(out, CHECKPOINT, overwrite=overwrite, dry_run=True)
+    model = VQGAN.from_weights(imported.config, tensors)
+    report = ParityReport(
+        format=importer.description, url=source.url, sha256=storage.sha256_of_file(source.url),
+        part=source.part, network=describe(imported.config), parameters=_parameters(model),
+        num_tensors=len(tensors), dropped=imported.dropped, ignored=source.ignored,
+        converted=converted, notes=imported.notes, check=check_codec(Codec(
+            model, fingerprint="not saved yet", batch_size=1)))
+    claim_folder(out, CHECKPOINT, overwrite=overwrite)
+    checkpoints.save_weights(out, model.codec_weights())
+    storage.write_bytes(storage.join(out, REPORT), _json(asdict(report)))
+    checkpoints.save_config(out, KIND, imported.config)
+    return report
+
+
+def read_tensors(source: Source, imported: Imported) -> "tuple[dict[str, Tensor], int]":
+    """The tensors of a tokenizer in float32, and how many were of another type.
+
+    Raises:
+        ValueError: some are missing, surplus, of another shape, or not finite.
+    """
+    import torch
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape)
+                    for name, tensor in VQGAN(imported.config).codec_weights().items()}
+    _require_equal(source.url, expected,
+                   {name: item.shape for name, item in imported.tensors.items()})
+    tensors, converted = {}, 0
+    for name, item in imported.tensors.items():
+        tensor = item.read()
+        converted += tensor.dtype != torch.float32
+        tensors[name] = tensor.float()
+        if not torch.isfinite(tensors[name]).all():
+            raise ValueError(f"{name} of {source.url} holds numbers that are not finite: the "
+                             "training that wrote it had failed")
+    return tensors, converted
+
+
+def describe(config: VQGANConfig) -> str:
+    """A tokenizer in one line."""
+    height, width = config.image_size
+    rows, columns = config.grid
+    quantizer = config.quantizer
+    return (f"{config.modality['name']} {height} x {width} px to {rows} x {columns} codes of "
+            f"{quantizer.codebook_size} in {quantizer.code_dim} channels ({quantizer.kind})")
+
+
+def _require_equal(url: str, expected: dict[str, tuple[int, ...]],
+                   found: dict[str, tuple[int, ...]]) -> None:
+    missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected)
+    changed = [f"{name} is {found[name]}, not {expected[name]}"
+               for name in sorted(expected.keys() & found.keys()) if expected[name] != found[name]]
+    if missing or surplus or changed:
+        parts = [f"{len(names)} {what}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+                 for what, names in (("missing", missing), ("surplus", surplus),
+                                     ("of another shape", changed)) if names]
+        raise ValueError(f"{url} is not a network that this program can express; of its tensors "
+                         f"{'; '.join(parts)}")
+
+
+def _parameters(model: VQGAN) -> dict[str, int]:
+    counts = dict.fromkeys(PARTS, 0)
+    for name, parameter in model.named_parameters():
+        counts[name.split(".")[0]] += parameter.numel()
+    return counts
+
+
+def _json(data: dict[str, Any]) -> bytes:
+    return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()

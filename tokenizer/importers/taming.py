@@ -1,0 +1,188 @@
+"""Checkpoints of CompVis/taming-transformers: ``.ckpt`` with a YAML config, and those like them.
+
+Our parameters have their names, so tensors come over as they are. A checkpoint of a prior holds its
+tokenizers too, under ``first_stage_model`` and ``cond_stage_model``.
+
+With ``remap``, the published quantizer renumbers the codes that occurred and draws a random number
+for others. Here the codebook keeps the entries that occurred, in that order: codes are the same
+where the published ones are certain, and the nearest of these entries instead of a random one
+elsewhere. For Gumbel quantizers, which choose among these entries alone, all codes are the same.
+"""
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from tokenizer.importers import shapes
+from tokenizer.importers.base import (
+    Imported,
+    Importer,
+    ImportOptions,
+    Source,
+    Tensors,
+    below,
+    computed,
+    has,
+    without,
+)
+from tokenizer.importers.pickles import Stored
+from tokenizer.vqgan.model import VQGANConfig
+
+TRAINING = (r"loss\.", r"colorize$", r"model_ema\.", r"quantize\.temperature$")
+"""What tensors for training alone are called."""
+
+STAGES = {"first": ("first_stage_model", "first_stage_config"),
+          "condition": ("cond_stage_model", "cond_stage_config")}
+"""Per stage of a prior its room in the checkpoint, and its part of the config."""
+
+UNSUPPORTED = {"double_z": False, "tanh_out": False, "give_pre_end": False,
+               "resamp_with_conv": True, "use_linear_attn": False, "use_3d_conv": False}
+"""Settings of the autoencoder that this program has only with these values."""
+
+TOKENIZERS = {"taming.models.vqgan.VQModel": "classic",
+              "taming.models.vqgan.VQNoDiscModel": "classic",
+              "taming.models.vqgan.VQSegmentationModel": "classic",
+              "taming.models.vqgan.GumbelVQ": "gumbel"}
+"""What configs call their tokenizers, and our kind of quantizer."""
+
+PRIORS = ("taming.models.cond_transformer.Net2NetTransformer",)
+"""What configs call the priors whose checkpoints hold tokenizers."""
+
+
+class TamingImporter(Importer):
+    """The published VQGAN.
+
+    Attributes:
+        tokenizers: names of models in configs, and the kind of quantizer that each is.
+        priors: names of models whose checkpoints hold a tokenizer.
+    """
+    name: ClassVar[str] = "taming"
+    description: ClassVar[str] = "taming-transformers: VQModel, GumbelVQ, VQSegmentationModel"
+    tokenizers: ClassVar[Mapping[str, str]] = TOKENIZERS
+    priors: ClassVar[tuple[str, ...]] = PRIORS
+
+    def recognises(self, source: Source) -> bool:
+        return (has(source.tensors, r"((first|cond)_stage_model\.)?encoder\.down\.0\.block\.0\.")
+                and has(source.tensors, r".*encoder\.conv_in\.bias$")
+                and _target(source.settings) in {None, *self.tokenizers, *self.priors})
+
+    def convert(self, source: Source, options: ImportOptions) -> Imported:
+        target, params, room = self._tokenizer(source, options)
+        tensors, dropped = _of_tokenizer(source, room)
+        kind = "gumbel" if has(tensors, r"quantize\.embed\.weight") else "classic"
+        if target is not None and self.tokenizers[target] != kind:
+            raise ValueError(f"the config says {target}, but the quantizer of {source.url} is of "
+                             f"kind {kind}: give the config that belongs to this file")
+        said = params.get("ddconfig", {})
+        _check_supported(said)
+        tensors, notes = _remapped(tensors)
+        side = options.image_size or int(said.get("resolution", 256))
+        config = VQGANConfig(
+            modality=_modality(shapes.channels(tensors)[0], params, options),
+            image_size=(side, side), quantizer=shapes.read_quantizer(tensors, kind),
+            autoencoder=shapes.read_autoencoder(tensors, dropout=float(said.get("dropout", 0.0))))
+        _check_config(source.url, config, tensors, params, remapped=bool(notes))
+        return Imported(config=config, tensors=tensors, dropped=dropped,
+                        notes=(*notes, *_notes(source, kind)))
+
+    def _tokenizer(self, source: Source,
+                   options: ImportOptions) -> tuple[str | None, Mapping[str, Any], str]:
+        """Name of the model in the config, its settings, and its room in the checkpoint."""
+        room, part = STAGES[options.stage]
+        target, params = _target(source.settings), _params(source.settings)
+        if target in self.priors:
+            node = params.get(part)
+            if not isinstance(node, Mapping):
+                raise ValueError(f"the prior's config has no tokenizer as {part}, but {node!r}")
+            target, params = _target({"model": node}), _params({"model": node})
+        elif target is not None or has(source.tensors, r"encoder\.conv_in\."):
+            room = ""
+        if target is not None and target not in self.tokenizers:
+            raise ValueError(f"a model {target} is not known as a {self.name} tokenizer; known are "
+                             f"{', '.join(self.tokenizers)}")
+        return target, params, room
+
+
+def _target(settings: Mapping[str, Any]) -> str | None:
+    model = settings.get("model")
+    return str(model["target"]) if isinstance(model, Mapping) and "target" in model else None
+
+
+def _params(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    model = settings.get("model")
+    params = model.get("params") if isinstance(model, Mapping) else None
+    return params if isinstance(params, Mapping) else {}
+
+
+def _of_tokenizer(source: Source, room: str) -> tuple[Tensors, dict[str, int]]:
+    """The tensors of the tokenizer in a room of the checkpoint, and how many others there are."""
+    found = below(source.tensors, room) if room else source.tensors
+    if not found:
+        raise ValueError(f"{source.url} holds no tensors under {room}: the stage is not a "
+                         "tokenizer, or the config is another model's")
+    tensors, dropped = without(found, TRAINING)
+    if rest := len(source.tensors) - len(found):
+        dropped[f"not of {room}"] = rest
+    return tensors, dropped
+
+
+def _check_config(url: str, config: VQGANConfig, tensors: Tensors, params: Mapping[str, Any],
+                  remapped: bool) -> None:
+    """Refuse a config that is another model's."""
+    shape, quantizer = config.autoencoder, config.quantizer
+    in_channels, out_channels = shapes.channels(tensors)
+    shapes.check_settings(params.get("ddconfig", {}), {
+        "ch": shape.width, "ch_mult": shape.channel_multipliers, "in_channels": in_channels,
+        "out_ch": out_channels, "z_channels": shape.latent_channels,
+        "num_res_blocks": shape.num_res_blocks}, url)
+    size = {} if remapped else {"n_embed": quantizer.codebook_size}
+    shapes.check_settings(params, {"embed_dim": quantizer.code_dim, **size}, url)
+
+
+def _check_supported(settings: Mapping[str, Any]) -> None:
+    for name, only in UNSUPPORTED.items():
+        if settings.get(name, only) != only:
+            raise ValueError(f"the config says {name} {settings[name]}; this program has {only} "
+                             "alone, so that its codes would differ")
+    if settings.get("attn_type", "vanilla") not in ("vanilla", "none"):
+        raise ValueError(f"the config says attn_type {settings['attn_type']}; this program has "
+                         "vanilla and none")
+
+
+def _modality(channels: int, params: Mapping[str, Any], options: ImportOptions) -> dict[str, Any]:
+    if channels == 3 and params.get("n_labels") is None:
+        chosen = options.input_range
+        return {"name": "image", **({"input_range": list(chosen)} if chosen else {})}
+    if channels == 1:
+        return {"name": "depth"}
+    return {"name": "segmentation", "num_classes": channels, "loss": "bce"}
+
+
+def _remapped(tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
+    """The codebook cut down to the entries that ``quantize.used`` lists, in its order."""
+    if "quantize.used" not in tensors:
+        return tensors, ()
+    used = tensors["quantize.used"]
+    rows = [name for name in tensors if name in (
+        "quantize.embedding.weight", "quantize.embed.weight", "quantize.proj.weight",
+        "quantize.proj.bias")]
+    result = {name: tensor for name, tensor in tensors.items() if name != "quantize.used"}
+    for name in rows:
+        result[name] = _rows(tensors[name], used)
+    size = tensors[rows[0]].shape[0] if rows else 0
+    return result, (f"codes are renumbered: the {used.shape[0]} of {size} entries that occurred "
+                    "keep the numbers of the remapped model",)
+
+
+def _rows(tensor: Stored, used: Stored) -> Stored:
+    shape = (*used.shape, *tensor.shape[1:])
+    return computed(tensor, shape, lambda rows: rows[used.read().long()])
+
+
+def _notes(source: Source, kind: str) -> tuple[str, ...]:
+    notes = []
+    if not source.settings:
+        notes.append("no config was given: shapes are those of the tensors, the image size is 256 "
+                     "unless said")
+    if kind == "gumbel":
+        notes.append("codes are those of the greatest logit; the published model adds noise "
+                     "whenever it encodes")
+    return tuple(notes)
