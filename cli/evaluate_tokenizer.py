@@ -31,6 +31,8 @@ MAX_LISTED = 10
               help="Inception of FID, pt_inception-2015-12-05-6726825d.pth, for rFID.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
               help="Images that pass through the tokenizer at once.")
+@click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Batches that do so at the same time, on one core each.")
 @click.option("--device", default="cpu", show_default=True, help="Such as cpu or cuda.")
 @reports_errors
 def evaluate_tokenizer(tokenizer: str, corpus: str, lpips_vgg16: str | None,

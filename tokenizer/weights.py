@@ -156,9 +156,9 @@ def _hub_file(name: str) -> re.Match[str] | None:
 
 def _from_hub(name: str, hub: re.Match[str]) -> str:
     """A file of the Hugging Face hub, in the cache that the hub's library keeps."""
-    from huggingface_hub import errors, hf_hub_download
-    missing = (errors.EntryNotFoundError, errors.RepositoryNotFoundError,
-               errors.RevisionNotFoundError)
+    from huggingface_hub import hf_hub_download, utils
+    missing = (utils.EntryNotFoundError, utils.RepositoryNotFoundError,
+               utils.RevisionNotFoundError)
     try:
         with storage.remote_errors("hf://"):
             return str(hf_hub_download(hub["repo"], hub["path"], revision=hub["revision"],

@@ -4,7 +4,9 @@ Images pass through the codec as in the encode and decode jobs: the same crop, c
 
 Letters: N images, h and w sides of the crop in pixels, K codebook size.
 """
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +16,7 @@ from tqdm import tqdm
 
 from tokenizer import checkpoints, storage
 from tokenizer.codec import Codec, reproducible
-from tokenizer.corpus.modalities import Modality
+from tokenizer.corpus.modalities import Modality, Segmentation
 from tokenizer.corpus.sources import open_source
 from tokenizer.evaluation.images import EvaluationImages, ReferenceHash
 from tokenizer.evaluation.measures import (
@@ -54,6 +56,7 @@ class EvaluationConfig:
         held_out_by: rule of that training, ``hash`` or ``name``.
         files: pretrained weights of LPIPS and rFID.
         batch_size: images that pass through the tokenizer at once.
+        num_workers: batches that do so at the same time, on one core each.
         device: where torch computes.
     """
     tokenizer: str
@@ -65,13 +68,15 @@ class EvaluationConfig:
     held_out_by: str = "hash"
     files: PretrainedFiles = field(default_factory=PretrainedFiles)
     batch_size: int = 8
+    num_workers: int = 1
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is {' or '.join(PRECISIONS)}, got {self.precision!r}")
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit must be at least 1, got {self.limit}")
+        for name in ("limit", "num_workers"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.held_out and self.held_out is not None:
             raise ValueError("held_out must be more than 0; leave it out to measure all images")
         _ = self.split
@@ -82,27 +87,46 @@ class EvaluationConfig:
         return None if self.held_out is None else Split(held_out=self.held_out, by=self.held_out_by)
 
 
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a tokenizer makes of pixels.
+
+    Attributes:
+        codes: ``(N, ...)`` integers in ``[0, K)``.
+        pixels: ``(N, h, w[, 3])``, decoded from them.
+        num_changed: codes that differ from those in float32.
+    """
+    codes: np.ndarray
+    pixels: np.ndarray
+    num_changed: int = 0
+
+
 class Autoencoder:
-    """A tokenizer as the jobs run it, or in bf16.
+    """A tokenizer as the jobs run it, or in bf16. Several threads may call one.
 
     Attributes:
         codec: in float32.
+        device: where it computes.
     """
 
-    def __init__(self, url: str, batch_size: int, device: str) -> None:
-        config = checkpoints.load_config(url, KIND, VQGANConfig)
-        self._model = VQGAN.from_weights(config, checkpoints.load_weights(url))
-        self.codec = Codec(self._model, checkpoints.fingerprint(url), batch_size=batch_size,
-                           device=device)
+    def __init__(self, config: EvaluationConfig) -> None:
+        url, shape = config.tokenizer, checkpoints.load_config(config.tokenizer, KIND, VQGANConfig)
+        self._model = VQGAN.from_weights(shape, checkpoints.load_weights(url))
+        self.codec = Codec(self._model, checkpoints.fingerprint(url), config.batch_size,
+                           config.device)
         self.device = self._model.last_layer.device
+        self._precision = config.precision
 
-    def float32(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Codes ``(N, ...)`` of pixels ``(N, h, w[, 3])``, and the pixels decoded from them."""
+    def reconstruct(self, pixels: np.ndarray) -> Reconstruction:
+        """Encode and decode pixels ``(N, h, w[, 3])`` in the precision that is asked for."""
         codes = self.codec.encode(pixels)
-        return codes, self.codec.decode(codes)
+        if self._precision == "float32":
+            return Reconstruction(codes, self.codec.decode(codes))
+        other, found = self._in_bf16(pixels)
+        return Reconstruction(other, found, int((other != codes).sum()))
 
-    def bf16(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same with encoder and decoder in bf16 autocast; codes are chosen in float32."""
+    def _in_bf16(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Codes and pixels with encoder and decoder in bf16 autocast; codes chosen in float32."""
         modality = self.codec.modality
         with reproducible(self.device):
             inputs = modality.to_inputs(torch.from_numpy(pixels).to(self.device))
@@ -132,18 +156,11 @@ class Evaluator:
         self.scores: list[tuple[str, float]] = []
         self.num_changed = 0
 
-    def reconstruct(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Codes and reconstructed pixels in the precision that is asked for."""
-        if self.config.precision == "bf16":
-            return self.autoencoder.bf16(pixels)
-        return self.autoencoder.float32(pixels)
-
-    def add(self, keys: list[str], pixels: np.ndarray) -> None:
+    def add(self, keys: list[str], pixels: np.ndarray, reconstruction: Reconstruction) -> None:
         """Measure some more images ``(N, h, w[, 3])``."""
-        codes, found = self.reconstruct(pixels)
-        if self.config.precision != "float32":
-            self.num_changed += int((codes != self.autoencoder.codec.encode(pixels)).sum())
-        self.tally.add(found, pixels, codes)
+        found = reconstruction.pixels
+        self.num_changed += reconstruction.num_changed
+        self.tally.add(found, pixels, reconstruction.codes)
         self.reference.add(keys, pixels)
         with torch.inference_mode():
             for measure in self.measures:
@@ -194,14 +211,12 @@ class Evaluator:
 
     def _conditions(self) -> dict[str, Any]:
         """What all figures share, and another measurement must share to be compared."""
-        dtype = self.modality.pixel_dtype
         arithmetic = {"float32": "float32", "bf16": "bf16 autocast of encoder and decoder; codes "
                       "chosen in float32"}
         return {"num_images": self.tally.num_images, "reference": str(self.reference),
-                "range": f"{dtype}, 0 to {np.iinfo(dtype).max}",
-                "rounding": "outputs clipped and rounded to the nearest integer",
-                "image_size": list(self.spec.image_size), "crop": "centre",
-                "resize": self.modality.resampling, "tokenizer": self.spec.tokenizer,
+                **_pixel_conditions(self.modality), "image_size": list(self.spec.image_size),
+                "crop": "centre", "resize": self.modality.resampling,
+                "tokenizer": self.spec.tokenizer,
                 "precision": arithmetic[self.config.precision]}
 
 
@@ -213,14 +228,14 @@ def evaluate_tokenizer(config: EvaluationConfig) -> Report:
         ValueError: a file is damaged, a setting is wrong, or no image can be read.
         OSError: a file cannot be reached.
     """
-    autoencoder = Autoencoder(config.tokenizer, config.batch_size, config.device)
+    autoencoder = Autoencoder(config)
     modality, size = autoencoder.codec.modality, autoencoder.codec.spec.image_size
     source = open_source(config.corpus, labels="none", modality=modality.name)
     images = EvaluationImages(source, modality, size, config.split, config.limit)
     evaluator = Evaluator(autoencoder, config)
     with tqdm(total=len(images.entries), desc="images", unit="image", disable=None) as bar:
-        for keys, pixels in images.batches(config.batch_size):
-            evaluator.add(keys, pixels)
+        for keys, pixels, reconstruction in _reconstructions(autoencoder, images, config):
+            evaluator.add(keys, pixels, reconstruction)
             bar.update(len(keys))
     if not evaluator.tally.num_images:
         place, reason = next(iter(images.unreadable.items()), (config.corpus, "no image is left"))
@@ -232,9 +247,23 @@ def evaluate_tokenizer(config: EvaluationConfig) -> Report:
         unreadable=dict(sorted(images.unreadable.items())), figures=evaluator.figures(),
         left_out=evaluator.left_out, examples=examples)
     originals = images.pixels([example.key for example in examples])
-    _, found = evaluator.reconstruct(originals)
-    save_report(destination(config), report, modality, originals, found)
+    found = autoencoder.reconstruct(originals)
+    save_report(destination(config), report, modality, originals, found.pixels)
     return report
+
+
+def _reconstructions(autoencoder: Autoencoder, images: EvaluationImages, config: EvaluationConfig
+                     ) -> Iterator[tuple[list[str], np.ndarray, Reconstruction]]:
+    """Keys, pixels and reconstructions of each batch, in order, several batches at a time."""
+    waiting: deque[tuple[list[str], np.ndarray, Future[Reconstruction]]] = deque()
+    with ThreadPoolExecutor(config.num_workers) as pool:
+        for keys, pixels in images.batches(config.batch_size):
+            waiting.append((keys, pixels, pool.submit(autoencoder.reconstruct, pixels)))
+            if len(waiting) > config.num_workers:
+                keys, pixels, future = waiting.popleft()
+                yield keys, pixels, future.result()
+        for keys, pixels, future in waiting:
+            yield keys, pixels, future.result()
 
 
 def destination(config: EvaluationConfig) -> str:
@@ -266,6 +295,17 @@ def _selection(config: EvaluationConfig) -> str:
         else f"held out of training: {config.held_out} by {config.held_out_by}",
         "" if config.limit is None else f"of these {config.limit}, spread evenly")
     return "; ".join(part for part in parts if part)
+
+
+def _pixel_conditions(modality: Modality) -> dict[str, str]:
+    """What the pixels are that are compared, and how outputs become such."""
+    if isinstance(modality, Segmentation):
+        ignored = "" if modality.ignore_id is None else f", without pixels of {modality.ignore_id}"
+        return {"range": f"class ids 0 to {modality.num_classes - 1}{ignored}",
+                "rounding": "the class of the greatest logit"}
+    dtype = modality.pixel_dtype
+    return {"range": f"{dtype}, 0 to {np.iinfo(dtype).max}",
+            "rounding": "outputs clipped and rounded to the nearest integer"}
 
 
 def _definition(modality: Modality) -> str:

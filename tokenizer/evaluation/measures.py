@@ -163,7 +163,7 @@ class Lpips(_Mean):
                  device: torch.device) -> None:
         super().__init__()
         if isinstance(modality, Segmentation) or modality.out_channels not in (1, 3):
-            raise NotMeasured(f"{modality.name} maps have no colours")
+            raise NotMeasured(f"{modality.name} maps are no colour images")
         _require_side(size, 16)
         if files.lpips_vgg16 is None or files.lpips_linear is None:
             raise NotMeasured(f"no weights: {LPIPS_ADVICE}")

@@ -86,7 +86,9 @@ class Report:
             words = f"{_number(figure)} {figure.unit:<8}{direction}".rstrip()
             caution = figure.conditions.get("caution")
             lines.append(f"{figure.label:<{wide}}  {words}{f' ({caution})' if caution else ''}")
-        lines += [f"left out {name}: {reason}" for name, reason in self.left_out.items()]
+        for reason in dict.fromkeys(self.left_out.values()):
+            names = [name for name, other in self.left_out.items() if other == reason]
+            lines.append(f"left out {', '.join(names)}: {reason}")
         return "\n".join(lines)
 
 

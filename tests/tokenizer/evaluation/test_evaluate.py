@@ -122,6 +122,23 @@ def test_every_modality_has_a_report(tmp_path: Path, image_folder: Folder, depth
     assert picture.shape == (3 * (2 * 132 + 14) + 4, 136, 3)
 
 
+def test_class_maps_say_what_is_compared(tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    Image.fromarray(np.full((32, 32), 9, np.uint8)).save(tmp_path / "maps/ignored.png")
+    Image.fromarray(np.eye(32, dtype=np.uint8)).save(tmp_path / "maps/line.png")
+    Image.fromarray(np.full((32, 32), 3, np.uint8)).save(tmp_path / "maps/unknown.png")
+    tokenizer = save_tokenizer(tmp_path / "tok", {"name": "segmentation", "num_classes": 3,
+                                                  "ignore_id": 9})
+    report = evaluate_tokenizer(EvaluationConfig(tokenizer=tokenizer,
+                                                 corpus=str(tmp_path / "maps")))
+    conditions = report.figures["miou"].conditions
+    assert conditions["range"] == "class ids 0 to 2, without pixels of 9"
+    assert conditions["rounding"] == "the class of the greatest logit"
+    assert conditions["num_images"] == 2
+    assert [Path(url).name for url in report.unreadable] == ["unknown.png"]
+    assert report.table().count("segmentation maps are no colour images") == 1
+
+
 def test_pretrained_weights_add_lpips_and_rfid(tokenizer: str, image_folder: Folder,
                                                files: PretrainedFiles, small_network: None) -> None:
     report = evaluate_tokenizer(EvaluationConfig(
@@ -179,6 +196,17 @@ def test_the_batch_size_moves_no_figure(tokenizer: str, image_folder: Folder) ->
     for name, figure in one.items():
         assert many[name].value == pytest.approx(figure.value, rel=1e-3), name
     assert one["psnr"].conditions == many["psnr"].conditions
+
+
+def test_several_workers_write_the_files_of_one(tokenizer: str, image_folder: Folder,
+                                                tmp_path: Path) -> None:
+    config = EvaluationConfig(tokenizer=tokenizer, corpus=str(image_folder(9)), batch_size=2,
+                              precision="bf16")
+    for workers in (1, 3):
+        evaluate_tokenizer(dataclasses.replace(config, num_workers=workers,
+                                               out=str(tmp_path / str(workers))))
+    for name in ("evaluation.json", "examples.png"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
 
 
 def test_bf16_counts_the_codes_that_change(tokenizer: str, image_folder: Folder) -> None:
@@ -239,6 +267,7 @@ def test_pictures_show_originals_above_their_reconstructions(
 @pytest.mark.parametrize(("settings", "words"), [
     ({"precision": "fp8"}, "precision is float32 or bf16, got 'fp8'"),
     ({"limit": 0}, "limit must be at least 1, got 0"),
+    ({"num_workers": 0}, "num_workers must be at least 1, got 0"),
     ({"held_out": 0}, "held_out must be more than 0"),
     ({"held_out": 1.5}, r"held_out is a count of keys or a share in \[0, 1\), got 1.5"),
     ({"held_out": 2, "held_out_by": "size"}, "held_out_by is hash or name, got 'size'")])
