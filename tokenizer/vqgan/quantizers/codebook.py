@@ -19,7 +19,7 @@ from tokenizer.vqgan.quantizers.base import (
     straight_through,
 )
 from tokenizer.vqgan.quantizers.kmeans import kmeans
-from tokenizer.vqgan.quantizers.ranks import from_first, least_of_all
+from tokenizer.vqgan.quantizers.ranks import from_first, least_of_all, rows_of_all
 from tokenizer.vqgan.quantizers.search import nearest_codes
 
 
@@ -118,9 +118,11 @@ class CodebookQuantizer(Quantizer):
         self.idle_steps += 1
         self.idle_steps[torch.cat(used)] = 0
         least_of_all(self.idle_steps)
-        dead = (self.idle_steps >= self.config.revive_after).nonzero().flatten()[:len(latest)]
+        dead = (self.idle_steps >= self.config.revive_after).nonzero().flatten()
         if not len(dead):
             return {}
+        latest = rows_of_all(latest)
+        dead = dead[:len(latest)]
         chosen = torch.randperm(len(latest))[:len(dead)].to(latest.device)
         self.move(dead, from_first(latest[chosen]))
         self.idle_steps[dead] = 0
@@ -135,10 +137,10 @@ class CodebookQuantizer(Quantizer):
 
     @torch.no_grad()
     def _place_entries(self, points: Tensor) -> None:
-        """Once, where asked for: entries become the k-means of the first process's points."""
+        """Once, where asked for: entries become the k-means of the points of all processes."""
         if not self.config.kmeans or self.placed:
             return
-        centres = self.place(kmeans(points.flatten(0, 2), self.config.codebook_size))
+        centres = self.place(kmeans(rows_of_all(points.flatten(0, 2)), self.config.codebook_size))
         self.move(torch.arange(len(centres), device=centres.device), from_first(centres))
         self.placed.fill_(True)
 

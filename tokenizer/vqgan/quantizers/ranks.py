@@ -1,4 +1,5 @@
 """What the processes of one training agree on; with a single one, nothing happens."""
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -13,6 +14,16 @@ def sum_of_all(values: Tensor) -> None:
     """Replace ``values`` by their sum over all processes, in place."""
     if _is_distributed():
         dist.all_reduce(values, dist.ReduceOp.SUM)
+
+
+def rows_of_all(values: Tensor) -> Tensor:
+    """The rows of all processes' ``values``, of one shape everywhere, in order of the processes."""
+    if not _is_distributed():
+        return values
+    values = values.contiguous()
+    gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, values)
+    return torch.cat(gathered)
 
 
 def from_first(values: Tensor) -> Tensor:

@@ -1,0 +1,38 @@
+"""A training that one process or several can do, with all that they must agree on; for tests."""
+import os
+import sys
+from pathlib import Path
+
+from tokenizer.training.config import AdversarialConfig, TrainingConfig
+from tokenizer.training.loop import train_tokenizer
+from tokenizer.training.optim import OptimizerConfig
+from tokenizer.vqgan.autoencoder import AutoencoderConfig
+from tokenizer.vqgan.model import VQGANConfig
+from tokenizer.vqgan.quantizers import QuantizerConfig
+
+STEPS = 8
+FIRST_HEARD = 3
+
+SHAPE = AutoencoderConfig(width=8, channel_multipliers=(1, 2), num_res_blocks=1, patch=4,
+                          attention_levels=(), middle_attention=False, latent_channels=8)
+
+
+def train(corpus: str, out: str, norm: str, kind: str) -> None:
+    """Train with a discriminator and all its terms, and with revival in every other step."""
+    quantizer = QuantizerConfig(kind=kind, codebook_size=64, code_dim=4, revive_after=2,
+                                kmeans=kind == "ema")
+    adversarial = AdversarialConfig(
+        weight=0.5, start=FIRST_HEARD, warmup_steps=1, ramp_steps=2, width=4, num_layers=2,
+        norm=norm, lecam_weight=0.1, r1_weight=1.0, r1_every=2)
+    train_tokenizer(
+        corpus, out, VQGANConfig(image_size=(24, 24), autoencoder=SHAPE, quantizer=quantizer),
+        TrainingConfig(steps=STEPS, batch_size=8, held_out=2, log_every=1, evaluate_every=100,
+                       num_pictures=2, adversarial=adversarial,
+                       optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2)))
+
+
+if __name__ == "__main__":
+    CORPUS, OUT = sys.argv[1:3]
+    for pair in sys.argv[3:]:
+        train(CORPUS, str(Path(OUT) / pair), *pair.split("-"))
+    print(os.environ["WORLD_SIZE"])

@@ -1,0 +1,64 @@
+"""Two processes with shares of a batch train as one process with the whole of it."""
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import shared_training
+
+from tokenizer.training.journal import read_metrics
+from tokenizer.training.state import TrainingState
+from tokenizer.vqgan.quantizers import MovedRows
+
+ROOT = Path(__file__).parents[3]
+TIMES = {"train/seconds", "train/images_per_second"}
+LAST_PART = {"train/psnr"}
+"""Scores of the first process's images alone."""
+
+pytestmark = pytest.mark.slow
+
+
+def launch(*arguments: str) -> None:
+    """Run the shared training as two processes on the CPU, through ``accelerate launch``."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Without --multi_gpu one process is started; what it runs on says the environment.
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines",
+               "1", "--num_processes", "2", "--num_cpu_threads_per_process", "1",
+               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port",
+               str(port), shared_training.__file__, *arguments]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, env=variables, timeout=300, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "".join(done.stdout.split()) == "22"
+
+
+@pytest.mark.parametrize("pair", ["batch-cosine", "group-ema"])
+def test_two_processes_give_the_figures_of_one(pair: str, image_folder: Callable[[int], Path],
+                                               tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    revived, original = [], TrainingState.forget_codes
+
+    def forget_codes(self: TrainingState, moved: MovedRows) -> None:
+        revived.append(moved)
+        original(self, moved)
+
+    monkeypatch.setattr(TrainingState, "forget_codes", forget_codes)
+    corpus, (joined, alone) = str(image_folder(12)), (tmp_path / "joined", tmp_path / "alone")
+    launch(corpus, str(joined), pair)
+    shared_training.train(corpus, str(alone / pair), *pair.split("-"))
+    lines = [[line for line in read_metrics(str(folder / pair)) if "train/loss" in line]
+             for folder in (joined, alone)]
+    assert [len(each) for each in lines] == [shared_training.STEPS] * 2
+    for two, one in zip(*lines, strict=True):
+        assert two.keys() == one.keys()
+        for name in one.keys() - TIMES - LAST_PART:
+            assert two[name] == pytest.approx(one[name], rel=1e-5, abs=1e-5), (name, one["step"])
+    assert len(revived) >= 3
+    heard = lines[1][shared_training.FIRST_HEARD]
+    assert {"train/adversarial", "train/adaptive_weight", "train/lecam", "train/r1"} <= \
+        lines[1][-2].keys() | heard.keys()
