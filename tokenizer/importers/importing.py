@@ -96,11 +96,11 @@ def import_tokenizer(url: str, out: str, *, config: str | None = None,
         ValueError: a file is damaged, of no known format or not expressible here, or ``out`` holds
             something else.
     """
+    claim_folder(out, CHECKPOINT, overwrite=overwrite, dry_run=True)
     source = open_source(url, config)
     importer = choose_importer(source, format_name)
     imported = importer.convert(source, options or ImportOptions())
     tensors, converted = read_tensors(source, imported)
-    claim_folder(out, CHECKPOINT, overwrite=overwrite, dry_run=True)
     model = VQGAN.from_weights(imported.config, tensors)
     report = ParityReport(
         format=importer.description, url=source.url, sha256=storage.sha256_of_file(source.url),

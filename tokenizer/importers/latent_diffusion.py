@@ -7,7 +7,7 @@ their own loader leaves them out.
 from typing import ClassVar
 
 from tokenizer.importers.base import Source
-from tokenizer.importers.taming import TamingImporter, _target
+from tokenizer.importers.taming import TamingImporter, target_of
 
 
 class LatentDiffusionImporter(TamingImporter):
@@ -19,4 +19,4 @@ class LatentDiffusionImporter(TamingImporter):
     priors = ("ldm.models.diffusion.ddpm.LatentDiffusion",)
 
     def recognises(self, source: Source) -> bool:
-        return super().recognises(source) and _target(source.settings) is not None
+        return super().recognises(source) and target_of(source.settings) is not None

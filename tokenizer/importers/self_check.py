@@ -30,9 +30,10 @@ class SelfCheck:
     def text(self) -> str:
         """In one line."""
         figures = ", ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
+        alike = "; all cells alike: is --input-range right?" if self.num_distinct == 1 else ""
         return (f"{self.num_codes} codes of a test pattern, {self.num_distinct} distinct; encoded "
                 f"twice {self.num_unstable} differ, decoded and encoded again {self.num_changed}; "
-                f"{figures}")
+                f"{figures}{alike}")
 
 
 def check_codec(codec: Codec) -> SelfCheck:

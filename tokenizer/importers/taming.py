@@ -62,7 +62,7 @@ class TamingImporter(Importer):
     def recognises(self, source: Source) -> bool:
         return (has(source.tensors, r"((first|cond)_stage_model\.)?encoder\.down\.0\.block\.0\.")
                 and has(source.tensors, r".*encoder\.conv_in\.bias$")
-                and _target(source.settings) in {None, *self.tokenizers, *self.priors})
+                and target_of(source.settings) in {None, *self.tokenizers, *self.priors})
 
     def convert(self, source: Source, options: ImportOptions) -> Imported:
         target, params, room = self._tokenizer(source, options)
@@ -87,12 +87,12 @@ class TamingImporter(Importer):
                    options: ImportOptions) -> tuple[str | None, Mapping[str, Any], str]:
         """Name of the model in the config, its settings, and its room in the checkpoint."""
         room, part = STAGES[options.stage]
-        target, params = _target(source.settings), _params(source.settings)
+        target, params = target_of(source.settings), _params(source.settings)
         if target in self.priors:
             node = params.get(part)
             if not isinstance(node, Mapping):
                 raise ValueError(f"the prior's config has no tokenizer as {part}, but {node!r}")
-            target, params = _target({"model": node}), _params({"model": node})
+            target, params = target_of({"model": node}), _params({"model": node})
         elif target is not None or has(source.tensors, r"encoder\.conv_in\."):
             room = ""
         if target is not None and target not in self.tokenizers:
@@ -101,7 +101,8 @@ class TamingImporter(Importer):
         return target, params, room
 
 
-def _target(settings: Mapping[str, Any]) -> str | None:
+def target_of(settings: Mapping[str, Any]) -> str | None:
+    """What a config calls its model."""
     model = settings.get("model")
     return str(model["target"]) if isinstance(model, Mapping) and "target" in model else None
 
@@ -148,12 +149,17 @@ def _check_supported(settings: Mapping[str, Any]) -> None:
 
 
 def _modality(channels: int, params: Mapping[str, Any], options: ImportOptions) -> dict[str, Any]:
-    if channels == 3 and params.get("n_labels") is None:
+    """Settings of the modality: what 3 channels, 1, or one for each class hold."""
+    is_map = params.get("n_labels") is not None or params.get("image_key") == "segmentation"
+    if is_map or (channels > 4 and not params):
+        return {"name": "segmentation", "num_classes": channels, "loss": "bce"}
+    if channels == 3:
         chosen = options.input_range
         return {"name": "image", **({"input_range": list(chosen)} if chosen else {})}
     if channels == 1:
         return {"name": "depth"}
-    return {"name": "segmentation", "num_classes": channels, "loss": "bce"}
+    raise ValueError(f"inputs have {channels} channels, and the config names neither n_labels nor "
+                     "image_key segmentation: this program reads images, depth and class maps")
 
 
 def _remapped(tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:

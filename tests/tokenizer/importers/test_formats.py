@@ -151,6 +151,22 @@ def test_dropout_and_resolution_are_the_configs() -> None:
     assert convert(layout(TAMING, NET), settings, image_size=96).config.image_size == (96, 96)
 
 
+@pytest.mark.parametrize(("channels", "params", "modality"), [
+    (1, {"image_key": "depth"}, "depth"), (3, {}, "image"), (3, {"n_labels": 3}, "segmentation"),
+    (7, {"image_key": "segmentation"}, "segmentation"), (7, {"n_labels": 7}, "segmentation")])
+def test_the_modality_is_that_of_channels_and_config(channels: int, params: dict[str, Any],
+                                                     modality: str) -> None:
+    net = replace(NET, channels=channels)
+    config = convert(layout(TAMING, net), taming_config(net, **params)).config
+    assert config.modality["name"] == modality
+
+
+def test_channels_of_no_known_meaning_are_refused() -> None:
+    net = replace(NET, channels=4)
+    with pytest.raises(ValueError, match="inputs have 4 channels, and the config names neither"):
+        convert(layout(TAMING, net), taming_config(net))
+
+
 def test_widths_that_are_no_multiples_are_refused() -> None:
     shapes = layout(TAMING, NET)
     shapes["encoder.down.1.block.0.conv1.weight"] = (48, 32, 3, 3)

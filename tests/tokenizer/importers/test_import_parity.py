@@ -123,6 +123,31 @@ def test_the_first_stage_of_a_prior(tmp_path: Path, pixels: np.ndarray) -> None:
                          options=ImportOptions(stage="condition"))
 
 
+def test_both_stages_of_a_prior_without_a_config(tmp_path: Path, pixels: np.ndarray) -> None:
+    net, depth_net = Network(), Network(channels=1, blocks=1)
+    state, depth = draw(layout(TAMING, net)), draw(layout(TAMING, depth_net), seed=1)
+    file = write_lightning(tmp_path / "prior.ckpt", {
+        **{f"first_stage_model.{name}": tensor for name, tensor in state.items()},
+        **{f"cond_stage_model.{name}": tensor for name, tensor in depth.items()}})
+    for stage in ("first", "condition"):
+        import_tokenizer(file, str(tmp_path / stage),
+                         options=ImportOptions(stage=stage, image_size=SIDE))
+    assert_same(tmp_path / "first", pixels, *published(state, TAMING, net, pixels))
+    assert Codec.load(str(tmp_path / "condition")).spec.modality == "depth"
+
+
+def test_a_folder_of_a_run_is_found_its_way_in(tmp_path: Path, pixels: np.ndarray) -> None:
+    net, run = Network(), tmp_path / "2021-01-20T16-54-28_run"
+    state = draw(layout(TAMING, net))
+    for room in ("checkpoints", "configs"):
+        (run / room).mkdir(parents=True)
+    write_lightning(run / "checkpoints" / "last.ckpt", state)
+    write_yaml(run / "configs" / "2021-01-20T16-54-28-project.yaml", taming_config(net))
+    write_yaml(run / "configs" / "2021-01-20T16-54-28-lightning.yaml", {"trainer": {}})
+    import_tokenizer(str(run), str(tmp_path / "tok"))
+    assert_same(tmp_path / "tok", pixels, *published(state, TAMING, net, pixels))
+
+
 @pytest.mark.parametrize("remap", [False, True])
 def test_gumbel(tmp_path: Path, pixels: np.ndarray, remap: bool) -> None:
     net = Network(code_dim=6)
