@@ -58,8 +58,9 @@ class FeatureStatistics:
 def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:
     """Squared Frechet distance, ``|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))``.
 
-    The trace of the root is the sum of roots of the eigenvalues of ``S1^(1/2) S2 S1^(1/2)``, which
-    is symmetric, so that no complex numbers arise, even where the covariances are singular.
+    The trace of the root is the sum of roots of the eigenvalues of ``R^T S2 R``, where
+    ``R R^T = S1`` and R has as many columns as S1 has directions. The product is symmetric, so that
+    no complex numbers arise, even where the covariances are singular.
 
     Raises:
         ValueError: one of them has fewer than two items.
@@ -69,8 +70,9 @@ def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> flo
     """
     cov1, cov2 = first.covariance, second.covariance
     values, vectors = np.linalg.eigh(cov1)
-    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    middle = root @ cov2 @ root
+    real = values > np.finfo(np.float64).eps * max(values[-1], 0.0)
+    root = vectors[:, real] * np.sqrt(values[real])
+    middle = root.T @ cov2 @ root
     roots = np.sqrt(np.linalg.eigvalsh((middle + middle.T) / 2).clip(min=0)).sum()
     shift = np.square(first.mean - second.mean).sum()
     distance = shift + np.trace(cov1) + np.trace(cov2) - 2 * roots

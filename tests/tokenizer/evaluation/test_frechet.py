@@ -58,6 +58,12 @@ def test_distance_of_gaussians_with_diagonal_covariance_is_that_by_hand() -> Non
     assert found == pytest.approx(25 + 2 / 3 + 6 - 2 * np.sqrt(2 / 3 * 6), abs=1e-12)
 
 
+def test_sets_without_any_spread_are_as_far_as_their_means() -> None:
+    first, second = np.zeros((3, 4)), np.full((5, 4), 2.0)
+    assert frechet_distance(statistics(first), statistics(second)) == 16
+    assert frechet_distance(statistics(first), statistics(first)) == 0
+
+
 def test_a_set_has_no_distance_to_itself() -> None:
     features = correlated(300, 32, 0)
     found = frechet_distance(statistics(features), statistics(features))
