@@ -132,7 +132,7 @@ def example_sheet(examples: list[Example], label: str, originals: np.ndarray,
         left = PADDING + placed[example.rank] * across
         top = PADDING + ranks.index(example.rank) * down
         placed[example.rank] += 1
-        draw.text((left, top), f"{example.rank}: {label} {example.score:.4g}", fill="black")
+        draw.text((left, top), f"{example.rank}   {label}  {example.score:.4g}", fill="black")
         sheet.paste(Image.fromarray(original), (left, top + CAPTION_HEIGHT))
         sheet.paste(Image.fromarray(reconstruction),
                     (left, top + CAPTION_HEIGHT + height + PADDING))
