@@ -27,7 +27,9 @@ class AdversarialConfig:
         start: first step at which the autoencoder feels the discriminator.
         warmup_steps: steps before ``start`` in which the discriminator already learns alone.
         ramp_steps: steps from ``start`` over which the adversarial term rises to its weight.
-        max_adaptive_weight: upper limit of the adaptive weight.
+        max_adaptive_weight: upper limit of the adaptive weight. Sound weights are 0.1 to 3; higher
+            ones come from a discriminator whose gradient vanishes, and blow up its noise. Published
+            training allows 1e4.
         adaptive_decay: decay of the adaptive weight's moving mean; 0 takes each step's own.
         lecam_weight: factor of the LeCAM term, which keeps logits near their moving means; 0
             switches it off.
@@ -45,7 +47,7 @@ class AdversarialConfig:
     start: int = 10_000
     warmup_steps: int = 500
     ramp_steps: int = 1000
-    max_adaptive_weight: float = 100.0
+    max_adaptive_weight: float = 10.0
     adaptive_decay: float = 0.9
     lecam_weight: float = 0.0
     lecam_decay: float = 0.99

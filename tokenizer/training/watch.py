@@ -33,7 +33,9 @@ RISE = 1.5
 """Training diverges when the reconstruction loss is so many times the lowest before."""
 
 SKIPPED_SHARE = 0.05
-"""More steps skipped than this share of a window are too many."""
+"""More steps skipped than this share of a window, and at least `FEWEST_SKIPPED`, are too many."""
+
+FEWEST_SKIPPED = 3
 
 Figures = Mapping[str, float]
 
@@ -125,7 +127,7 @@ def skipped_steps(view: View) -> str | None:
         return None
     num_skipped = int(last["skipped_steps"] - first["skipped_steps"])
     num_steps = int(last["step"] - first["step"])
-    if num_skipped <= SKIPPED_SHARE * num_steps:
+    if num_skipped < FEWEST_SKIPPED or num_skipped <= SKIPPED_SHARE * num_steps:
         return None
     precision = view.training.mixed_precision
     remedy = "lower training.optimizer.learning_rate (now " \

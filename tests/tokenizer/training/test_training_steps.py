@@ -100,7 +100,7 @@ def test_the_adversarial_term_is_weighted_and_adds_to_the_loss(
     training = state(adversarial=adversarial)
     training.step = 4
     figures = train_step(training, pixels(), 0.0).figures
-    assert 0 < figures["adaptive_weight"] <= 100
+    assert 0 < figures["adaptive_weight"] <= 10
     assert figures["loss"] == pytest.approx(
         figures["reconstruction"] + figures["codebook"] + figures["commitment"]
         + 0.5 * figures["adaptive_weight"] * figures["adversarial"], rel=1e-5)

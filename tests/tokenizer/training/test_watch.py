@@ -105,6 +105,15 @@ def test_the_first_halvings_of_half_precision_are_not_many() -> None:
     assert show(watching(), {}, *[{"skipped_steps": 5.0}] * 9) == []
 
 
+def test_two_skipped_steps_are_not_many_however_short_the_window() -> None:
+    watch, remarks = watching(), []
+    for step in range(12):
+        remarks += watch.look(step, {**SOUND, "skipped_steps": float(min(step, 2))})
+    assert remarks == []
+    remarks += watch.look(12, {**SOUND, "skipped_steps": 5.0})
+    assert len(remarks) == 1
+
+
 def test_a_trouble_is_named_again_only_after_it_had_ended() -> None:
     high, low = {"measured_weight": 50.0}, {"measured_weight": 1.0}
     assert [look for look, _ in show(watching(), high, high, low, high, high)] == [1, 4]
