@@ -122,10 +122,12 @@ def _autoencoder_losses(state: TrainingState, pixels: Tensor, outputs: Tensor,
     losses = {"reconstruction": state.modality.reconstruction_loss(outputs, pixels)}
     wanted = losses["reconstruction"]
     if perceptual is not None:
+        pair = (state.modality.centred(outputs),
+                state.modality.centred(state.modality.to_inputs(pixels)))
         with state.accelerator.autocast():
-            losses["perceptual"] = perceptual(outputs, state.modality.to_inputs(pixels)).mean()
+            losses["perceptual"] = perceptual(*pair).mean()
         wanted = wanted + state.training.perceptual.weight * losses["perceptual"]
-    losses["loss"] = wanted + torch.stack(list(quantized.losses.values())).sum()
+    losses["loss"] = sum(quantized.losses.values(), start=wanted)
     losses |= quantized.losses
     config = state.training.adversarial
     if state.discriminator is not None and state.step >= config.start:
