@@ -29,7 +29,8 @@ class Recolouring:
         """The image ``(h, w, 3)`` uint8 with other colours, uint8, clipped."""
         levels = pixels.astype(np.float32)
         mean = levels.mean()
-        levels = ((levels - mean) * np.float32(self.contrast) + mean) * np.array(self.gains, np.float32)
+        levels = (levels - mean) * np.float32(self.contrast) + mean
+        levels *= np.array(self.gains, np.float32)
         return (levels + 0.5).clip(0, 255).astype(np.uint8)
 
 
