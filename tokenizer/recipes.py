@@ -129,7 +129,7 @@ def _small(modality: ModalitySettings, image_size: tuple[int, int]) -> Tokenizer
                                           attention_levels=(), latent_channels=96, patch=4),
             quantizer=QuantizerConfig(revive_after=20)),
         training=TrainingConfig(
-            batch_size=8, ema_decay=0.99,
+            batch_size=8, ema_decay=0.99, mixed_precision="auto",
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=30)))
 
 
