@@ -16,6 +16,7 @@ from tokenizer.training.config import TrainingConfig
 from tokenizer.training.losses import ADVERSARIAL_LOSSES
 from tokenizer.training.metrics import RECENT_BATCHES
 from tokenizer.vqgan.model import VQGANConfig
+from tokenizer.vqgan.quantizers import QuantizerConfig
 
 WINDOW = 5
 """Looks that a trouble must last, or is measured over."""
@@ -72,10 +73,20 @@ def codebook_collapse(view: View) -> str | None:
     shares = view.window("codes_used")
     if not shares or max(shares) >= COLLAPSED_SHARE * reachable:
         return None
+    return (f"codebook collapse: {shares[-1]:.1%} of {quantizer.codebook_size} codes are in use; "
+            f"{_more_codes(quantizer)}")
+
+
+def _more_codes(quantizer: QuantizerConfig) -> str:
+    """The setting that brings more codes of this kind into use."""
+    if quantizer.kind == "fsq":
+        return f"give model.quantizer.levels fewer values (now {quantizer.levels})"
+    for name, kinds in (("entropy_weight", ("lfq", "ibq")), ("kl_weight", ("gumbel",))):
+        if quantizer.kind in kinds:
+            return f"raise model.quantizer.{name} (now {getattr(quantizer, name):g})"
     remedy = (f"lower model.quantizer.revive_after (now {quantizer.revive_after})"
               if quantizer.revive_after else "set model.quantizer.revive_after (100; now 0, off)")
-    return (f"codebook collapse: {shares[-1]:.1%} of {quantizer.codebook_size} codes are in use; "
-            f"{remedy}, or take model.quantizer.kind=cosine with a small code_dim (now "
+    return (f"{remedy}, or take model.quantizer.kind=cosine with a small code_dim (now "
             f"{quantizer.kind}, {quantizer.code_dim})")
 
 

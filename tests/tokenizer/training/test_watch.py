@@ -1,4 +1,5 @@
 """The watch names each trouble once, with the setting to change, from figures alone."""
+import dataclasses
 from typing import Any
 
 import pytest
@@ -6,6 +7,7 @@ from conftest import tiny_model, tiny_training
 
 from tokenizer.training.config import AdversarialConfig
 from tokenizer.training.watch import TROUBLES, WINDOW, Watch
+from tokenizer.vqgan.quantizers import QuantizerConfig
 
 SOUND = {"reconstruction": 0.1, "codes_used": 0.9, "discriminator": 0.8, "measured_weight": 1.0,
          "skipped_steps": 0.0}
@@ -41,9 +43,22 @@ def test_a_collapsed_codebook_is_named_after_a_window() -> None:
                            "model.quantizer.revive_after (now 3), or take model.quantizer.kind")
 
 
+@pytest.mark.parametrize(("settings", "remedy"), [
+    ({"revive_after": 0}, "set model.quantizer.revive_after (100; now 0, off), or take"),
+    ({"kind": "lfq", "code_dim": 4}, "raise model.quantizer.entropy_weight (now 0.1)"),
+    ({"kind": "gumbel"}, "raise model.quantizer.kl_weight (now 0.0005)"),
+    ({"kind": "fsq", "levels": (4, 4), "code_dim": 2}, "levels fewer values (now (4, 4))")])
+def test_the_remedy_for_a_collapse_is_a_setting_of_that_kind(settings: dict[str, Any],
+                                                             remedy: str) -> None:
+    quantizer = QuantizerConfig(**{"codebook_size": 16, "code_dim": 4, **settings})
+    watch = Watch(dataclasses.replace(tiny_model(), quantizer=quantizer), tiny_training())
+    (_, line), = show(watch, *[{"codes_used": 0.013}] * 9)
+    assert remedy in line
+
+
 def test_a_codebook_too_large_for_the_batches_is_not_collapsed() -> None:
-    watch = watching()
-    object.__setattr__(watch.model.quantizer, "codebook_size", 18_000)
+    large = QuantizerConfig(codebook_size=18_000, code_dim=4)
+    watch = Watch(dataclasses.replace(tiny_model(), quantizer=large), tiny_training())
     # 50 batches of 4 images of 9 codes are 1800, a tenth of all entries.
     assert show(watch, *[{"codes_used": 0.011}] * 9) == []
     assert len(show(watch, *[{"codes_used": 0.009}] * 9, first=10)) == 1
