@@ -281,3 +281,13 @@ def test_bf16_trains_and_stores_float32(corpus: TokenCorpus, tmp_path: Path) -> 
     assert trained.bits is not None and math.isfinite(trained.bits.matched)
     assert {tensor.dtype for tensor in checkpoints.load_weights(str(tmp_path)).values()} == {
         torch.float32}
+
+
+def test_a_precision_found_by_itself_stays_when_the_machine_changes(
+        corpus: TokenCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for found, steps in (("bf16", 1), ("no", 2)):
+        monkeypatch.setattr("tokenizer.training.resume.fastest_precision", lambda kind=found: kind)
+        short(corpus, tmp_path, f"steps={steps}", "mixed_precision=auto")
+    state = checkpoints.load_state(str(tmp_path))
+    assert state is not None and state["step"] == 2
+    assert state["run"]["training"]["mixed_precision"] == "bf16"
