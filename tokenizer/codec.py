@@ -7,7 +7,11 @@
 Codes are reproducible: the model always sees batches of one shape (the last is padded) in float32
 on one intra-op thread, because another shape or thread count moves results by about 1e-6, enough
 to flip a near tie. An image's codes therefore do not depend on what else is in the call. Another
-``batch_size``, device or kind of CPU may flip a rare near tie.
+``batch_size``, device or kind of CPU may flip a rare near tie; bf16 changes many codes, so a spec
+names its precision.
+
+`docs/speed.md` has what makes this fast: channels last, memory that is kept, and on a CPU only as
+many images at once as leave the largest feature map at 32 MiB.
 
 Letters: N images, H and W sides of the image, h and w rows and columns of the code grid, K codebook
 size.
@@ -22,8 +26,15 @@ from torch import Tensor
 from tokenizer import checkpoints
 from tokenizer.corpus.modalities import Modality
 from tokenizer.devices import usable_device
+from tokenizer.memory import keep_freed_memory
 from tokenizer.schema import CodeSpec
 from tokenizer.vqgan.model import KIND, VQGAN, VQGANConfig
+
+PRECISIONS = ("float32", "bf16")
+"""Arithmetic of encoder and decoder; codes are chosen in float32 in either case."""
+
+FEATURES_AT_ONCE = 1 << 23
+"""Numbers in the largest feature map on a CPU: 32 MiB; more images at once only take memory."""
 
 
 class Codec:
@@ -35,13 +46,15 @@ class Codec:
     Attributes:
         spec: what the codes mean; `CodeSpec.tokenizer` is the fingerprint of the checkpoint.
         modality: the kind of picture, with its settings.
-        batch_size: images that pass through the model at once.
+        batch_size: most images that pass through the model at once.
     """
 
     def __init__(self, model: VQGAN, fingerprint: str, batch_size: int = 8,
-                 device: str = "cpu") -> None:
+                 device: str = "cpu", precision: str = "float32") -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {' or '.join(PRECISIONS)}, got {precision!r}")
         config = model.config
         self.modality: Modality = config.build_modality()
         self.batch_size = batch_size
@@ -49,26 +62,36 @@ class Codec:
             modality=self.modality.name, grid=config.grid, depth=config.quantizer.depth,
             image_size=config.image_size,
             codebook_size=config.quantizer.codebook_size, tokenizer=fingerprint,
-            preprocessing=self.modality.preprocessing())
+            preprocessing=self.modality.preprocessing(), precision=precision)
         one_pixel = self.modality.to_pixels(torch.zeros(1, self.modality.out_channels, 1, 1))
         self._pixel_shape = (*config.image_size, *one_pixel.shape[3:])
         self._device = usable_device(device)
+        self._autocast = torch.bfloat16 if precision == "bf16" else None
+        self._at_once = batch_size
+        if self._device.type == "cpu":
+            keep_freed_memory()
+            self._at_once = min(batch_size, max(1, FEATURES_AT_ONCE // config.num_features))
         self._model = model.to(self._device).eval()
+        self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
-    def load(cls, url: str, batch_size: int = 8, device: str = "cpu") -> "Codec":
+    def load(cls, url: str, batch_size: int = 8, device: str = "cpu",
+             precision: str = "float32") -> "Codec":
         """The codec of a checkpoint.
 
         Args:
             url: the folder that ``img2tokens train-tokenizer`` wrote, a path or fsspec URL.
             device: where torch computes, such as ``cpu`` or ``cuda``.
+            precision: ``float32``, or ``bf16``: about twice as fast, and other codes.
         Raises:
             FileNotFoundError: no checkpoint is there.
-            ValueError: it is no tokenizer's, or damaged; or ``device`` cannot be used.
+            ValueError: it is no tokenizer's, or damaged; ``device`` cannot be used; or the
+                precision is none of `PRECISIONS`.
         """
         config = checkpoints.load_config(url, KIND, VQGANConfig)
         model = VQGAN.from_weights(config, checkpoints.load_weights(url))
-        return cls(model, checkpoints.fingerprint(url), batch_size=batch_size, device=device)
+        return cls(model, checkpoints.fingerprint(url), batch_size=batch_size, device=device,
+                   precision=precision)
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels to codes.
@@ -111,18 +134,27 @@ class Codec:
                              "crop and resize them with Modality.fit")
 
     def _encode_batch(self, pixels: Tensor) -> Tensor:
-        return self._model.encode(self.modality.to_inputs(pixels))
+        inputs = self.modality.to_inputs(pixels)
+        with self._arithmetic():
+            latents = self._model.encode_to_latents(inputs)
+        return self._model.quantize.encode(latents.float())
 
     def _decode_batch(self, codes: Tensor) -> Tensor:
-        return self.modality.to_pixels(self._model.decode(codes))
+        with self._arithmetic():
+            outputs = self._model.decode(codes)
+        return self.modality.to_pixels(outputs.float())
+
+    def _arithmetic(self) -> torch.autocast:
+        """Autocast to the precision of this codec, or none."""
+        return torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None)
 
     def _in_batches(self, function: Callable[[Tensor], Tensor], items: np.ndarray,
                     shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """``function`` of ``(N, ...)`` items, in batches of one shape, as ``(N, *shape)``."""
         results = np.empty((len(items), *shape), dtype)
-        padded = np.zeros((self.batch_size, *items.shape[1:]), items.dtype)
-        for start in range(0, len(items), self.batch_size):
-            batch = items[start:start + self.batch_size]
+        padded = np.zeros((self._at_once, *items.shape[1:]), items.dtype)
+        for start in range(0, len(items), self._at_once):
+            batch = items[start:start + self._at_once]
             padded[:len(batch)] = batch
             with reproducible(self._device):
                 result = function(torch.from_numpy(padded).to(self._device)).cpu().numpy()

@@ -253,6 +253,49 @@ def test_codes_outside_the_codebook_or_grid_are_refused(codes: np.ndarray, messa
         build_codec().decode(codes)
 
 
+def test_large_images_pass_one_at_a_time_whatever_the_batch_size(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenizer.codec.FEATURES_AT_ONCE", 1)
+    codec, alone = build_codec(batch_size=8), build_codec(batch_size=1)
+    seen: list[int] = []
+    encoder = codec._model.encoder
+    encoder.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    pixels = pixels_for(codec, 3)
+    assert np.array_equal(codec.encode(pixels), alone.encode(pixels))
+    assert seen == [1, 1, 1]
+
+
+def test_small_images_pass_in_batches_of_the_size_asked_for() -> None:
+    codec = build_codec(batch_size=2)
+    seen: list[int] = []
+    encoder = codec._model.encoder
+    encoder.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    codec.encode(pixels_for(codec, 3))
+    assert seen == [2, 2]
+
+
+def test_the_largest_feature_map_is_counted() -> None:
+    shape = AutoencoderConfig(width=16, channel_multipliers=(1, 8), attention_levels=(), patch=2)
+    assert VQGANConfig(image_size=(32, 48), autoencoder=shape).num_features == 128 * 8 * 12
+    assert VQGANConfig().num_features == 128 * 256 * 256
+
+
+def test_codes_in_bf16_are_near_those_in_float32_and_their_spec_says_so() -> None:
+    model = build_model()
+    plain, rough = Codec(model, "sha256:0"), Codec(model, "sha256:0", precision="bf16")
+    pixels = pixels_for(plain, 8)
+    codes, other = plain.encode(pixels), rough.encode(pixels)
+    assert (plain.spec.precision, rough.spec.precision) == ("float32", "bf16")
+    assert 0 < (codes != other).mean() < 0.5
+    images = plain.decode(codes).astype(int)
+    assert 0 < np.abs(rough.decode(codes) - images).mean() < 2
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(ValueError, match="precision is float32 or bf16, got 'fp8'"):
+        Codec(build_model(), "sha256:0", precision="fp8")
+
+
 def test_a_batch_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         build_codec(batch_size=0)

@@ -20,6 +20,7 @@ from tokenizer.vqgan.layers import (
     UnbiasedResidualBlock,
     Upsample,
     norm,
+    norm_swish,
 )
 
 DESIGNS = ("vqgan", "maskgit")
@@ -187,7 +188,7 @@ class Encoder(nn.Module):
         hidden = self.conv_in(F.pixel_unshuffle(inputs, self.patch))
         for stage in self.down:
             hidden = stage(hidden)
-        latents: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(hidden))))
+        latents: Tensor = self.conv_out(norm_swish(self.norm_out, self.mid(hidden)))
         return latents
 
 
@@ -217,5 +218,5 @@ class Decoder(nn.Module):
         hidden = self.mid(self.conv_in(latents))
         for stage in reversed(self.up):
             hidden = stage(hidden)
-        outputs: Tensor = self.conv_out(F.silu(self.norm_out(hidden)))
+        outputs: Tensor = self.conv_out(norm_swish(self.norm_out, hidden))
         return F.pixel_shuffle(outputs, self.patch)

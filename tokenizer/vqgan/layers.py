@@ -4,6 +4,7 @@ Names and shapes of the parameters are those of the published VQGAN, so that its
 
 Letters: B images, C channels, H and W rows and columns of a feature map.
 """
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,6 +29,16 @@ def norm(channels: int, num_groups: int = 0) -> nn.GroupNorm:
     return nn.GroupNorm(num_groups or num_norm_groups(channels), channels, eps=NORM_EPSILON)
 
 
+def norm_swish(norm: nn.Module, x: Tensor) -> Tensor:
+    """Swish of the norm of ``x``, in the norm's own memory where no gradient will need it."""
+    return F.silu(norm(x), inplace=not torch.is_grad_enabled())
+
+
+def add_to(hidden: Tensor, x: Tensor) -> Tensor:
+    """``hidden + x``, in the memory of ``hidden`` where no gradient will need it."""
+    return hidden + x if torch.is_grad_enabled() else hidden.add_(x)
+
+
 class ResidualBlock(nn.Module):
     """Twice norm, swish and 3x3 convolution, added to the input.
 
@@ -46,10 +57,9 @@ class ResidualBlock(nn.Module):
             self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        hidden = self.conv2(self.dropout(F.silu(self.norm2(hidden))))
-        shortcut: Tensor = self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x
-        return shortcut + hidden
+        hidden = self.conv1(norm_swish(self.norm1, x))
+        hidden = self.conv2(self.dropout(norm_swish(self.norm2, hidden)))
+        return add_to(hidden, self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
 
 class UnbiasedResidualBlock(ResidualBlock):
@@ -69,8 +79,8 @@ class UnbiasedResidualBlock(ResidualBlock):
             self.nin_shortcut = nn.Conv2d(out_channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden: Tensor = self.conv1(F.silu(self.norm1(x)))
-        hidden = self.conv2(self.dropout(F.silu(self.norm2(hidden))))
+        hidden: Tensor = self.conv1(norm_swish(self.norm1, x))
+        hidden = self.conv2(self.dropout(norm_swish(self.norm2, hidden)))
         return hidden + (self.nin_shortcut(hidden) if hasattr(self, "nin_shortcut") else x)
 
 

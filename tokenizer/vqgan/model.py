@@ -59,6 +59,13 @@ class VQGANConfig:
         depth = self.quantizer.depth
         return self.grid if depth == 1 else (depth, *self.grid)
 
+    @property
+    def num_features(self) -> int:
+        """Numbers in the encoder's largest feature map of one image."""
+        height, width = (side // self.autoencoder.patch for side in self.image_size)
+        return max(channels * (height >> level) * (width >> level)
+                   for level, channels in enumerate(self.autoencoder.channels))
+
     def build_modality(self) -> Modality:
         """The modality with these settings."""
         return modality_from_dict(self.modality)

@@ -9,7 +9,9 @@ from tokenizer.vqgan.layers import (
     ResidualBlock,
     UnbiasedResidualBlock,
     Upsample,
+    add_to,
     norm,
+    norm_swish,
     num_norm_groups,
 )
 
@@ -84,3 +86,32 @@ def test_average_downsampling_takes_means_of_squares() -> None:
 def test_groups_of_a_norm_may_be_given() -> None:
     assert norm(48).num_groups == 12
     assert norm(48, 16).num_groups == 16
+
+
+@pytest.mark.parametrize("block", [ResidualBlock(8, 8), ResidualBlock(8, 16),
+                                   UnbiasedResidualBlock(8, 8), UnbiasedResidualBlock(8, 16)])
+def test_blocks_without_gradients_reuse_memory_but_not_their_input(block: ResidualBlock) -> None:
+    x = torch.randn(2, 8, 6, 6)
+    before, expected = x.clone(), block(x).detach()
+    with torch.no_grad():
+        assert torch.equal(block(x), expected)
+    assert torch.equal(x, before)
+
+
+def test_swish_overwrites_the_norm_only_without_gradients() -> None:
+    x, normed = torch.randn(1, 8, 4, 4), torch.randn(1, 8, 4, 4, requires_grad=True)
+    layer = torch.nn.Identity()
+    expected = normed.sigmoid() * normed
+    torch.testing.assert_close(norm_swish(layer, normed), expected)
+    with torch.no_grad():
+        assert norm_swish(layer, x) is x
+
+
+def test_sums_overwrite_only_without_gradients() -> None:
+    hidden, x = torch.ones(3), torch.full((3,), 2.0)
+    assert add_to(hidden, x).tolist() == [3, 3, 3]
+    assert hidden.tolist() == [1, 1, 1]
+    with torch.no_grad():
+        assert add_to(hidden, x) is hidden
+    assert hidden.tolist() == [3, 3, 3]
+    assert x.tolist() == [2, 2, 2]
