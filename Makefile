@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_OUT ?= demo-out
 
-.PHONY: demo test test-fast lint bench-quantizers bench-search clean
+.PHONY: demo test test-fast lint bench-quantizers bench-search bench-tokenizer bench-gpu clean
 
 demo: $(READY)
 	$(BIN)/img2tokens demo $(DEMO_OUT)
@@ -28,6 +28,13 @@ bench-quantizers: $(READY)
 
 bench-search: $(READY)
 	$(BIN)/python benchmarks/search.py
+
+bench-tokenizer: $(READY)
+	$(BIN)/python benchmarks/codec.py
+
+# Says so, and ends well, where there is no GPU.
+bench-gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py
 
 # torch first and alone: the other packages would otherwise choose a build for it.
 $(READY): setup.cfg pyproject.toml constraints.txt

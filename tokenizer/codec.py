@@ -16,12 +16,13 @@ many images at once as leave the largest feature map at 32 MiB.
 Letters: N images, H and W sides of the image, h and w rows and columns of the code grid, K codebook
 size.
 """
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenizer import checkpoints
 from tokenizer.corpus.modalities import Modality
@@ -71,6 +72,8 @@ class Codec:
         if self._device.type == "cpu":
             keep_freed_memory()
             self._at_once = min(batch_size, max(1, FEATURES_AT_ONCE // config.num_features))
+        if precision == "bf16":
+            model = with_convolutions_in(torch.bfloat16, model)
         self._model = model.to(self._device).eval()
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -160,6 +163,16 @@ class Codec:
                 result = function(torch.from_numpy(padded).to(self._device)).cpu().numpy()
             results[start:start + len(batch)] = result[:len(batch)]
         return results
+
+
+def with_convolutions_in(dtype: torch.dtype, model: VQGAN) -> VQGAN:
+    """A copy whose convolutions, but the quantizer's, hold the weights that autocast would make."""
+    copied = copy.deepcopy(model)
+    parts = (copied.encoder, copied.decoder, copied.quant_conv, copied.post_quant_conv)
+    for module in (module for part in parts for module in part.modules()):
+        if isinstance(module, nn.Conv2d):
+            module.to(dtype)
+    return copied
 
 
 @contextmanager
