@@ -36,11 +36,12 @@ class QuantizerConfig:
             published training did by mistake; only to compare with it. ``classic``, ``cosine`` and
             ``residual``.
         revive_after: training batches without use after which an entry moves to a current latent;
-            0 leaves unused entries where they are. Kinds with learned entries.
-        kmeans: start from the k-means of the first training batch's latents. ``classic``, ``ema``,
-            ``cosine`` and ``residual``.
+            0 leaves unused entries where they are. ``classic``, ``ema``, ``cosine`` and
+            ``residual``.
+        kmeans: start from the k-means of the first latents that training sees: those of one batch,
+            or of its first part where batches are worked off in parts. Where ``revive_after`` is.
         rotation: carry gradients from codes to latents by the rotation between them, instead of
-            unchanged (Fifty et al. 2024, arXiv:2410.06424). Where ``kmeans`` is.
+            unchanged (Fifty et al. 2024, arXiv:2410.06424). Where ``revive_after`` is.
         decay: of the averages that ``ema`` takes its entries from, in (0, 1).
         entropy_weight: weight of the entropy term of ``lfq`` and ``ibq``.
         kl_weight: weight of the divergence of ``gumbel`` from equal use of all codes.

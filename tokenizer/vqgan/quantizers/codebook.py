@@ -137,10 +137,17 @@ class CodebookQuantizer(Quantizer):
 
     @torch.no_grad()
     def _place_entries(self, points: Tensor) -> None:
-        """Once, where asked for: entries become the k-means of the points of all processes."""
+        """Once, where asked for: entries become the k-means of the points of all processes.
+
+        Points that are not finite belong to a step that will be skipped; the next one is waited
+        for.
+        """
         if not self.config.kmeans or self.placed:
             return
-        centres = self.place(kmeans(rows_of_all(points.flatten(0, 2)), self.config.codebook_size))
+        points = rows_of_all(points.flatten(0, 2))
+        if not points.isfinite().all():
+            return
+        centres = self.place(kmeans(points, self.config.codebook_size))
         self.move(torch.arange(len(centres), device=centres.device), from_first(centres))
         self.placed.fill_(True)
 

@@ -15,6 +15,9 @@ from tokenizer.vqgan.quantizers.base import (
     straight_through,
 )
 
+MARGIN = 1e-3
+"""How far bounded values reach beyond the outermost levels, so that these can be reached."""
+
 
 class FSQQuantizer(Quantizer, kind="fsq"):
     """Finite scalar quantization: channel c takes one of L_c evenly spaced values in [-1, 1].
@@ -37,9 +40,9 @@ class FSQQuantizer(Quantizer, kind="fsq"):
     @classmethod
     def check(cls, config: QuantizerConfig) -> None:
         levels = config.levels
-        if not levels or min(levels) < 2:
-            raise ValueError("fsq needs levels, each at least 2, such as levels=8,8,4,4 for 1024 "
-                             f"codes, got {levels}")
+        if not levels or min(levels) < 3:
+            raise ValueError("fsq needs levels, each at least 3, such as levels=8,8,4,4 for 1024 "
+                             f"codes, got {levels}; for two levels a channel take kind lfq")
         if math.prod(levels) != config.codebook_size or len(levels) != config.code_dim:
             raise ValueError(
                 f"levels {levels} make codebook_size {math.prod(levels)} and code_dim "
@@ -68,7 +71,7 @@ class FSQQuantizer(Quantizer, kind="fsq"):
     def _bound(self, latents: Tensor) -> Tensor:
         """Latents ``(B, C, H, W)`` as ``(B, H, W, C)`` float32 that round to L_c integers."""
         points = latents.permute(0, 2, 3, 1)
-        half = (self.num_levels - 1) * (1 + 1e-3) / 2
+        half = (self.num_levels - 1) / 2 + MARGIN
         offset = (self.num_levels % 2 == 0) * 0.5
         return torch.tanh(points + torch.atanh(offset / half)) * half - offset
 

@@ -42,9 +42,9 @@ class IBQQuantizer(Quantizer, kind="ibq"):
         if not self.training:
             return QuantizerOutput(latents=entries.permute(0, 3, 1, 2), codes=codes,
                                    losses=self._losses(points, entries, entries, logits))
-        soft = logits.softmax(-1)
-        chosen = F.one_hot(codes, len(codebook)) - soft.detach() + soft
-        quantized = chosen @ codebook
+        # The entry itself, with the gradient that its softmax weight would have.
+        mixture = logits.softmax(-1) @ codebook.detach()
+        quantized = entries + mixture - mixture.detach()
         return QuantizerOutput(latents=quantized.permute(0, 3, 1, 2), codes=codes,
                                losses=self._losses(points, quantized, entries, logits))
 

@@ -6,7 +6,7 @@ from tokenizer.vqgan.quantizers import Quantizer, QuantizerConfig, build_quantiz
 
 SETTINGS: dict[str, dict] = {
     "classic": {}, "cosine": {}, "ema": {}, "gumbel": {}, "ibq": {}, "lfq": {},
-    "fsq": {"codebook_size": 32, "levels": (4, 2, 2, 2)},
+    "fsq": {"codebook_size": 144, "levels": (4, 4, 3, 3)},
     "residual": {"depth": 3}}
 """What small quantizers need beside 16 codes of 4 channels, by kind."""
 

@@ -147,6 +147,17 @@ def test_kmeans_places_entries_among_the_first_latents_once(kind: str) -> None:
     assert torch.equal(quantizer.embedding.weight, before)
 
 
+def test_kmeans_waits_for_latents_that_are_finite() -> None:
+    quantizer = small(kmeans=True).train()
+    before = quantizer.embedding.weight.detach().clone()
+    quantizer(torch.full((1, 4, 4, 4), torch.nan))
+    quantizer.discard()
+    assert torch.equal(quantizer.embedding.weight, before)
+    quantizer(torch.randn(1, 4, 8, 8))
+    assert not torch.equal(quantizer.embedding.weight, before)
+    assert quantizer.embedding.weight.isfinite().all()
+
+
 def test_more_entries_than_latents_are_placed_apart() -> None:
     quantizer = small(kmeans=True).train()
     quantizer(torch.randn(1, 4, 1, 3))

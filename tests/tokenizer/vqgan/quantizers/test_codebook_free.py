@@ -29,7 +29,7 @@ def test_fsq_values_are_evenly_spaced_and_codes_count_the_first_channel_fastest(
     assert latents[1].tolist() == [value for value in (-1, -0.5, 0, 0.5) for _ in range(5)]
 
 
-@pytest.mark.parametrize("levels", [(2,), (3,), (4,), (5,), (7,), (8,), (8, 8, 4, 4), (3, 2)])
+@pytest.mark.parametrize("levels", [(3,), (4,), (5,), (7,), (8,), (8, 8, 4, 4), (3, 5)])
 def test_fsq_reaches_every_code_and_no_other(levels: tuple[int, ...]) -> None:
     quantizer = fsq(*levels)
     line = torch.linspace(-12, 12, 481)
@@ -43,6 +43,13 @@ def test_fsq_reaches_every_code_and_no_other(levels: tuple[int, ...]) -> None:
         assert (indices.diff() >= 0).all()
 
 
+@pytest.mark.parametrize("count", [1002, 1003, 4096])
+def test_fsq_of_many_levels_stays_within_them(count: int) -> None:
+    points = torch.tensor([[-100.0], [0.0], [100.0]])
+    codes = fsq(count).encode(latents_of(points)).flatten().tolist()
+    assert codes == [0, count // 2, count - 1]
+
+
 def test_fsq_latents_of_zero_take_the_middle_level() -> None:
     found = fsq(5, 4)(torch.zeros(1, 2, 1, 1))
     assert found.latents.flatten().tolist() == [0.0, 0.0]
@@ -51,7 +58,7 @@ def test_fsq_latents_of_zero_take_the_middle_level() -> None:
 def test_fsq_gradient_is_that_of_the_bounding_function() -> None:
     quantizer, latents = fsq(5), torch.tensor([0.3]).view(1, 1, 1, 1).requires_grad_()
     quantizer(latents).latents.sum().backward()
-    half = 4 * 1.001 / 2
+    half = 4 / 2 + 1e-3
     expected = half * (1 - math.tanh(0.3) ** 2) / 2
     assert latents.grad is not None
     assert latents.grad.item() == pytest.approx(expected, rel=1e-5)
@@ -91,8 +98,8 @@ def test_lfq_entropy_term_prefers_latents_that_use_all_codes() -> None:
 
 
 def test_lfq_groups_bound_the_memory_of_many_bits() -> None:
-    quantizer = lfq(18)
-    losses = quantizer(torch.randn(1, 18, 16, 16, requires_grad=True)).losses
+    # 2^30 chances for each of 256 latents would be a terabyte.
+    losses = lfq(30)(torch.randn(1, 30, 16, 16, requires_grad=True)).losses
     assert losses["entropy"].isfinite()
 
 

@@ -156,7 +156,7 @@ def test_training_goes_on_exactly_from_the_saved_state(kind: str) -> None:
     ({"depth": 2}, "depth is 2, but cosine has one code a cell"),
     ({"kind": "residual"}, "residual needs a depth of at least 2, got 1"),
     ({"kind": "fsq"}, r"fsq needs levels, .* got \(\)"),
-    ({"kind": "fsq", "levels": (8, 1)}, r"each at least 2, .* got \(8, 1\)"),
+    ({"kind": "fsq", "levels": (8, 2)}, r"each at least 3, .* got \(8, 2\); .* take kind lfq"),
     ({"kind": "fsq", "levels": (8, 8, 8), "code_dim": 3},
      r"levels \(8, 8, 8\) make codebook_size 512 and code_dim 3, got 1024 and 3"),
     ({"kind": "lfq", "code_dim": 8}, r"2\^code_dim codes, got codebook_size 1024 with code_dim 8"),

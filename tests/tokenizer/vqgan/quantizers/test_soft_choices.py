@@ -73,6 +73,26 @@ def test_ibq_teaches_every_entry_and_classic_only_those_in_use() -> None:
         assert bool((gradient.abs().sum(1) > 0).all()) == all_of_them
 
 
+def test_ibq_gradients_are_those_of_the_straight_through_index() -> None:
+    quantizer, points = ibq().train(), torch.randn(20, 4)
+    weights = torch.randn(20, 4)
+    gradients = []
+    for latents in (points.clone().requires_grad_(), points.clone().requires_grad_()):
+        codebook = quantizer.embedding.weight
+        codebook.grad = None
+        if not gradients:
+            found = quantizer(latents_of(latents)).latents[0, :, 0].T
+        else:
+            logits = latents @ codebook.T
+            soft = logits.softmax(1)
+            hard = F.one_hot(logits.argmax(1), 16)
+            found = (hard + soft - soft.detach()) @ codebook
+        (found * weights).sum().backward()
+        assert latents.grad is not None and codebook.grad is not None
+        gradients.append((latents.grad.clone(), codebook.grad.clone()))
+    torch.testing.assert_close(*gradients)
+
+
 def test_ibq_terms_are_those_written_out() -> None:
     quantizer, points = ibq(entropy_weight=0.5, beta=0.25), torch.randn(20, 4)
     losses = quantizer(latents_of(points)).losses
