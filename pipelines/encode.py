@@ -22,13 +22,15 @@ from tokenizer.tokens import Receipt
 PLAN_SCHEMA = pa.schema([
     pa.field("key", pa.string(), nullable=False),
     pa.field("sources", pa.map_(pa.string(), pa.string()), nullable=False),
+    pa.field("ranges", pa.map_(pa.string(), pa.list_(pa.int64(), 2))),
     pa.field("label", pa.int32()),
     pa.field("class_name", pa.string()),
     pa.field("caption", pa.string()),
     pa.field("error", pa.string()),
     pa.field("message", pa.string()),
 ])
-"""One input: its key, the URL of each modality, its label, and what the listing found wrong."""
+"""One input: its key, the URL of each modality and which bytes of it, its label, and what the
+listing found wrong."""
 
 PARTS = (tokens.SUCCESS, tokens.MANIFEST, tokens.CARD, tokens.RECEIPTS, FAILED, tokens.DEAD,
          tokens.DATA, tokens.PLAN)
@@ -59,7 +61,7 @@ class EncodeConfig:
     output: str
     tokenizers: Mapping[str, str]
     maps: Mapping[str, str] = field(default_factory=dict)
-    labels: str = "folder"
+    labels: str = "auto"
     shard_size: int = 512
     batch_size: int = 8
     num_workers: int = 1
@@ -182,6 +184,8 @@ def plan_encoding(config: EncodeConfig, source: Source, spec: TokenSpec,
     settings = {"format_version": FORMAT_VERSION, "codes": configs.to_dict(spec)["codes"],
                 "batch_size": config.batch_size, "shard_size": config.shard_size,
                 "classes": list(classes)}
+    if files := source.files():
+        settings["files"] = files
 
     def shards() -> Iterator[pa.Table]:
         rows = (row_of(entry) for entry in source.entries())
@@ -192,15 +196,17 @@ def plan_encoding(config: EncodeConfig, source: Source, spec: TokenSpec,
 def row_of(entry: Entry) -> dict[str, Any]:
     """An input as a row of the plan."""
     error, message = entry.problem or (None, None)
-    return {"key": entry.key, "sources": list(entry.sources.items()), "label": entry.label,
-            "class_name": entry.class_name, "caption": entry.caption, "error": error,
-            "message": message}
+    ranges = [(name, list(stretch)) for name, stretch in entry.ranges.items()] or None
+    return {"key": entry.key, "sources": list(entry.sources.items()), "ranges": ranges,
+            "label": entry.label, "class_name": entry.class_name, "caption": entry.caption,
+            "error": error, "message": message}
 
 
 def entry_of(row: Mapping[str, Any]) -> Entry:
     """The input that `row_of` described."""
     problem = None if row["error"] is None else (row["error"], row["message"])
-    return Entry(key=row["key"], sources=dict(row["sources"]), label=row["label"],
+    ranges = {name: (first, count) for name, (first, count) in row.get("ranges") or ()}
+    return Entry(key=row["key"], sources=dict(row["sources"]), ranges=ranges, label=row["label"],
                  class_name=row["class_name"], caption=row["caption"], problem=problem)
 
 

@@ -19,7 +19,7 @@ FORBIDDEN = {
 """For each package, the modules (with all below them) that no file of it imports, not even late."""
 
 WITHOUT_TORCH = ("storage", "configs", "schema", "tokens", "checkpoints", "pictures",
-                 "corpus/images", "corpus/sources", "corpus/augment",
+                 "corpus/images", "corpus/augment", "corpus/sources/__init__",
                  *(f"corpus/modalities/{name}" for name in (
                      "__init__", "base", "depth", "edges", "image", "low_res", "normals",
                      "segmentation")))

@@ -467,7 +467,9 @@ def sha256(content: bytes) -> str:
 def test_an_input_survives_the_plan() -> None:
     for entry in (Entry(key="a", sources={"image": "x", "depth": "y"}, label=3, class_name="cat",
                         caption="a cat"),
-                  Entry(key="b", sources={"image": "x"}, problem=("MissingMap", "none there"))):
+                  Entry(key="b", sources={"image": "x"}, problem=("MissingMap", "none there")),
+                  Entry(key="c", sources={"image": "t.tar#c.jpg", "depth": "t.tar#c.depth.png"},
+                        ranges={"image": (512, 5 << 32), "depth": (9 << 32, 0)})):
         assert entry_of(row_of(entry)) == entry
 
 

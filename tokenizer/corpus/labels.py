@@ -1,6 +1,8 @@
 """Labels: which class and caption an image has, found by its key.
 
+    auto              what the source itself says (``.cls`` members, a column ``label``), else:
     folder            the first folder of the key; images beside the folders have no class
+    column:NAME       a column, or of tar files a suffix, of the source itself
     none              no classes
     regex:PATTERN     group ``class`` of the pattern, else its first group, searched in the key
     path of a table   CSV, TSV or JSON lines with columns ``key``, ``label`` and ``caption``
@@ -87,6 +89,17 @@ class FolderLabels(Labels):
         return Label(folder, None, True) if separator else Label()
 
 
+class OwnLabels(FolderLabels):
+    """What a source says itself; of one that says nothing, the first folder of the key.
+
+    Attributes:
+        column: the column, or suffix, that says it; nothing for the source's usual one.
+    """
+
+    def __init__(self, column: str | None = None) -> None:
+        self.column = column
+
+
 class PatternLabels(Labels):
     """A regular expression finds the class in the key; where it does not match there is none.
 
@@ -137,8 +150,9 @@ class TableLabels(Labels):
 
     def __init__(self, url: str) -> None:
         if not storage.exists(url):
-            raise FileNotFoundError(f"{url} does not exist; labels are folder, none, regex:PATTERN,"
-                                    " or the path of a CSV or JSON-lines table")
+            raise FileNotFoundError(f"{url} does not exist; labels are auto, folder, none, "
+                                    "column:NAME, regex:PATTERN, or the path of a CSV or "
+                                    "JSON-lines table")
         self.url = url
         self._rows: sqlite3.Connection | None = None
 
@@ -151,15 +165,7 @@ class TableLabels(Labels):
         Raises:
             ValueError: the table is damaged, or a number is out of range.
         """
-        labels = _distinct_labels(self._open())
-        if not _are_numbers(labels):
-            return labels
-        numbers = [int(label) for label in labels]
-        if min(numbers) < 0 or max(numbers) > MAX_LABEL:
-            wrong = min(numbers) if min(numbers) < 0 else max(numbers)
-            raise ValueError(f"{self.url} holds the label {wrong}; labels are class names or whole "
-                             f"numbers from 0 to {MAX_LABEL}; leave it empty where there is none")
-        return [str(number) for number in range(max(numbers) + 1)]
+        return names_of(_distinct_labels(self._open()), self.url)
 
     def of(self, key: str, name: str) -> Label:
         found = self._open().execute(
@@ -194,7 +200,7 @@ class TableLabels(Labels):
                     raise ValueError(f"line {line} repeats the key {values[0]!r}")
         except (csv.Error, ValueError) as error:
             raise ValueError(f"{self.url}: {error}") from error
-        if _are_numbers(_distinct_labels(rows)):
+        if are_numbers(_distinct_labels(rows)):
             rows.execute("UPDATE labels SET label = CAST(CAST(label AS INTEGER) AS TEXT) "
                          "WHERE label IS NOT NULL")  # 007 and 7 are one class
         self._rows = rows
@@ -217,6 +223,10 @@ def labels_from(text: str) -> Labels:
         FileNotFoundError: a table does not exist.
         ValueError: the text is none of the ways, or its pattern is wrong.
     """
+    if text == "auto":
+        return OwnLabels()
+    if text.startswith("column:"):
+        return OwnLabels(text.removeprefix("column:"))
     if text == "folder":
         return FolderLabels()
     if text == "none":
@@ -225,17 +235,37 @@ def labels_from(text: str) -> Labels:
         return PatternLabels(text.removeprefix("regex:"))
     if text.lower().endswith(TABLE_SUFFIXES):
         return TableLabels(text)
-    raise ValueError(f"labels are folder, none, regex:PATTERN, or the path of a table "
-                     f"({', '.join(TABLE_SUFFIXES)}); got {text!r}")
+    raise ValueError("labels are auto, folder, none, column:NAME, regex:PATTERN, or the path of a "
+                     f"table ({', '.join(TABLE_SUFFIXES)}); got {text!r}")
+
+
+def names_of(labels: list[str], where: str) -> list[str]:
+    """Names of the classes that occur, in order; or, of numbers, all from 0 to the largest.
+
+    Args:
+        labels: the distinct labels, sorted.
+        where: what holds them, for messages.
+    Raises:
+        ValueError: a number is out of range.
+    """
+    if not are_numbers(labels):
+        return labels
+    numbers = [int(label) for label in labels]
+    if min(numbers) < 0 or max(numbers) > MAX_LABEL:
+        wrong = min(numbers) if min(numbers) < 0 else max(numbers)
+        raise ValueError(f"{where} holds the label {wrong}; labels are class names or whole "
+                         f"numbers from 0 to {MAX_LABEL}; leave it empty where there is none")
+    return [str(number) for number in range(max(numbers) + 1)]
+
+
+def are_numbers(labels: list[str]) -> bool:
+    """Whether there are labels, and all are whole numbers."""
+    return bool(labels) and all(re.fullmatch(r"[+-]?[0-9]+", label) for label in labels)
 
 
 def _distinct_labels(rows: sqlite3.Connection) -> list[str]:
     return [label for label, in rows.execute(
         "SELECT DISTINCT label FROM labels WHERE label IS NOT NULL ORDER BY label")]
-
-
-def _are_numbers(labels: list[str]) -> bool:
-    return bool(labels) and all(re.fullmatch(r"[+-]?[0-9]+", label) for label in labels)
 
 
 def _csv_rows(file: TextIO, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -60,7 +60,7 @@ def test_a_pattern_that_matches_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize(("text", "message"), [
     ("regex:(", "not a regular expression"), ("regex:cat", "has no group"),
-    ("folders", "labels are folder, none, regex:PATTERN, or the path of a table")])
+    ("folders", "labels are auto, folder, none, column:NAME, regex:PATTERN, or")])
 def test_wrong_options_are_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         labels_from(text)

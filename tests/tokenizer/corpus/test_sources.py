@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from corpus_files import broken_files, encode, noise, save
 
-from tokenizer.corpus import sources
 from tokenizer.corpus.images import UnreadableImage
 from tokenizer.corpus.modalities import MODALITIES
-from tokenizer.corpus.sources import Entry, FolderSource, open_source
+from tokenizer.corpus.sources import Entry, FolderSource, folder, open_source
 
 PIXEL = encode(noise(0, 2, 2))
 
@@ -255,12 +254,12 @@ def test_a_zip_file_is_a_folder_too(tmp_path: Path) -> None:
 
 def test_memory_holds_one_folder_not_the_corpus(monkeypatch: pytest.MonkeyPatch,
                                                 tmp_path: Path) -> None:
-    def listing(root: str, path: str) -> sources.Listing:
+    def listing(root: str, path: str) -> folder.Listing:
         if path == root:
-            return sources.Listing([], [f"{number:03d}" for number in range(100)], [])
-        return sources.Listing([f"{number:03d}.png" for number in range(50)], [], [])
+            return folder.Listing([], [f"{number:03d}" for number in range(100)], [])
+        return folder.Listing([f"{number:03d}.png" for number in range(50)], [], [])
 
-    monkeypatch.setattr(sources, "_list_local", listing)
+    monkeypatch.setattr(folder, "_list_local", listing)
     source = FolderSource(str(tmp_path), labels="none")
     next(source.entries())
     tracemalloc.start()

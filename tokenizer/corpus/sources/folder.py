@@ -1,95 +1,22 @@
-"""Sources: where the images and maps of a corpus lie, and how they pair up.
-
-A source lists its inputs in the order of their keys, one at a time, and reads one when asked;
-training and the jobs use the same. To add one, subclass `Source` here and list it in `SOURCES`.
-
-Nothing is passed over in silence: what is wrong with an input is its `Entry.problem`, and files
-that are no input are counted in `Source.notes`.
-"""
+"""Folders of image files, with folders of maps that pair with them by key."""
 import dataclasses
 import os
 import posixpath
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tokenizer import storage
-from tokenizer.corpus.labels import Labels, labels_from
+from tokenizer.corpus.labels import Labels, OwnLabels, labels_from
 from tokenizer.corpus.modalities import MODALITIES, file_modality
+from tokenizer.corpus.sources.base import Entry, Source
+from tokenizer.corpus.sources.urls import printable, require_known
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """One input of a corpus.
-
-    Attributes:
-        key: its stable id, a relative POSIX path without suffix.
-        sources: where each modality lies; the source's own modality comes first.
-        label: index of its class in `Source.classes`, and ``class_name`` the class's name.
-        caption: a text about it.
-        problem: class and message of an error that was found without reading the files, or nothing.
-    """
-    key: str
-    sources: Mapping[str, str]
-    label: int | None = None
-    class_name: str | None = None
-    caption: str | None = None
-    problem: tuple[str, str] | None = None
-
-    @property
-    def source(self) -> str:
-        """Where it comes from: the URL of its first modality."""
-        return next(iter(self.sources.values()))
-
-
-class Source(ABC):
-    """A corpus of images or maps; picklable.
-
-    Attributes:
-        modalities: names of what it reads, its own first.
-        notes: files passed over and labels without use, with counts; complete when `entries` has
-            been exhausted.
-    """
-    modalities: tuple[str, ...]
-    notes: Counter[str]
-
-    @classmethod
-    @abstractmethod
-    def accepts(cls, url: str) -> bool:
-        """Whether this kind of source lies at ``url``."""
-
-    @abstractmethod
-    def classes(self) -> list[str]:
-        """Names of the classes; an entry's label is an index into them."""
-
-    @abstractmethod
-    def entries(self) -> Iterator[Entry]:
-        """Every input once, sorted by key, without holding them all.
-
-        Raises:
-            ValueError: there is not one input.
-        """
-
-    @abstractmethod
-    def keys(self) -> Iterator[str]:
-        """The keys of `entries` alone."""
-
-    @abstractmethod
-    def folders(self) -> list[str]:
-        """First parts of keys that have several, sorted."""
-
-    def read(self, entry: Entry) -> dict[str, bytes]:
-        """The files of one entry by modality.
-
-        Raises:
-            OSError: a file cannot be read.
-        """
-        return {modality: storage.read_bytes(url) for modality, url in entry.sources.items()}
+ARCHIVES = {".tar": "*.tar", ".parquet": "*.parquet", ".csv": "NAME.csv", ".jsonl": "NAME.jsonl"}
+"""How a folder's files are given that hold images instead of being some, by suffix."""
 
 
 class Listing(NamedTuple):
@@ -115,8 +42,12 @@ class FolderSource(Source):
         ValueError: a modality is unknown or given twice, or the labels are wrong.
     """
 
-    def __init__(self, url: str, maps: Mapping[str, str] | None = None, labels: str = "folder",
-                 modality: str = "image") -> None:
+    name: ClassVar[str] = "folder"
+    form: ClassVar[str] = "a folder of files at any depth"
+
+    def __init__(self, url: str, maps: Mapping[str, str] | None = None, labels: str = "auto",
+                 modality: str = "image", options: Mapping[str, str] | None = None) -> None:
+        require_known(options or {}, (), f"the folder {url}")
         maps = dict(maps or {})
         if modality in maps:
             raise ValueError(f"{modality} is the corpus itself; maps are of other modalities")
@@ -126,6 +57,9 @@ class FolderSource(Source):
         for name, folder in self.urls.items():
             _check_folder(name, folder)
         self.labels: Labels = labels_from(labels)
+        if isinstance(self.labels, OwnLabels) and self.labels.column is not None:
+            raise ValueError(f"--labels {labels}: the folder {url} has no columns; labels of a "
+                             "folder are auto, none, regex:PATTERN or a table")
         self.notes = Counter()
         self._maps_inside = {_path_within(url, folder) for folder in maps.values()}
         self._classes: list[str] | None = None
@@ -143,7 +77,7 @@ class FolderSource(Source):
         return list(self._classes)
 
     def folders(self) -> list[str]:
-        return sorted(set(map(_printable, self._list(self.modalities[0], "", Counter()).folders)))
+        return sorted(set(map(printable, self._list(self.modalities[0], "", Counter()).folders)))
 
     def keys(self) -> Iterator[str]:
         return (entry.key for entry in self._walk("", Counter()))
@@ -167,8 +101,11 @@ class FolderSource(Source):
     def _nothing_found(self, notes: Counter[str]) -> str:
         modality = self.modalities[0]
         found = ", ".join(f"{count} {what}" for what, count in sorted(notes.items()))
+        meant = next((f"; if the {suffix} files hold them, give {storage.join(self.url, name)}"
+                      for suffix, name in ARCHIVES.items()
+                      if any(what.startswith(f"{suffix} files") for what in notes)), "")
         return (f"{self.url} holds no {modality} files ({', '.join(MODALITIES[modality].suffixes)})"
-                f"; {f'passed over: {found}' if found else 'it is empty'}")
+                f"; {f'passed over: {found}' if found else 'it is empty'}{meant}")
 
     def _walk(self, folder: str, notes: Counter[str]) -> Iterator[Entry]:
         """Entries, yet without labels, in one folder and those below it, sorted by key.
@@ -189,7 +126,7 @@ class FolderSource(Source):
                 if suffix.lower() in MODALITIES[modality].suffixes:
                     stems.setdefault(stem, {}).setdefault(modality, []).append(name)
                 else:
-                    kind = _printable(suffix) or "suffixless"
+                    kind = printable(suffix) or "suffixless"
                     notes[f"{kind} files in {self.urls[modality]}"] += 1
         for name in sorted((*stems, *subfolders)):  # "a/" sorts as the keys below it do
             if name in subfolders:
@@ -200,15 +137,15 @@ class FolderSource(Source):
     def _pair(self, folder: str, stem: str, names: dict[str, list[str]],
               broken: set[tuple[str, str]]) -> Iterator[Entry]:
         """The entry of one key, then one for each further file of that key."""
-        key = _printable(folder + stem)
-        sources = {modality: _printable(storage.join(self.urls[modality], folder + files[0]))
+        key = printable(folder + stem)
+        sources = {modality: printable(storage.join(self.urls[modality], folder + files[0]))
                    for modality, files in names.items()}
         problem = self._problem(folder + stem, names, broken)
         yield Entry(key=key, sources=sources, problem=problem)
         first = self.modalities[0]
         for name in names.get(first, [])[1:]:
-            url = _printable(storage.join(self.url, folder + name))
-            message = (f"{_printable(names[first][0])} has the same key {key!r}, which is the path "
+            url = printable(storage.join(self.url, folder + name))
+            message = (f"{printable(names[first][0])} has the same key {key!r}, which is the path "
                        "without suffix; rename one of them")
             yield Entry(key=key, sources={first: url}, problem=("DuplicateKey", message))
 
@@ -218,7 +155,7 @@ class FolderSource(Source):
         first, *maps = self.modalities
         for modality, (name, *others) in names.items():
             whole = posixpath.join(posixpath.dirname(path), name)
-            if _printable(whole) != whole or "::" in whole:
+            if printable(whole) != whole or "::" in whole:
                 return ("UnusableName", f"the path of {name!r} is not UTF-8, or it holds '::', "
                         "which no URL can; rename the file or its folder")
             if (modality, name) in broken:
@@ -256,31 +193,13 @@ class FolderSource(Source):
         return visible
 
 
-def open_source(url: str, maps: Mapping[str, str] | None = None, labels: str = "folder",
-                modality: str = "image") -> Source:
-    """The source at ``url``, of the first kind in `SOURCES` that accepts it.
-
-    Args:
-        maps: folder of each further modality.
-        labels: ``folder``, ``none``, ``regex:PATTERN`` or the path of a CSV or JSON-lines table.
-        modality: what the corpus is read for; of a computed modality the source lists the files
-            that it is computed from, such as images for edges.
-    Raises:
-        FileNotFoundError: nothing is there, or nothing that a source reads.
-        ValueError: an option is wrong.
-    """
-    held = file_modality(modality)
-    for cls in SOURCES.values():
-        if cls.accepts(url):
-            return cls(url, maps, labels, held)
-    state = "is a file, not a folder" if storage.exists(url) else "does not exist"
-    raise FileNotFoundError(f"the corpus {url} {state}; give a folder of {held} files")
-
-
 def _check_folder(modality: str, url: str) -> None:
     if (held := file_modality(modality)) != modality:
         raise ValueError(f"{modality} are computed from {held} files and need no folder of their "
                          f"own; leave out {url}")
+    if url.startswith("column:"):
+        raise ValueError(f"the maps {url} are a column, and a folder has none; give the folder of "
+                         f"the {modality} files")
     if not storage.is_folder(url):
         state = "is a file, not a folder" if storage.exists(url) else "does not exist"
         raise FileNotFoundError(f"{url} {state}; give the folder of the {modality} files")
@@ -291,11 +210,6 @@ def _path_within(url: str, inner: str) -> str | None:
     (fs, root), (inner_fs, path) = storage.locate(url), storage.locate(inner)
     root = root.rstrip("/") + "/"
     return path.rstrip("/")[len(root):] if fs == inner_fs and path.startswith(root) else None
-
-
-def _printable(name: str) -> str:
-    """A name as UTF-8 can hold it; bytes that are none show as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _list_remote(fs: fsspec.AbstractFileSystem, path: str) -> Listing:
@@ -334,7 +248,3 @@ def _leads_back(root: str, link: str) -> bool:
             return True
         above = os.path.dirname(above)
     return os.path.realpath(root) == target
-
-
-SOURCES: dict[str, type[FolderSource]] = {"folder": FolderSource}
-"""Every kind of source by name."""

@@ -1,0 +1,65 @@
+"""Sources: where the images and maps of a corpus lie, and how they pair up.
+
+A source lists its inputs, one at a time and always in the same order, and reads one when asked;
+training and the jobs use the same. To add a kind, put a module with a subclass of `Source` into
+this folder: every class here that has a name is listed in `SOURCES`. Where many inputs lie in one
+file, `listed.ListedSource` asks for their records alone.
+
+Nothing is passed over in silence: what is wrong with an input is its `Entry.problem`, and files
+that are no input are counted in `Source.notes`.
+"""
+import importlib
+import pkgutil
+from collections.abc import Mapping
+
+from tokenizer import storage
+from tokenizer.corpus.modalities import file_modality
+from tokenizer.corpus.sources.base import Entry, InputError, Source, SourceChanged
+from tokenizer.corpus.sources.folder import FolderSource
+from tokenizer.corpus.sources.urls import split_options
+
+
+def open_source(url: str, maps: Mapping[str, str] | None = None, labels: str = "auto",
+                modality: str = "image") -> Source:
+    """The source at ``url``, of the first kind in `SOURCES` that accepts it.
+
+    Args:
+        url: a folder, or files as `Source.form` of each kind says; options of the kind may follow
+            behind a ``#``.
+        maps: where each further modality lies: a folder for folders, else a column or suffix.
+        labels: ``auto``, ``folder``, ``none``, ``column:NAME``, ``regex:PATTERN`` or the path of a
+            CSV or JSON-lines table.
+        modality: what the corpus is read for; of a computed modality the source lists the files
+            that it is computed from, such as images for edges.
+    Raises:
+        FileNotFoundError: nothing is there, or nothing that a source reads.
+        ValueError: an option is wrong.
+    """
+    held = file_modality(modality)
+    whole, options = split_options(url)
+    for cls in SOURCES.values():
+        if cls.accepts(whole):
+            return cls(whole, maps, labels, held, options)
+    forms = "; ".join(cls.form for cls in SOURCES.values())
+    state = "is a file, not a folder" if storage.exists(whole) else "does not exist"
+    raise FileNotFoundError(f"the corpus {whole} {state}; give a folder of {held} files, or: "
+                            f"{forms}")
+
+
+def _all_sources() -> dict[str, type[Source]]:
+    """The named sources of the modules of this package; folders last, as they take any folder."""
+    found: dict[str, type[Source]] = {}
+    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if (isinstance(value, type) and issubclass(value, Source)
+                    and value.__module__ == module.name and "name" in vars(value)):
+                found[value.name] = value
+    found[FolderSource.name] = found.pop(FolderSource.name)
+    return found
+
+
+SOURCES: dict[str, type[Source]] = _all_sources()
+"""Every kind of source by name."""
+
+__all__ = ["SOURCES", "Entry", "FolderSource", "InputError", "Source", "SourceChanged",
+           "open_source"]

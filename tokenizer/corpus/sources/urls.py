@@ -1,0 +1,136 @@
+"""What a corpus argument names: options behind a ``#``, braces and stars, one file or many.
+
+    shards/{00..07}.tar    data/*.parquet    list.csv#column=url&retries=5    s3://bucket/a/**/*.tar
+"""
+import glob
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from urllib.parse import parse_qsl, urlsplit
+
+import fsspec
+
+from tokenizer import storage
+
+ETAGS = ("ETag", "etag", "md5Hash", "content_md5", "blob_id", "crc32c", "sha256")
+"""Names under which file systems keep what changes with a file's content."""
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def split_options(url: str) -> tuple[str, dict[str, str]]:
+    """A corpus argument without its options, and these by name.
+
+    Only ``NAME=VALUE`` pairs behind the last ``#`` are options; any other ``#`` belongs to a name.
+    """
+    head, mark, tail = url.rpartition("#")
+    if not mark or not all("=" in part for part in tail.split("&")):
+        return url, {}
+    return head, dict(parse_qsl(tail, keep_blank_values=True))
+
+
+def require_known(options: Mapping[str, str], known: Iterable[str], what: str) -> None:
+    """Refuse options that a kind of source does not have.
+
+    Raises:
+        ValueError: there is one; the message lists those that are known.
+    """
+    known = sorted(known)
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"{what} has no option {unknown[0]!r} behind its '#'; "
+                         f"it has {', '.join(known) or 'none'}")
+
+
+def suffix_of(url: str) -> str:
+    """Lower-case suffix of the path that a URL ends in; the query of a web address is no part."""
+    path = urlsplit(url).path if is_web(url) else url.partition("::")[0]
+    return posixpath.splitext(path)[1].lower()
+
+
+def is_web(url: str) -> bool:
+    """Whether a URL is a web address."""
+    return url.lower().startswith(("http://", "https://"))
+
+
+def expand(url: str) -> list[str]:
+    """The files that a URL with braces and stars names; braces in their order, stars sorted.
+
+    Raises:
+        FileNotFoundError: a star matches nothing.
+    """
+    names = []
+    for name in _unbraced(url):
+        found = _matches(name) if "*" in name and not is_web(name) else [name]
+        if not found:
+            raise FileNotFoundError(f"no file matches {name}")
+        names += found
+    return list(dict.fromkeys(names))
+
+
+def require_files(urls: Iterable[str]) -> None:
+    """Refuse what does not exist, by name.
+
+    Raises:
+        FileNotFoundError: a file does not exist.
+    """
+    for url in urls:
+        if not storage.exists(url):
+            raise FileNotFoundError(f"{url} does not exist")
+
+
+def identity(url: str) -> str:
+    """Size and, where the store keeps one, entity tag of a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    fs, path = storage.locate(url)
+    with storage.remote_errors(url):
+        info = fs.info(path)
+    tags = [str(info[name]).strip('"') for name in ETAGS if info.get(name)]
+    size = info.get("size")
+    return ", ".join(([] if size is None else [f"{size} bytes"]) + tags[:1])
+
+
+def printable(name: str) -> str:
+    """A name as UTF-8 can hold it; bytes that are none show as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def stems(urls: list[str]) -> list[str]:
+    """For each file a short name, unique among them: its path below what they share, unsuffixed."""
+    paths = [posixpath.splitext(urlsplit(url).path if "://" in url else url)[0] for url in urls]
+    shared = posixpath.commonpath([posixpath.dirname(path) or "." for path in paths]) \
+        if len({path.startswith("/") for path in paths}) == 1 else ""
+    found = [posixpath.relpath(path, shared) if shared not in ("", ".") else path
+             for path in paths]
+    return found if len(set(found)) == len(urls) else [
+        f"{number:05d}-{stem}" for number, stem in enumerate(found)]
+
+
+def _unbraced(url: str) -> list[str]:
+    match = _BRACES.search(url)
+    if match is None:
+        return [url]
+    inside = _RANGE.fullmatch(match[1])
+    if inside:
+        first, last = inside.groups()
+        step = 1 if int(first) <= int(last) else -1
+        parts = [f"{number:0{len(first) if first.startswith('0') else 1}d}"
+                 for number in range(int(first), int(last) + step, step)]
+    else:
+        parts = match[1].split(",")
+    return [name for part in parts
+            for name in _unbraced(url[:match.start()] + part + url[match.end():])]
+
+
+def _matches(pattern: str) -> list[str]:
+    if "://" not in pattern:
+        return sorted(glob.glob(pattern, recursive=True))
+    fs, path = storage.locate(pattern)
+    with storage.remote_errors(pattern):
+        found = fs.glob(path)
+    return sorted(name if "://" in name else f"{fsspec.utils.get_protocol(pattern)}://"
+                  f"{name.lstrip('/') if not pattern.startswith('file:') else name}"
+                  for name in found)
