@@ -70,13 +70,14 @@ def f16_16384(modality: ModalitySettings) -> TokenizerRecipe:
 def f16_16384_cosine(modality: ModalitySettings) -> TokenizerRecipe:
     """256 px to 16 x 16 codes of 16384 in 8 channels, as LlamaGen (arXiv:2406.06525) has them."""
     return _published(modality, AutoencoderConfig(), QuantizerConfig(
-        codebook_size=16384, revive_after=1000))
+        codebook_size=16384, revive_after=1000), reconstruction="l2")
 
 
 def f8_16384(modality: ModalitySettings) -> TokenizerRecipe:
     """256 px to 32 x 32 codes of 16384 in 8 channels, as LlamaGen (arXiv:2406.06525) has them."""
     shape = AutoencoderConfig(channel_multipliers=(1, 2, 2, 4), attention_levels=(3,))
-    return _published(modality, shape, QuantizerConfig(codebook_size=16384, revive_after=1000))
+    return _published(modality, shape, QuantizerConfig(codebook_size=16384, revive_after=1000),
+                      reconstruction="l2")
 
 
 def f8_gumbel_8192(modality: ModalitySettings) -> TokenizerRecipe:
@@ -94,7 +95,8 @@ def fast_f16(modality: ModalitySettings) -> TokenizerRecipe:
     """
     shape = AutoencoderConfig(width=96, channel_multipliers=(1, 2, 4), attention_levels=(2,),
                               patch=4)
-    return _published(modality, shape, QuantizerConfig(codebook_size=16384, revive_after=1000))
+    return _published(modality, shape, QuantizerConfig(codebook_size=16384, revive_after=1000),
+                      reconstruction="l2")
 
 
 def f4_8192(modality: ModalitySettings) -> TokenizerRecipe:
@@ -129,13 +131,16 @@ def _small(modality: ModalitySettings, image_size: tuple[int, int]) -> Tokenizer
                                           attention_levels=(), latent_channels=96, patch=4),
             quantizer=QuantizerConfig(revive_after=20)),
         training=TrainingConfig(
-            batch_size=8, ema_decay=0.99, mixed_precision="auto",
+            batch_size=8, ema_decay=0.99, mixed_precision="auto", reconstruction="l2",
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=30)))
 
 
 def _published(modality: ModalitySettings, autoencoder: AutoencoderConfig,
-               quantizer: QuantizerConfig) -> TokenizerRecipe:
-    """Rates, batch and discriminator of LlamaGen (arXiv:2406.06525, section 3.1)."""
+               quantizer: QuantizerConfig, reconstruction: str = "l1") -> TokenizerRecipe:
+    """Rates, batch and discriminator of LlamaGen (arXiv:2406.06525, section 3.1).
+
+    The difference is ``l1``, as VQGAN trained, or ``l2``, as LlamaGen did.
+    """
     rates = OptimizerConfig(learning_rate=1e-4, weight_decay=0.0, warmup_steps=1000,
                             final_share=1.0)
     return TokenizerRecipe(
@@ -143,7 +148,7 @@ def _published(modality: ModalitySettings, autoencoder: AutoencoderConfig,
                           quantizer=quantizer),
         training=TrainingConfig(
             batch_size=128, optimizer=rates, crop_share=0.8, ema_decay=0.9999,
-            mixed_precision="bf16", evaluate_every=5000,
+            mixed_precision="bf16", evaluate_every=5000, reconstruction=reconstruction,
             adversarial=AdversarialConfig(weight=0.5, start=20_000, optimizer=rates)))
 
 

@@ -117,6 +117,8 @@ class TrainingConfig(TrainingSettings):
     """How a tokenizer is trained.
 
     Attributes:
+        reconstruction: ``l1`` or ``l2``, difference of outputs and inputs; the first keeps edges
+            better, the second gives the higher PSNR. Class maps have a loss of their own.
         adversarial: the discriminator.
         perceptual: the LPIPS term.
         held_out: images kept out of training and measured, as a count or as a share below 1.
@@ -131,6 +133,7 @@ class TrainingConfig(TrainingSettings):
         max_skipped_steps: steps without finite values, one after the other, at which training gives
             up; more than the 16 halvings that bring fp16's first scale, 65536, to 1.
     """
+    reconstruction: str = "l1"
     adversarial: AdversarialConfig = AdversarialConfig()
     perceptual: PerceptualConfig = PerceptualConfig()
     held_out: int | float = 0.05
@@ -143,6 +146,8 @@ class TrainingConfig(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.reconstruction not in ("l1", "l2"):
+            raise ValueError(f"training.reconstruction is l1 or l2, got {self.reconstruction!r}")
         if not 0 < self.crop_share <= 1:
             raise ValueError(f"training.crop_share must lie in (0, 1], got {self.crop_share}")
         if not 0 <= self.colours < 1:

@@ -119,7 +119,8 @@ def _autoencoder_losses(state: TrainingState, pixels: Tensor, outputs: Tensor,
                         perceptual: PerceptualDistance | None) -> dict[str, Tensor]:
     """The losses of one part by name, with graph; ``loss`` is their sum as it is minimised."""
     outputs = outputs.float()
-    losses = {"reconstruction": state.modality.reconstruction_loss(outputs, pixels)}
+    losses = {"reconstruction": state.modality.reconstruction_loss(
+        outputs, pixels, state.training.reconstruction)}
     wanted = losses["reconstruction"]
     if perceptual is not None:
         pair = (state.modality.centred(outputs),

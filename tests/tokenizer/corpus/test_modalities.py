@@ -105,6 +105,15 @@ def test_loss_is_a_scalar_that_falls_towards_the_truth(example: Example) -> None
     far.backward()
 
 
+def test_squared_and_absolute_differences_are_those_written_out() -> None:
+    modality = RGB()
+    pixels = torch.tensor([0, 255, 0]).view(1, 1, 1, 3).byte()
+    outputs = torch.tensor([-0.5, 1.0, 1.0]).view(1, 3, 1, 1)
+    # Differences 0.5, 0 and 2.
+    assert modality.reconstruction_loss(outputs, pixels).item() == pytest.approx(2.5 / 3)
+    assert modality.reconstruction_loss(outputs, pixels, "l2").item() == pytest.approx(4.25 / 3)
+
+
 def test_the_score_of_exact_pixels_is_perfect(example: Example) -> None:
     figures = example.modality.difference(example.pixels, example.pixels)
     perfect = {"psnr": 100.0, "abs_rel": 0.0, "rmse": 0.0, "delta1": 1.0, "miou": 1.0,

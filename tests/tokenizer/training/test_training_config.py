@@ -27,6 +27,8 @@ def test_single_settings_are_replaced_by_name() -> None:
     ({"held_out_by": "size"}, "held_out_by is hash or name, got 'size'"),
     ({"held_out": -1}, "held_out is a count of keys or a share .*, got -1"),
     ({"held_out": 1.5}, "held_out is a count of keys or a share .*, got 1.5"),
+    ({"reconstruction": "l3"}, "training.reconstruction is l1 or l2, got 'l3'"),
+    ({"colours": 1.0}, r"training.colours must lie in \[0, 1\), got 1.0"),
     ({"crop_share": 0.0}, r"crop_share must lie in \(0, 1\], got 0.0"),
     ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\), got 1.0"),
     ({"max_skipped_steps": 0}, "max_skipped_steps must be at least 1, got 0"),

@@ -50,6 +50,14 @@ def test_every_kind_of_quantizer_learns_and_resumes_exactly(kind: str, pixels: P
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
+def test_the_reconstruction_loss_is_the_one_asked_for(pixels: Pixels) -> None:
+    found = [train_step(new_state(reconstruction=kind), pixels(), 0.0) for kind in ("l1", "l2")]
+    difference = found[0].outputs - (pixels().permute(0, 3, 1, 2).float() / 127.5 - 1)
+    losses = [result.figures["reconstruction"] for result in found]
+    assert losses == pytest.approx([difference.abs().mean().item(),
+                                    difference.square().mean().item()], rel=1e-5)
+
+
 def test_the_temperature_of_gumbel_follows_the_budget(pixels: Pixels) -> None:
     training = new_state("gumbel")
     train_step(training, pixels(), 1.0)

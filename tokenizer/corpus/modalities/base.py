@@ -119,12 +119,16 @@ class Modality(ABC):
         """
         return inputs
 
-    def reconstruction_loss(self, outputs: "Tensor", pixels: "Tensor") -> "Tensor":
+    def reconstruction_loss(self, outputs: "Tensor", pixels: "Tensor",
+                            kind: str = "l1") -> "Tensor":
         """Mean loss of outputs ``(B, C, h, w)`` against the pixels they should be; float32 scalar.
 
-        Absolute difference to `to_inputs` unless a subclass says otherwise.
+        Args:
+            kind: ``l1``, absolute difference to `to_inputs`, or ``l2``, its square; a modality
+                whose outputs are no levels has its own loss instead.
         """
-        return (outputs.float() - self.to_inputs(pixels)).abs().mean()
+        difference = outputs.float() - self.to_inputs(pixels)
+        return difference.abs().mean() if kind == "l1" else difference.square().mean()
 
     @abstractmethod
     def show(self, pixels: np.ndarray) -> np.ndarray:

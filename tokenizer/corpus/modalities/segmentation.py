@@ -75,7 +75,8 @@ class Segmentation(Modality):
         import torch
         return outputs.argmax(1).to(torch.from_numpy(np.empty(0, self.pixel_dtype)).dtype)
 
-    def reconstruction_loss(self, outputs: "Tensor", pixels: "Tensor") -> "Tensor":
+    def reconstruction_loss(self, outputs: "Tensor", pixels: "Tensor",
+                            kind: str = "l1") -> "Tensor":
         """Cross-entropy or binary cross-entropy, mean over the pixels that have a class."""
         from torch.nn import functional
         labels, valid = self._labels(pixels)
