@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from tokenizer import checkpoints
 from tokenizer.corpus.modalities import Modality
-from tokenizer.devices import usable_device
+from tokenizer.devices import full_float32, usable_device
 from tokenizer.memory import keep_freed_memory
 from tokenizer.schema import CodeSpec
 from tokenizer.vqgan.model import KIND, VQGAN, VQGANConfig
@@ -182,14 +182,10 @@ def reproducible(device: torch.device) -> Iterator[None]:
     The number of intra-op threads is the calling thread's own; it is put back afterwards, as is the
     rest. (A thread that first uses torch at that moment starts with one as well.)
     """
-    num_threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("highest")
     try:
-        with (torch.inference_mode(), torch.autocast(device.type, enabled=False),
-              torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True,
-                                         allow_tf32=False)):
+        with (torch.inference_mode(), torch.autocast(device.type, enabled=False), full_float32()):
             yield
     finally:
-        torch.set_float32_matmul_precision(precision)
         torch.set_num_threads(num_threads)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tokenizer import storage, weights
 from tokenizer.corpus.modalities import RGB, Modality, Normals, Segmentation
+from tokenizer.devices import full_float32
 from tokenizer.evaluation import frechet, inception, similarity
 from tokenizer.training.config import PerceptualConfig
 from tokenizer.training.perceptual import load_perceptual
@@ -175,12 +176,14 @@ class Lpips(_Mean):
     def each(self, found: np.ndarray, pixels: np.ndarray) -> Tensor:
         pair = [self._modality.centred(self._modality.to_inputs(torch.from_numpy(images)))
                 for images in (found, pixels)]
-        return self._distance(*(images.to(self._device) for images in pair)).cpu()
+        with full_float32():
+            return self._distance(*(images.to(self._device) for images in pair)).cpu()
 
     def figure(self) -> Figure:
         return Figure(value=self.mean, label="LPIPS", better="lower", conditions={
             "network": "VGG16, LPIPS 0.1", "inputs": "[-1, 1], from rounded pixels; one channel "
             "counts as three equal ones", "resize": "none", "average": "over images",
+            "arithmetic": _arithmetic(self._device),
             "weights_vgg16": self._hashes[0], "weights_linear": self._hashes[1]})
 
 
@@ -200,8 +203,9 @@ class ReconstructionFid(Measure):
 
     def add(self, found: np.ndarray, pixels: np.ndarray) -> None:
         for images, statistics in ((found, self._found), (pixels, self._true)):
-            features = self._network(_planes(images).float().to(self._device))
-            statistics.add(features.cpu().numpy())
+            with full_float32():
+                features = self._network(_planes(images).float().to(self._device)).cpu()
+            statistics.add(features.numpy())
 
     def figure(self) -> Figure:
         count = self._true.count
@@ -210,7 +214,8 @@ class ReconstructionFid(Measure):
         conditions: dict[str, Any] = {
             "network": "InceptionV3 of 2015-12-05, last average pool, 2048 features",
             "resize": "bilinear to 299 x 299 without antialiasing", "covariance": "over N - 1",
-            "reference": "the originals of these same images", "weights": self._hash}
+            "reference": "the originals of these same images",
+            "arithmetic": _arithmetic(self._device), "weights": self._hash}
         if count <= inception.NUM_FEATURES:
             conditions["caution"] = (f"{count} images leave covariances of {inception.NUM_FEATURES}"
                                      " features singular; compare with the same images only")
@@ -245,6 +250,10 @@ def _require_side(size: tuple[int, int], least: int) -> None:
     if min(size) < least:
         raise NotMeasured(f"needs sides of at least {least} px, the tokenizer has "
                           f"{size[0]} x {size[1]}")
+
+
+def _arithmetic(device: torch.device) -> str:
+    return f"float32 without TF32, on {device.type}"
 
 
 def _hash(place: str | None) -> str:

@@ -84,6 +84,20 @@ def test_lpips_takes_depth_as_grey(files: PretrainedFiles) -> None:
     assert depth.figure().value == pytest.approx(grey.figure().value, rel=0.02)
 
 
+@pytest.mark.parametrize("cls", [Lpips, ReconstructionFid])
+def test_networks_compute_in_full_float32_and_conditions_say_where(
+        cls: type[Lpips | ReconstructionFid], files: PretrainedFiles, small_network: None) -> None:
+    measure = cls(RGB(), (32, 32), files, CPU)
+    network = measure._distance if isinstance(measure, Lpips) else measure._network
+    seen: list[tuple[bool, str]] = []
+    network.register_forward_pre_hook(lambda *_: seen.append(
+        (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision())))
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        measure.add(*pair(3))
+    assert set(seen) == {(False, "highest")}
+    assert measure.figure().conditions["arithmetic"] == "float32 without TF32, on cpu"
+
+
 @pytest.mark.slow
 def test_rfid_is_the_frechet_distance_of_the_networks_features(files: PretrainedFiles) -> None:
     found, pixels = pair(4)
