@@ -71,7 +71,7 @@ def fetch(place: str) -> str:
         ValueError: the file has another hash than it must.
     """
     name, _, digest = place.partition("#sha256=")
-    digest = digest.lower() or KNOWN_HASHES.get(posixpath.basename(name), "")
+    digest = digest.lower() or KNOWN_HASHES.get(_file_name(name), "")
     if not re.fullmatch("[0-9a-f]{0,64}", digest):
         raise ValueError(f"{place}: after #sha256= stand up to 64 hexadecimal digits")
     local = _local_path(name)
@@ -172,7 +172,7 @@ def _from_hub(name: str, hub: re.Match[str]) -> str:
 
 def _from_url(url: str, digest: str) -> str:
     """The cached copy of a remote file, made when there is none or when it is damaged."""
-    plain = re.sub(r"[^\w.-]", "_", posixpath.basename(url.partition("?")[0]))
+    plain = re.sub(r"[^\w.-]", "_", _file_name(url))
     target = cache_folder() / f"{storage.sha256(url.encode())[:16]}-{plain}"
     if target.exists() and storage.sha256_of_file(str(target)).startswith(digest):
         return str(target)
@@ -224,6 +224,11 @@ def _web_chunks(url: str) -> Iterator[bytes]:
         raise ConnectionError(f"the connection broke off: {type(error).__name__}") from error
     if length is not None and received < length:
         raise ConnectionError(f"the download broke off after {received} of {length} bytes")
+
+
+def _file_name(place: str) -> str:
+    """The last part of a path or URL, without the query that a signed URL ends in."""
+    return posixpath.basename(place.partition("?")[0])
 
 
 def _require_hash(found: str, wanted: str, name: str) -> None:

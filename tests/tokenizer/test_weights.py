@@ -156,7 +156,8 @@ def test_a_wrong_hash_of_a_download_leaves_no_file(server: str, cache: Path) -> 
 def test_published_files_are_checked_by_their_name(server: str, tmp_path: Path,
                                                    name: str) -> None:
     (tmp_path / name).write_bytes(BODY)
-    for place in (str(tmp_path / name), f"{server}/good/{name}"):
+    url = f"{server}/good/{name}"
+    for place in (str(tmp_path / name), url, f"{url}?download=true&at=a/b"):
         with pytest.raises(ValueError, match=r"should begin with (397923af|6726825d): it"):
             fetch(place)
 

@@ -58,6 +58,17 @@ def test_standardisation_leaves_a_tenth_at_each_end_out_of_its_moments() -> None
     assert standardise(values) == pytest.approx((values - mean) / deviation)
 
 
+@pytest.mark.parametrize("wall", [3.0, 3e4, 0.1])
+def test_a_small_thing_before_a_flat_wall_is_standardised_by_all_pixels(wall: float) -> None:
+    values = np.full((10, 10), wall)
+    values[0, :5] = wall / 2
+    expected = (values - values.mean()) / values.std(ddof=1)
+    assert standardise(values) == pytest.approx(expected)
+    shaken = values * (1 + np.random.default_rng(0).uniform(-1e-7, 1e-7, values.shape))
+    assert standardise(shaken) == pytest.approx(expected, abs=1e-5)  # not noise of +-1 deviation
+    assert standardise(shaken[2:]).tolist() == np.zeros((8, 10)).tolist()
+
+
 def test_standardised_depth_does_not_know_scale_and_shift() -> None:
     depth = np.random.default_rng(0).uniform(0, 1, (16, 16)).astype(np.float32)
     modality = Depth(scaling="standardised")
@@ -106,9 +117,27 @@ def test_every_kind_of_file_gives_the_same_levels(payload: bytes) -> None:
     (Depth(range=(0.5, 80.0)), "depth = 0.5 + level / 65535 * 79.5, in units of the files"),
     (Depth(range=(0.5, 80.0), inverse=True), "1 / depth = 0.0125 + level / 65535 * 1.9875"),
     (Depth(scaling="standardised"), "* 8 deviations of depth from its mean, both of the crop")])
-def test_the_spec_says_what_a_level_means(modality: Depth, words: str) -> None:
+def test_a_level_is_explained_in_words(modality: Depth, words: str) -> None:
     assert words in modality.unit
-    assert modality.preprocessing()["unit"] == modality.unit
+
+
+RESAMPLED = {"crop": "centre", "resampling": "bilinear with antialiasing"}
+
+
+@pytest.mark.parametrize("depths", [None, (0.5, 80.0)])
+def test_the_spec_of_plain_depth_is_the_one_of_older_corpora(
+        depths: tuple[float, float] | None) -> None:
+    assert Depth(range=depths).preprocessing() == {
+        "name": "depth", "range": depths and list(depths), **RESAMPLED}
+
+
+def test_the_spec_of_other_depth_says_what_a_level_means() -> None:
+    inverse, standardised = Depth(range=(0.5, 80.0), inverse=True), Depth(scaling="standardised")
+    assert inverse.preprocessing() == {"name": "depth", "range": [0.5, 80.0], "inverse": True,
+                                       "unit": inverse.unit, **RESAMPLED}
+    assert standardised.preprocessing() == {
+        "name": "depth", "range": None, "scaling": "standardised", "unit": standardised.unit,
+        **RESAMPLED}
 
 
 def test_scores_of_a_range_are_in_the_units_of_the_files() -> None:
@@ -128,6 +157,17 @@ def test_scores_of_inverse_depth_are_still_those_of_depth() -> None:
     figures = inverse.difference(fitted(inverse, found)[None], fitted(inverse, truth)[None])
     assert figures == pytest.approx(expected, rel=1e-3)
     assert figures["abs_rel"] == pytest.approx((0.1 + 0.5) / 2, rel=1e-3)
+
+
+def test_pixels_without_a_measurement_count_in_no_score_of_inverse_depth() -> None:
+    modality = Depth(range=(1.0, 80.0), inverse=True)
+    truth, found = fitted(modality, np.array([[2.0, 0.0]], np.float32)), np.full(
+        (1, 2), 65535, np.uint16)
+    measured = modality.difference(found[None, :, :1], truth[None, :, :1])
+    assert modality.difference(found[None], truth[None]) == measured
+    assert measured["abs_rel"] == pytest.approx(0.5, rel=1e-3)  # 1 m found, 2 m true
+    nothing = modality.difference(found[None, :, 1:], truth[None, :, 1:])
+    assert nothing == {"abs_rel": 0.0, "rmse": 0.0, "delta1": 1.0}
 
 
 def test_a_depth_of_zero_is_never_near() -> None:

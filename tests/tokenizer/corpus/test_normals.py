@@ -47,7 +47,9 @@ def test_mirroring_moves_pixels_and_negates_x() -> None:
 def test_a_pixel_without_a_normal_stays_without_one() -> None:
     for grey in (127, 128):
         raw = np.full((4, 4, 3), grey, np.uint8)
-        assert np.unique(Normals().fit(raw, whole(raw), (4, 4))).tolist() == [128]
+        for flipped in (False, True):
+            pixels = Normals().fit(raw, whole(raw, flipped), (4, 4))
+            assert np.unique(pixels).tolist() == [128]
     opposite = filled([(255, 128, 128), (0, 127, 127)])
     assert Normals().fit(opposite, whole(opposite), (1, 1)).tolist() == [[[128, 128, 128]]]
 

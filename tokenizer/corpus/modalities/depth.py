@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 TAIL = 0.1
 """Share of a crop's pixels at each end that truncated standardisation leaves out of its moments."""
 
+ROUNDING = 4 * float(np.finfo(np.float32).eps)
+"""A deviation of this share of the values or less is rounding of float32, not depth."""
+
 MAX_DEVIATIONS = 8.0
 """Standardised depth is clipped this many deviations from its mean."""
 
@@ -36,7 +39,8 @@ class Depth(Modality):
     Scores: ``abs_rel``, mean of |d - d*| / d* where d* is at least 1 % of the greatest depth;
     ``delta1``, share of these pixels with max(d / d*, d* / d) < 1.25; and ``rmse``. They are taken
     in the units of the files with a ``range``, else in shares of each crop's span; of standardised
-    depth, which has no zero, there is ``rmse`` alone, in deviations.
+    depth, which has no zero, there is ``rmse`` alone, in deviations. With ``inverse`` and a
+    ``range``, true pixels of level 0 count in none: they have no measurement, or are too far.
 
     Attributes:
         range: the depths, in the units of the files, that become 0 and 65535; beyond them values
@@ -137,8 +141,14 @@ class Depth(Modality):
         return f"level / 65535 of the way from the crop's least to its greatest {what}"
 
     def preprocessing(self) -> dict[str, Any]:
-        """As for every modality, with the `unit` of decoded pixels."""
-        return {**super().preprocessing(), "unit": self.unit}
+        """As for every modality, but defaults of ``scaling`` and ``inverse`` go without saying;
+        where one is not the default, the `unit` of decoded pixels is said too."""
+        described = super().preprocessing()
+        defaults = {"scaling": Depth.scaling, "inverse": Depth.inverse}
+        said = {name for name, default in defaults.items() if described[name] != default}
+        for name in defaults.keys() - said:
+            del described[name]
+        return {**described, "unit": self.unit} if said else described
 
     def show(self, pixels: np.ndarray) -> np.ndarray:
         return colour_depth(pixels)
@@ -147,6 +157,8 @@ class Depth(Modality):
         return encode_depth(pixels), ".png"
 
     def sums(self, outputs: np.ndarray, pixels: np.ndarray) -> Sums:
+        if self.inverse and self.range is not None:
+            outputs, pixels = outputs[pixels > 0], pixels[pixels > 0]
         found, truth = self.depth(outputs), self.depth(pixels)
         sums = {"squares": np.square(found - truth).sum(), "pixels": np.array(truth.size)}
         if self.scaling == "standardised":
@@ -188,14 +200,19 @@ def inverse_depth(depth: np.ndarray) -> np.ndarray:
 def standardise(values: np.ndarray) -> np.ndarray:
     """Values in deviations from their mean, both taken without the tails; zeros where constant.
 
+    Where all but the tails is constant, as of a wall with a small thing before it, both are those
+    of all values. Published training adds 1e-6 to the variance of depths in [0, 1] instead; here,
+    where files are of any unit, `ROUNDING` says what is constant.
+
     Args:
         values: ``(h, w)`` float64; the least and the greatest `TAIL` of them count in no moment.
     Source: truncated depth standardisation of Mizrahi et al. 2023, arXiv:2312.06647.
     """
     ordered = np.sort(values, axis=None)
     core = ordered[int(TAIL * ordered.size):int((1 - TAIL) * ordered.size)]
-    deviation = float(core.std(ddof=1)) if core.size > 1 else 0.0
-    if deviation <= 0:
-        return np.zeros_like(values)
-    standardised: np.ndarray = (values - core.mean()) / deviation
-    return standardised
+    for kept in (core, ordered):
+        deviation = float(kept.std(ddof=1)) if kept.size > 1 else 0.0
+        if deviation > ROUNDING * float(np.abs(kept).max(initial=0)):
+            standardised: np.ndarray = (values - kept.mean()) / deviation
+            return standardised
+    return np.zeros_like(values)

@@ -43,7 +43,8 @@ class Normals(RGB):
         vectors = unit_vectors(np.stack(planes, -1))
         pixels = np.floor((vectors + 1) * 127.5 + 0.5).astype(np.uint8)
         if crop.flipped:
-            pixels[..., 0] = 255 - pixels[..., 0]
+            has_one = vectors.any(-1)
+            pixels[has_one, 0] = 255 - pixels[has_one, 0]
         return pixels
 
     def write(self, pixels: np.ndarray, picture: str = "png") -> tuple[bytes, str]:
