@@ -5,7 +5,7 @@
 position in the batch: a training that stops and resumes, on however many ranks, sees the same rows
 in order.
 
-Letters: N rows, B rows of a batch, n codes of a segment, V its vocabulary.
+Letters: N rows, B rows of a batch, n codes of a segment, D codes a cell, V its vocabulary.
 """
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class CodeRows:
 
     Attributes:
         keys: N keys; crops of one image share theirs.
-        codes: per modality ``(N, h, w)``, uint16 or uint32.
+        codes: per modality as stored, ``(N[, D], h, w)``, uint16 or uint32.
         labels: ``(N,)`` int32, `NO_LABEL` where a row has none.
         classes: class names; labels are indices into them.
     """
@@ -91,11 +91,11 @@ class CodeRows:
                         self.labels[indices], self.classes)
 
     def segment(self, segment: Segment, indices: np.ndarray) -> np.ndarray:
-        """Codes of a segment in some rows, ``(B, n)`` int64; V where a row has no label."""
+        """A segment's codes of some rows in sequence, ``(B, n)`` int64; V for no label."""
         if segment.name == LABEL:
             labels = self.labels[indices].astype(np.int64)
             return np.where(labels == NO_LABEL, segment.null, labels)[:, None]
-        return self.codes[segment.name][indices].reshape(len(indices), -1).astype(np.int64)
+        return segment.to_sequence(self.codes[segment.name][indices])
 
 
 @dataclass(frozen=True)

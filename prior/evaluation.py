@@ -4,7 +4,8 @@ Bits per code are the cross-entropy of the target's codes in base 2. They are ta
 own conditions, with those of other rows, and without any: that the first is lowest shows that the
 prior uses what it is given.
 
-Letters: N rows, n codes of a segment, h and w of a code grid, H and W of a picture in pixels.
+Letters: N rows, n codes of a segment, h and w of a code grid, D codes a cell, H and W of a picture
+in pixels.
 """
 import math
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from prior.transformer import Transformer
 from tokenizer.pictures import tile
 
 Pictures = Callable[[np.ndarray], np.ndarray]
-"""Codes ``(N, h, w)`` of one modality to pictures for people, ``(N, H, W, 3)`` uint8."""
+"""Codes ``(N[, D], h, w)`` of one modality to pictures for people, ``(N, H, W, 3)`` uint8."""
 
 SAMPLES_EACH = 2
 """Samples shown for each held-out row."""

@@ -6,7 +6,7 @@
 Decoding is brought by the caller, as the prior does not know tokenizers: anything with the methods
 of `Decoder`, such as `tokenizer.codec.Codec`.
 
-Letters: N images, h and w rows and columns of the code grid, H and W pixels.
+Letters: N images, h and w rows and columns of the code grid, D codes a cell, H and W pixels.
 """
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
@@ -48,7 +48,7 @@ class Decoder(Protocol):
         """How its pixels are shown and written."""
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Codes ``(N, h, w)`` to pixels ``(N, H, W[, 3])``."""
+        """Codes ``(N[, D], h, w)`` to pixels ``(N, H, W[, 3])``."""
 
 
 def check_decoders(spec: TokenSpec, decoders: Mapping[str, Decoder]) -> None:
@@ -68,7 +68,7 @@ def check_decoders(spec: TokenSpec, decoders: Mapping[str, Decoder]) -> None:
 
 
 def show(decoder: Decoder, codes: np.ndarray) -> np.ndarray:
-    """Codes ``(N, h, w)`` as pictures ``(N, H, W, 3)`` uint8."""
+    """Codes ``(N[, D], h, w)`` as pictures ``(N, H, W, 3)`` uint8."""
     return decoder.modality.show(decoder.decode(codes))
 
 
@@ -80,7 +80,8 @@ def write_gallery(corpus: TokenCorpus, out: str, decoders: Mapping[str, Decoder]
         corpus: of `prior.sampling.sample_corpus`.
         decoders: by modality; of the target, and of the maps to show beside the samples.
         samples_each: samples in a row that share their conditions.
-        originals: codes ``(M, h, w)`` of completed images in the order of conditions, shown too.
+        originals: codes ``(M[, D], h, w)`` of completed images, shown too, in the order of
+            conditions.
     Returns:
         Number of image files.
     """

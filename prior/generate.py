@@ -1,9 +1,10 @@
-"""Generation: codes from a prior, cell by cell, with a key-value cache.
+"""Generation: codes from a prior, one after the other, with a key-value cache.
 
 Every image has its own noise, drawn from its own seed on the CPU, and batches have one fixed shape
 (the last is padded), so an image's codes do not depend on what else is generated, in which order.
 
-Letters: B rows of a batch, N images, n codes of an image, k of them given, K codebook size.
+Letters: B rows of a batch, N images, n codes of an image, k of them given, D codes a cell, K
+codebook size.
 """
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,14 +47,14 @@ def generate(model: Transformer, conditions: Mapping[str, np.ndarray],
 
     Args:
         model: in evaluation mode, on the device to use.
-        conditions: per condition ``(N, n)`` integers in ``[0, V]``, V standing for *not given*.
+        conditions: per condition ``(N, n)`` integers in ``[0, V]`` in the order of the sequence, V
+            standing for *not given*.
         seeds: N seeds, each a sequence of non-negative integers; a seed decides its image's noise.
-        given: ``(N, k)`` integers, the first codes of each image, kept as they are; k < n.
+        given: ``(N, k)`` integers, the first codes of each sequence, kept as they are; k < n.
         done: called with the number of images finished, after each batch.
     Returns:
-        ``(N, h, w)`` int64.
+        ``(N[, D], h, w)`` int64, as a corpus stores them.
     """
-    target = model.layout.target
     finished = []
     for first in range(0, len(seeds), settings.batch_size):
         rows = np.arange(first, min(first + settings.batch_size, len(seeds)))
@@ -65,7 +66,7 @@ def generate(model: Transformer, conditions: Mapping[str, np.ndarray],
         codes = generate_batch(model, batch, noise, settings, start)
         finished.append(codes[:len(rows)])
         done(len(rows))
-    return np.concatenate(finished).reshape(-1, *target.grid)
+    return model.layout.target.to_stored(np.concatenate(finished))
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """What samples are given: labels, maps of a token corpus, or the first rows of its images.
 
-Letters: M rows of conditions, n codes of a segment on a grid of h rows and w columns, V vocabulary.
+Letters: M rows of conditions, n codes of a segment on a grid of h rows and w columns with D codes a
+cell, V vocabulary.
 """
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import numpy as np
 
 from prior.dataset import NO_LABEL, CodeRows
 from prior.model import PriorConfig
-from prior.sequence import LABEL
+from prior.sequence import LABEL, Segment
 from tokenizer.schema import TokenSpec
 from tokenizer.tokens import TokenCorpus
 
@@ -23,10 +24,11 @@ class Givens:
         url: folder of that corpus.
         keys: M keys of its rows; empty strings where there is no corpus.
         rows: M numbers of its rows.
-        conditions: per condition that is given, ``(M, n)`` int64 in ``[0, V]``, V where a row has
-            none.
-        start: first codes of images to complete, ``(M, k)``; k is 0 for images from nothing.
-        originals: codes ``(M, h, w)`` of the images to complete.
+        conditions: per condition that is given, ``(M, n)`` int64 in ``[0, V]`` in the order of the
+            sequence, V where a row has none.
+        start: first codes of the sequences of images to complete, ``(M, k)``; k is 0 for images
+            from nothing.
+        originals: codes of the images to complete as stored, ``(M[, D], h, w)``.
     """
     corpus: str | None = None
     url: str | None = None
@@ -80,8 +82,7 @@ def from_corpus(config: PriorConfig, corpus: TokenCorpus, *, labels: Sequence[st
     if held_out:
         numbers = numbers[_held_out(config, corpus, rows)]
         rows = rows.select(numbers)
-    conditions = {name: rows.codes[name].reshape(len(rows), -1).astype(np.int64)
-                  for name in modalities}
+    conditions = {name: config.layout[name].to_sequence(rows.codes[name]) for name in modalities}
     if LABEL in names and (labels or (rows.labels != NO_LABEL).any()):
         conditions[LABEL] = (np.resize(label_codes(config, labels), len(rows)) if labels
                              else _labels_of(config, rows))[:, None]
@@ -93,7 +94,7 @@ def from_corpus(config: PriorConfig, corpus: TokenCorpus, *, labels: Sequence[st
     _check_lacking(config, conditions.keys())
     originals = None if keep is None else rows.codes[config.target]
     start = (np.zeros((len(rows), 0), np.int64) if originals is None
-             else _first_rows(originals, keep or 0.0))
+             else _first_rows(config.layout.target, originals, keep or 0.0))
     return Givens(corpus=corpus.manifest.fingerprint, url=corpus.url, keys=tuple(rows.keys),
                   rows=numbers, conditions=conditions, start=start, originals=originals)
 
@@ -132,13 +133,13 @@ def _labels_of(config: PriorConfig, rows: CodeRows) -> np.ndarray:
     return np.where(rows.labels == NO_LABEL, null, table[rows.labels])
 
 
-def _first_rows(originals: np.ndarray, keep: float) -> np.ndarray:
-    """Codes of the first rows of images ``(M, h, w)``: ``(M, k)``, at least one row, not all."""
-    height = originals.shape[1]
+def _first_rows(target: Segment, originals: np.ndarray, keep: float) -> np.ndarray:
+    """Codes of the first rows of images as stored: ``(M, k)``, at least one row, not all."""
+    height, width = target.grid
     if not 0 < keep < 1:
         raise ValueError(f"keep is the share of rows to keep and must lie in (0, 1), got {keep}")
     kept = min(max(1, round(keep * height)), height - 1)
-    return originals[:, :kept].reshape(len(originals), -1).astype(np.int64)
+    return target.to_sequence(originals)[:, :kept * width * target.depth]
 
 
 def _held_out(config: PriorConfig, corpus: TokenCorpus, rows: CodeRows) -> np.ndarray:

@@ -113,8 +113,9 @@ class PriorConfig:
     def _segment(self, name: str) -> Segment:
         if name == LABEL:
             return Segment(name=LABEL, grid=(1, 1), vocabulary=len(self.classes))
-        return Segment(name=name, grid=self.spec[name].stacked_grid,
-                       vocabulary=self.spec[name].codebook_size)
+        codes = self.spec[name]
+        return Segment(name=name, grid=codes.grid, vocabulary=codes.codebook_size,
+                       depth=codes.depth)
 
 
 @dataclass(frozen=True)

@@ -141,10 +141,10 @@ class _Job:
         seeds = [(self.config.seed, row) for row in rows]
         codes = generate(self.prior.model, given, seeds, self.config.generation,
                          self.givens.start[places], done)
-        found = {self.prior.config.target: codes, **{name: given[name] for name in self.maps}}
-        stored = {name: values.reshape(-1, *self.spec[name].code_shape)
-                  for name, values in found.items()}
-        return rows_table(self.spec, stored, self._columns(rows, given))
+        layout = self.prior.config.layout
+        maps = {name: layout[name].to_stored(given[name]) for name in self.maps}
+        return rows_table(self.spec, {self.prior.config.target: codes, **maps},
+                          self._columns(rows, given))
 
     def _places(self, rows: range) -> np.ndarray:
         """The row of conditions of each image."""

@@ -1,8 +1,13 @@
 """The sequence layout: the segments a prior reads and predicts, their ids and their positions.
 
 A sequence is the condition segments (a class label, or the codes of a map), one start token, and
-the target's codes but the last. All segments share one table of ids: each takes as many as its
-vocabulary and one more, which stands for *not given* in a condition and for *start* in the target.
+the target's codes but the last. Codes go cell by cell in raster order: where a cell has several,
+all of them come before the next cell's, so that a sequence begins with the top of the image. (A
+corpus stores all first codes, then all second ones: `Segment.to_sequence`, `Segment.to_stored`.)
+
+All segments share one table of ids: each takes as many as its vocabulary for every code of a cell,
+as each of these has its own codebook, and one more, which stands for *not given* in a condition and
+for *start* in the target.
 
 Positions are those of cells. A map's code carries the position of its cell, and each input of the
 target carries the position of the cell it is about to predict, so a model finds what a map says
@@ -10,7 +15,7 @@ about the next cell at the very position it is at. Grids of equal size share the
 label has one of its own. To add a kind of segment, give it a `Segment` among the conditions.
 
 Letters: B rows, L positions of a sequence, P of its conditions, n codes of a segment on a grid of h
-rows and w columns, V its vocabulary.
+rows and w columns with D codes a cell, V its vocabulary.
 """
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,25 +37,53 @@ class Segment:
         name: ``label`` or a modality.
         grid: rows and columns of its codes; a label is 1 x 1.
         vocabulary: V; its codes lie in ``[0, V)``.
+        depth: D, codes a cell.
     """
     name: str
     grid: tuple[int, int]
     vocabulary: int
+    depth: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.grid) < 1 or self.vocabulary < 1:
-            raise ValueError(f"segment {self.name} needs a grid and a vocabulary of at least 1, "
-                             f"got {self.grid} and {self.vocabulary}")
+        if min(*self.grid, self.vocabulary, self.depth) < 1:
+            raise ValueError(f"segment {self.name} needs a grid, a vocabulary and a depth of at "
+                             f"least 1, got {self.grid}, {self.vocabulary} and {self.depth}")
 
     @property
-    def length(self) -> int:
-        """Codes of the segment, h * w."""
+    def num_cells(self) -> int:
+        """Cells of the grid, h * w."""
         return self.grid[0] * self.grid[1]
 
     @property
+    def length(self) -> int:
+        """Codes of the segment, n = h * w * D."""
+        return self.num_cells * self.depth
+
+    @property
     def null(self) -> int:
-        """The code after the last: *not given* in a condition, *start* in the target."""
+        """The code after the last: *not given* in a condition."""
         return self.vocabulary
+
+    @property
+    def null_id(self) -> int:
+        """The last of the segment's ids, from its first: *not given*, or *start* in the target."""
+        return self.depth * self.vocabulary
+
+    @property
+    def num_ids(self) -> int:
+        """Ids of the segment: one for each code of each depth, and the null."""
+        return self.null_id + 1
+
+    def to_sequence(self, codes: np.ndarray) -> np.ndarray:
+        """Codes as a corpus stores them, ``(B[, D], h, w)``, in order: ``(B, n)`` int64."""
+        by_depth = codes.reshape(len(codes), self.depth, self.num_cells)
+        return by_depth.swapaxes(1, 2).reshape(len(codes), self.length).astype(np.int64)
+
+    def to_stored(self, codes: np.ndarray) -> np.ndarray:
+        """Codes ``(B, n)`` as a corpus stores them: ``(B, h, w)``, or ``(B, D, h, w)``."""
+        by_cell = codes.reshape(len(codes), self.num_cells, self.depth)
+        shape = self.grid if self.depth == 1 else (self.depth, *self.grid)
+        return by_cell.swapaxes(1, 2).reshape(len(codes), *shape)
 
 
 @dataclass(frozen=True)
@@ -74,6 +107,15 @@ class SequenceLayout:
         """All segments, the target last."""
         return (*self.conditions, self.target)
 
+    def __getitem__(self, name: str) -> Segment:
+        """The segment of this name."""
+        return next(segment for segment in self.segments if segment.name == name)
+
+    @property
+    def depth(self) -> int:
+        """Most codes a cell of any segment."""
+        return max(segment.depth for segment in self.segments)
+
     @property
     def prefix_length(self) -> int:
         """P, positions of all conditions together."""
@@ -87,12 +129,12 @@ class SequenceLayout:
     @property
     def num_ids(self) -> int:
         """Ids of all segments together."""
-        return sum(segment.vocabulary + 1 for segment in self.segments)
+        return sum(segment.num_ids for segment in self.segments)
 
     @cached_property
     def offsets(self) -> dict[str, int]:
         """The id of each segment's code 0."""
-        starts = np.cumsum([0, *(segment.vocabulary + 1 for segment in self.segments)])
+        starts = np.cumsum([0, *(segment.num_ids for segment in self.segments)])
         return {segment.name: int(start)
                 for segment, start in zip(self.segments, starts, strict=False)}
 
@@ -103,6 +145,12 @@ class SequenceLayout:
         return np.repeat(np.arange(len(lengths)), lengths)
 
     @cached_property
+    def depth_ids(self) -> np.ndarray:
+        """Which code of its cell each position is, or is about to predict, int64 ``(L,)``."""
+        return np.concatenate([np.arange(segment.length) % segment.depth
+                               for segment in self.segments])
+
+    @cached_property
     def positions(self) -> np.ndarray:
         """Each position's row in the table of positions, int64 ``(L,)``: cells, not places."""
         starts: dict[object, int] = {}
@@ -110,8 +158,8 @@ class SequenceLayout:
         for segment in (self.target, *self.conditions):
             if _grid_key(segment) not in starts:
                 starts[_grid_key(segment)] = num_positions
-                num_positions += segment.length
-        return np.concatenate([starts[_grid_key(segment)] + np.arange(segment.length)
+                num_positions += segment.num_cells
+        return np.concatenate([starts[_grid_key(segment)] + _cells(segment)
                                for segment in self.segments])
 
     @property
@@ -125,7 +173,7 @@ class SequenceLayout:
         height, width = self.target.grid
         parts = []
         for segment in self.segments:
-            rows, columns = np.indices(segment.grid).reshape(2, -1) + 0.5
+            rows, columns = np.indices(segment.grid).reshape(2, -1)[:, _cells(segment)] + 0.5
             parts.append(np.stack([rows * height / segment.grid[0],
                                    columns * width / segment.grid[1]], -1))
         return np.concatenate(parts).astype(np.float32)
@@ -157,10 +205,24 @@ class SequenceLayout:
             given = conditions.get(segment.name)
             if given is None:
                 given = codes.new_full((num_rows, segment.length), segment.null)
-            parts.append(given + self.offsets[segment.name])
-        start = codes.new_full((num_rows, 1), self.target.null)
-        parts.append(torch.cat([start, codes], 1) + self.offsets[self.target.name])
+            parts.append(_ids(segment, given) + self.offsets[segment.name])
+        start = codes.new_full((num_rows, 1), self.target.null_id)
+        parts.append(torch.cat([start, _ids(self.target, codes)], 1)
+                     + self.offsets[self.target.name])
         return torch.cat(parts, 1)
+
+
+def _ids(segment: Segment, codes: Tensor) -> Tensor:
+    """Ids of a segment's first codes ``(B, k)``, counted from its first id."""
+    if segment.depth == 1:
+        return codes
+    depths = torch.arange(codes.shape[1], device=codes.device) % segment.depth
+    return torch.where(codes == segment.null, segment.null_id, codes + depths * segment.vocabulary)
+
+
+def _cells(segment: Segment) -> np.ndarray:
+    """Which cell of its grid each code is of, int64 ``(n,)``."""
+    return np.arange(segment.length) // segment.depth
 
 
 def _grid_key(segment: Segment) -> object:

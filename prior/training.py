@@ -27,7 +27,7 @@ from tokenizer import checkpoints, configs, storage
 from tokenizer.pictures import save_png
 from tokenizer.tokens import TokenCorpus
 from tokenizer.training.journal import Journal
-from tokenizer.training.processes import agree, build_accelerator, close
+from tokenizer.training.processes import agree, alone, build_accelerator, close
 from tokenizer.training.resume import (
     lasting_settings,
     load_progress,
@@ -80,9 +80,9 @@ def train_prior(corpus: TokenCorpus, out: str, config: PriorConfig, training: Tr
     is_held_out = rows.is_held_out(config.split)
     state = TrainingState(config, training, accelerator)
     run = {"prior": configs.to_dict(config), "training": lasting_settings(training, HOUSEKEEPING)}
-    if accelerator.is_main_process:
-        prepare_folder(out, KIND, config)
-    accelerator.wait_for_everyone()
+    with alone(accelerator):
+        if accelerator.is_main_process:
+            prepare_folder(out, KIND, config)
     if (saved := load_progress(out, run)) is not None:
         state.load_state_dict(saved)
     dropout = {condition.name: condition.dropout for condition in config.conditions}
@@ -137,7 +137,8 @@ class _Loop:
             if is_last or state.step % training.log_every == 0:
                 self._log()
             if is_last or state.step % training.evaluate_every == 0:
-                self._evaluate()
+                with alone(accelerator, self._save):
+                    self._evaluate()
             is_stopped = bool(agree(accelerator, float(stop.is_made)))
             if is_stopped or state.seconds - saved > 60 * training.checkpoint_minutes:
                 saved = state.seconds

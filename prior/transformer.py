@@ -4,6 +4,9 @@ Blocks are those of Touvron et al. 2023 (arXiv:2302.13971): RMS norm before each
 matrix for queries, keys and values, SwiGLU. The output layer starts at zero, so training starts
 from the uniform distribution.
 
+Where a cell has several codes, each of them has embeddings of its own, a vector that says which
+one comes next, and its own rows of the output layer: each has its own codebook.
+
 Letters: B rows, T positions of one call, L of a whole sequence, C width, N heads, D = C / N,
 K codebook size.
 """
@@ -158,15 +161,18 @@ class Transformer(nn.Module):
         self.codes = nn.Embedding(layout.num_ids, config.width)
         self.positions = nn.Embedding(layout.num_positions, config.width)
         self.segments = nn.Embedding(len(layout.segments), config.width)
+        self.depths = nn.Embedding(layout.depth, config.width) if layout.depth > 1 else None
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.width)
-        self.head = nn.Linear(config.width, layout.target.vocabulary, bias=False)
+        self.head = nn.Linear(config.width, layout.target.depth * layout.target.vocabulary,
+                              bias=False)
         self._tables()
         self._start()
 
     position_ids: Tensor
     segment_ids: Tensor
+    depth_ids: Tensor
     mask: Tensor
     turns: Tensor
 
@@ -186,19 +192,40 @@ class Transformer(nn.Module):
         if self.config.both_ways and start < self.layout.prefix_length > end:
             raise ValueError(f"the first call takes all {self.layout.prefix_length} positions of "
                              f"the conditions, got {end}")
-        hidden = self.dropout(self.codes(ids) + self.positions(self.position_ids[start:end])
-                              + self.segments(self.segment_ids[start:end]))
+        hidden = self._embed(ids, start, end)
         turn = self.turns[:, start:end] if self.config.rotary else None
         mask, causal = self._mask(start, end)
         for layer, block in enumerate(self.blocks):
             hidden = block(hidden, turn, mask, causal, cache, layer)
         if cache is not None:
             cache.length = end
-        return self.head(self.norm(hidden[:, max(0, self.layout.prefix_length - start):]))
+        skipped = max(0, self.layout.prefix_length - start)
+        return self._scores(self.norm(hidden[:, skipped:]), start + skipped)
 
     def new_cache(self, num_rows: int) -> Cache:
         """An empty cache for ``num_rows`` sequences."""
         return Cache(self.config, num_rows, self.layout.length, self.head.weight.device)
+
+    def _embed(self, ids: Tensor, start: int, end: int) -> Tensor:
+        """Ids ``(B, T)`` of the positions from ``start`` to ``end`` as ``(B, T, C)``."""
+        hidden = (self.codes(ids) + self.positions(self.position_ids[start:end])
+                  + self.segments(self.segment_ids[start:end]))
+        if self.depths is not None:
+            hidden = hidden + self.depths(self.depth_ids[start:end])
+        return self.dropout(hidden)
+
+    def _scores(self, hidden: Tensor, start: int) -> Tensor:
+        """Scores ``(B, T, K)`` of ``(B, T, C)``, whose first position is ``start``."""
+        depth = self.layout.target.depth
+        if depth == 1:
+            return self.head(hidden)
+        first = (self.layout.prefix_length - start) % depth
+        places = torch.arange(hidden.shape[1], device=hidden.device)
+        starts = [(first + index) % depth for index in range(depth)]
+        parts = [functional.linear(hidden[:, begin::depth], weight)
+                 for begin, weight in zip(starts, self.head.weight.chunk(depth), strict=True)]
+        order = torch.cat([places[begin::depth] for begin in starts]).argsort()
+        return torch.cat(parts, 1)[:, order]
 
     def _mask(self, start: int, end: int) -> tuple[Tensor | None, bool]:
         """The mask for positions ``start`` to ``end``, and whether attention is plainly causal."""
@@ -212,6 +239,7 @@ class Transformer(nn.Module):
         layout, size = self.layout, self.config.width // self.config.num_heads
         tables = {"position_ids": torch.from_numpy(layout.positions),
                   "segment_ids": torch.from_numpy(layout.segment_ids),
+                  "depth_ids": torch.from_numpy(layout.depth_ids),
                   "mask": torch.from_numpy(layout.visible(self.config.both_ways)),
                   "turns": rotations(torch.from_numpy(layout.coordinates), size)}
         for name, table in tables.items():

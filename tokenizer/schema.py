@@ -68,11 +68,6 @@ class CodeSpec:
         return self.grid if self.depth == 1 else (self.depth, *self.grid)
 
     @property
-    def stacked_grid(self) -> tuple[int, int]:
-        """``(D * h, w)``: the codes of one crop as a single grid, first codes on top."""
-        return (self.depth * self.grid[0], self.grid[1])
-
-    @property
     def column(self) -> str:
         """Name of the column that holds these codes."""
         return f"{self.modality}_codes"

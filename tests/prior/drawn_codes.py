@@ -1,5 +1,5 @@
 """Token corpora whose image codes follow from label and segmentation, for tests of the prior."""
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,9 +16,9 @@ SIZES = {"image": 8, "segmentation": 4}
 CORPUS = "sha256:corpus"
 
 
-def spec_of(modality: str, tokenizer: str = "sha256:{}") -> CodeSpec:
+def spec_of(modality: str, tokenizer: str = "sha256:{}", depth: int = 1) -> CodeSpec:
     return CodeSpec(modality=modality, grid=GRID, codebook_size=SIZES[modality],
-                    image_size=(12, 8), tokenizer=tokenizer.format(modality))
+                    image_size=(12, 8), tokenizer=tokenizer.format(modality), depth=depth)
 
 
 def draw_codes(num_rows: int, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -29,13 +29,21 @@ def draw_codes(num_rows: int, seed: int = 0) -> tuple[dict[str, np.ndarray], np.
     return {"image": maps * 2 + labels[:, None, None], "segmentation": maps}, labels
 
 
+def deepen(codes: np.ndarray, spec: CodeSpec) -> np.ndarray:
+    """Codes ``(N, h, w)`` with further codes in each cell, each one more than the one before."""
+    steps = [(codes + step) % spec.codebook_size for step in range(spec.depth)]
+    return codes if spec.depth == 1 else np.stack(steps, 1)
+
+
 def write_corpus(url: str, num_rows: int = 60, *, seed: int = 0, num_shards: int = 2,
                  modalities: Sequence[str] = ("image", "segmentation"), labelled: bool = True,
                  classes: Sequence[str] = CLASSES, tokenizer: str = "sha256:{}",
-                 fingerprint: str = CORPUS) -> TokenCorpus:
-    """A completed corpus; each key has two rows."""
+                 fingerprint: str = CORPUS, depths: Mapping[str, int] = {}) -> TokenCorpus:
+    """A completed corpus; each key has two rows. ``depths`` are codes a cell by modality."""
     codes, labels = draw_codes(num_rows, seed)
-    spec = TokenSpec(codes=tuple(spec_of(name, tokenizer) for name in modalities))
+    spec = TokenSpec(codes=tuple(spec_of(name, tokenizer, depths.get(name, 1))
+                                 for name in modalities))
+    codes = {name: deepen(codes[name], spec[name]) for name in modalities}
     receipts = []
     for shard, rows in enumerate(np.array_split(np.arange(num_rows), num_shards)):
         columns = {"key": [f"photos/{row // 2:04d}" for row in rows],

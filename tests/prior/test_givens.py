@@ -140,6 +140,18 @@ def test_completion_keeps_whole_rows_at_least_one_and_not_all(corpus: TokenCorpu
     assert list(givens.conditions) == ["segmentation", "label"]
 
 
+@pytest.mark.parametrize(("keep", "kept"), [(0.5, 2), (0.01, 1), (0.99, 2)])
+def test_completion_keeps_all_codes_of_the_upper_cells(make_corpus: Make, keep: float,
+                                                       kept: int) -> None:
+    deep = make_corpus("deep", depths={"image": 3, "segmentation": 2})
+    givens = from_corpus(config_of(deep), deep, keep=keep)
+    assert givens.originals is not None and givens.originals.shape == (60, 3, 3, 2)
+    by_cell = givens.start.reshape(60, kept, 2, 3)
+    np.testing.assert_array_equal(np.moveaxis(by_cell, -1, 1), givens.originals[:, :, :kept])
+    maps = CodeRows.load(deep, ["segmentation"]).codes["segmentation"]
+    np.testing.assert_array_equal(givens.conditions["segmentation"][:, :2], maps[:, :, 0, 0])
+
+
 @pytest.mark.parametrize("keep", [0.0, 1.0, -0.5])
 def test_keeping_nothing_or_all_is_refused(corpus: TokenCorpus, keep: float) -> None:
     with pytest.raises(ValueError, match=rf"must lie in \(0, 1\), got {keep}"):

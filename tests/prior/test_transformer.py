@@ -9,6 +9,8 @@ from prior.transformer import Transformer, TransformerConfig, rotate, rotations
 LAYOUT = SequenceLayout((Segment(name=LABEL, grid=(1, 1), vocabulary=5),
                          Segment(name="depth", grid=(2, 2), vocabulary=6)),
                         Segment(name="image", grid=(2, 3), vocabulary=10))
+DEEP_LAYOUT = SequenceLayout((Segment(name="depth", grid=(2, 2), vocabulary=5, depth=3),),
+                             Segment(name="image", grid=(2, 2), vocabulary=7, depth=2))
 SHAPES = [{}, {"qk_norm": False}, {"rotary": False}, {"both_ways": False}]
 
 
@@ -102,9 +104,52 @@ def test_dropout_acts_in_training_only() -> None:
     assert not torch.equal(model(ids), model(ids))
 
 
+def deep_sequences(num_rows: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    given = torch.randint(5, (num_rows, 12), generator=generator)
+    return DEEP_LAYOUT.inputs({"depth": given},
+                              torch.randint(7, (num_rows, 7), generator=generator))
+
+
+def test_each_code_of_a_cell_is_scored_by_its_own_rows_of_the_output_layer() -> None:
+    model, ids = build(DEEP_LAYOUT), deep_sequences()
+    before = model(ids)
+    assert before.shape == (3, 8, 7) and model.head.weight.shape == (14, 16)
+    with torch.no_grad():
+        model.head.weight[7:].zero_()
+    after = model(ids)
+    assert torch.equal(after[:, ::2], before[:, ::2])
+    assert not after[:, 1::2].any() and (before[:, 1::2] != 0).all()
+
+
+def test_the_vector_of_a_depth_is_added_where_a_code_of_that_depth_comes_next() -> None:
+    model = build(SequenceLayout((), DEEP_LAYOUT.target))
+    ids = model.layout.inputs({}, torch.tensor([[1, 2, 3]]))
+    before = model(ids)
+    with torch.no_grad():
+        model.depths.weight[1] += torch.linspace(-1, 1, 16)
+    changed = (model(ids) - before).abs().amax((0, 2)) > 0
+    assert changed.tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize("cuts", [(12,), (13, 14), (12, 13, 14, 15, 16, 17, 18, 19), (15,)])
+def test_several_codes_a_cell_are_read_in_parts_with_the_same_scores(cuts: tuple[int, ...]) -> None:
+    model, ids = build(DEEP_LAYOUT), deep_sequences()
+    cache = model.new_cache(len(ids))
+    with torch.no_grad():
+        parts = [model(part, cache) for part in ids.tensor_split(cuts, 1)]
+        torch.testing.assert_close(torch.cat(parts, 1), model(ids), rtol=1e-4, atol=1e-5)
+
+
+def test_one_code_a_cell_needs_no_parameters_for_depths() -> None:
+    model = build()
+    assert model.depths is None and not [name for name in model.state_dict() if "depth" in name]
+    assert model.codes.weight.shape == (6 + 7 + 11, 16) and model.head.weight.shape == (10, 16)
+
+
 def test_tables_of_positions_are_not_stored() -> None:
-    names = set(build().state_dict())
-    assert not names & {"mask", "turns", "position_ids", "segment_ids"}
+    names = set(build(DEEP_LAYOUT).state_dict())
+    assert not names & {"mask", "turns", "position_ids", "segment_ids", "depth_ids"}
     assert "blocks.1.attention.qkv.weight" in names
 
 
