@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_OUT ?= demo-out
 
-.PHONY: demo test test-fast lint bench-quantizers bench-search bench-tokenizer bench-gpu clean
+.PHONY: demo test test-fast lint bench-quantizers bench-fast-f16 bench-search bench-tokenizer bench-gpu clean
 
 demo: $(READY)
 	$(BIN)/img2tokens demo $(DEMO_OUT)
@@ -25,6 +25,10 @@ MINUTES ?= 4
 bench-quantizers: $(READY)
 	$(BIN)/python benchmarks/quantizers.py $(if $(CORPUS),$(CORPUS),$(error say which images: \
 		make bench-quantizers CORPUS=folder [MINUTES=4])) --minutes $(MINUTES)
+
+bench-fast-f16: $(READY)
+	$(BIN)/python benchmarks/fast_f16.py $(if $(CORPUS),$(CORPUS),$(error say which images: \
+		make bench-fast-f16 CORPUS=folder))
 
 bench-search: $(READY)
 	$(BIN)/python benchmarks/search.py

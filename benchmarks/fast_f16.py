@@ -2,8 +2,8 @@
 
     python benchmarks/fast_f16.py CORPUS [--size 64] [--images 1200] [--out FOLDER]
 
-Both have 16 x 16 pixels a code and the same codebook, and train with the same settings, smaller than
-those for GPUs. Three trainings, one after the other, measured on images held out by name:
+Both have 16 x 16 pixels a code and the same codebook, and train with the same settings, smaller
+than those for GPUs. Three trainings, one after the other, measured on images held out by name:
 
     reference             on so many images
     fast, same images     on as many

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--held-out", type=int, default=40)
     parser.add_argument("--out", type=Path, default=Path("bench-quantizers"))
-    parser.add_argument("--precision", default="bf16", help="no, bf16 or fp16")
+    parser.add_argument("--precision", default="auto", help="no, bf16, fp16 or auto")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--set", action="append", default=[], help="a further setting for all")
     options = parser.parse_args()
@@ -53,7 +53,8 @@ def main() -> None:
         figures = train(options.corpus, options.out / kind, kind, options)
         rows.append(f"| {kind} | {figures['psnr']:.2f} | {figures['codes_used']:.1%} | "
                     f"{figures['perplexity']:.0f} | {figures['training']['steps']} |")
-    print(f"small_128, {options.minutes:g} minutes each, {options.held_out} images held out by name")
+    print(f"small_128, {options.minutes:g} minutes each, "
+          f"{options.held_out} images held out by name")
     print("| quantizer | PSNR, dB | codes used | perplexity | steps |\n|---|---|---|---|---|")
     print("\n".join(rows))
 
