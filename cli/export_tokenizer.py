@@ -3,7 +3,7 @@ import click
 
 from cli.options import reports_errors
 
-FORMATS = ("diffusers",)
+FORMATS = ("diffusers", "onnx")
 """Names in `tokenizer.importers.exporting.EXPORTERS`, written out so that help need not load torch.
 """
 
@@ -24,6 +24,7 @@ def export_tokenizer(tokenizer: str, out: str, format_name: str, overwrite: bool
     Examples:
       img2tokens export-tokenizer tok vqmodel
       img2tokens export-tokenizer tok vqmodel --format diffusers --overwrite
+      img2tokens export-tokenizer tok models --format onnx
     """
     from tokenizer.importers.exporting import export_tokenizer as export
     click.echo(f"{out}: {export(tokenizer, out, format_name, overwrite)}")

@@ -19,6 +19,7 @@ size.
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,8 +32,14 @@ from tokenizer.memory import keep_freed_memory
 from tokenizer.schema import CodeSpec
 from tokenizer.vqgan.model import KIND, VQGAN, VQGANConfig
 
+if TYPE_CHECKING:
+    from tokenizer.backends.runtimes import LatentsOf
+
 PRECISIONS = ("float32", "bf16")
 """Arithmetic of encoder and decoder; codes are chosen in float32 in either case."""
+
+TORCH = "torch"
+"""The backend that is always there."""
 
 FEATURES_AT_ONCE = 1 << 23
 """Numbers in the largest feature map on a CPU: 32 MiB; more images at once only take memory."""
@@ -51,11 +58,15 @@ class Codec:
     """
 
     def __init__(self, model: VQGAN, fingerprint: str, batch_size: int = 8,
-                 device: str = "cpu", precision: str = "float32") -> None:
+                 device: str = "cpu", precision: str = "float32",
+                 backend: str = TORCH) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {' or '.join(PRECISIONS)}, got {precision!r}")
+        if backend != TORCH and (device, precision) != ("cpu", "float32"):
+            raise ValueError(f"the backend {backend} computes on cpu in float32, got {device} and "
+                             f"{precision}; leave out the backend")
         config = model.config
         self.modality: Modality = config.build_modality()
         self.batch_size = batch_size
@@ -76,25 +87,32 @@ class Codec:
             model = with_convolutions_in(torch.bfloat16, model)
         self._model = model.to(self._device).eval()
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._encoder: LatentsOf | None = None
+        if backend != TORCH:
+            from tokenizer.backends.runtimes import open_runtime
+            self._encoder = open_runtime(backend, self._model, (
+                self._at_once, self.modality.in_channels, *config.image_size))
 
     @classmethod
     def load(cls, url: str, batch_size: int = 8, device: str = "cpu",
-             precision: str = "float32") -> "Codec":
+             precision: str = "float32", backend: str = TORCH) -> "Codec":
         """The codec of a checkpoint.
 
         Args:
             url: the folder that ``img2tokens train-tokenizer`` wrote, a path or fsspec URL.
             device: where torch computes, such as ``cpu`` or ``cuda``.
             precision: ``float32``, or ``bf16``: about twice as fast, and other codes.
+            backend: what computes the encoder: ``torch``, or a name of
+                `tokenizer.backends.runtimes.RUNTIMES`, on ``cpu`` in ``float32``.
         Raises:
             FileNotFoundError: no checkpoint is there.
             ValueError: it is no tokenizer's, or damaged; ``device`` cannot be used; or the
-                precision is none of `PRECISIONS`.
+                precision or backend is unknown, or its packages are missing.
         """
         config = checkpoints.load_config(url, KIND, VQGANConfig)
         model = VQGAN.from_weights(config, checkpoints.load_weights(url))
         return cls(model, checkpoints.fingerprint(url), batch_size=batch_size, device=device,
-                   precision=precision)
+                   precision=precision, backend=backend)
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels to codes.
@@ -138,6 +156,8 @@ class Codec:
 
     def _encode_batch(self, pixels: Tensor) -> Tensor:
         inputs = self.modality.to_inputs(pixels)
+        if self._encoder is not None:
+            return self._model.quantize.encode(torch.from_numpy(self._encoder(inputs.numpy())))
         with self._arithmetic():
             latents = self._model.encode_to_latents(inputs)
         return self._model.quantize.encode(latents.float())

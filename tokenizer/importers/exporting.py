@@ -1,4 +1,4 @@
-"""From a checkpoint of this program to files that others read: a folder of diffusers.
+"""From a checkpoint of this program to files that others read: diffusers folders, ONNX models.
 
 To add a format, write a function here and list it in `EXPORTERS`.
 
@@ -72,7 +72,18 @@ def export_diffusers(model: VQGAN, out: str, overwrite: bool) -> str:
     return f"a diffusers VQModel; its pixels lie in [{low:g}, {high:g}]"
 
 
-EXPORTERS: dict[str, Callable[[VQGAN, str, bool], str]] = {"diffusers": export_diffusers}
+def export_onnx(model: VQGAN, out: str, overwrite: bool) -> str:
+    """Write encoder and decoder as ONNX models; see `tokenizer.backends.onnx_files`.
+
+    Raises:
+        ValueError: the packages for ONNX are missing, or ``out`` holds something else.
+    """
+    from tokenizer.backends import onnx_files
+    return onnx_files.export_onnx(model, out, overwrite)
+
+
+EXPORTERS: dict[str, Callable[[VQGAN, str, bool], str]] = {
+    "diffusers": export_diffusers, "onnx": export_onnx}
 """Every export format by name."""
 
 
