@@ -1,0 +1,163 @@
+"""The encode job over every kind of source: the same images give the same codes."""
+import dataclasses
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from job_fakes import tree
+from PIL import Image
+
+from pipelines import encode
+from pipelines.encode import EncodeConfig, encode_corpus
+from pipelines.job import JobFailed
+from pipelines.plan import Plan, PlanMismatch
+from tokenizer.tokens import TokenCorpus
+
+Settings = Callable[..., EncodeConfig]
+Writer = Callable[[Path, Path], str]
+
+
+def save_tars(photos: Path, folder: Path, maps: Path | None = None) -> str:
+    """Photos, their labels and maps as three archives; returns what names them."""
+    folder.mkdir(exist_ok=True)
+    for number in range(3):
+        with tarfile.open(folder / f"{number:02d}.tar", "w") as archive:
+            for path in sorted(photos.iterdir())[number * 4:number * 4 + 4]:
+                members = {path.name: path.read_bytes(),
+                           f"{path.stem}.cls": str(int(path.stem[-3:]) % 3).encode()}
+                if maps is not None:
+                    members[f"{path.stem}.segmentation.png"] = (maps / path.name).read_bytes()
+                for name, content in members.items():
+                    info = tarfile.TarInfo(name)
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+    return f"{folder}/{{00..02}}.tar"
+
+
+def as_folder(photos: Path, folder: Path) -> str:
+    return str(photos)
+
+
+WRITERS: dict[str, Writer] = {"folder": as_folder, "tar": save_tars}
+LABELLED = ["tar"]
+
+
+@pytest.fixture
+def corpus(config: Settings, tmp_path: Path) -> Callable[[str], EncodeConfig]:
+    """Makes the config of a job over ten drawn images that lie in some kind of source."""
+    def make(kind: str, **settings: Any) -> EncodeConfig:
+        plain = config()
+        url = WRITERS[kind](tmp_path / "photos", tmp_path / "source")
+        return dataclasses.replace(plain, **{"corpus": url, **settings})
+    return make
+
+
+def rows_of(url: str) -> list[dict[str, Any]]:
+    return [row for table in TokenCorpus.open(url).tables() for row in table.to_pylist()]
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_the_same_images_give_the_same_codes(corpus: Callable[..., EncodeConfig], tmp_path: Path,
+                                             kind: str) -> None:
+    folder, other = corpus("folder"), corpus(kind, output=str(tmp_path / "other"))
+    assert encode_corpus(folder).num_rows == encode_corpus(other).num_rows == 10
+    kept = ("key", "image_codes", "height", "width", "left", "top", "crop_width", "crop_height")
+    expected, found = ({row["key"]: [row[name] for name in kept] for row in rows_of(url)}
+                       for url in (folder.output, other.output))
+    assert found == expected
+    assert len({row["source"] for row in rows_of(other.output)}) == 10
+
+
+@pytest.mark.parametrize("kind", LABELLED)
+def test_labels_travel_with_the_images(corpus: Callable[..., EncodeConfig], kind: str) -> None:
+    manifest = encode_corpus(corpus(kind))
+    assert manifest.classes == ("0", "1", "2")
+    for row in rows_of(corpus(kind).output):
+        assert row["label"] == int(row["key"][-3:]) % 3
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_stopped_job_ends_in_the_same_files(corpus: Callable[..., EncodeConfig], tmp_path: Path,
+                                              monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    undisturbed = corpus(kind, output=str(tmp_path / "undisturbed"))
+    encode_corpus(undisturbed)
+    fsync = os.fsync
+    for num_writes in (1, 3, 5, 8):
+        left = iter(range(num_writes))
+
+        def interrupt(number: int, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            fsync(number)
+        monkeypatch.setattr(os, "fsync", interrupt)
+        stopped = corpus(kind, output=str(tmp_path / f"stopped-{num_writes}"))
+        with pytest.raises(KeyboardInterrupt):
+            encode_corpus(stopped)
+        monkeypatch.setattr(os, "fsync", fsync)
+        encode_corpus(stopped)
+        assert tree(Path(stopped.output)) == tree(tmp_path / "undisturbed"), num_writes
+
+
+def test_an_archive_that_changed_is_refused_by_name(corpus: Callable[..., EncodeConfig],
+                                                    tmp_path: Path) -> None:
+    job = corpus("tar")
+    encode_corpus(job)
+    path = tmp_path / "source/01.tar"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"img-005.png") + 136] ^= 1  # a digit of its time of change
+    path.write_bytes(content)
+    with pytest.raises(PlanMismatch, match=r"source/01\.tar was '\d+ bytes, headers sha256:"):
+        encode_corpus(job)
+
+
+def test_an_archive_that_vanishes_while_the_job_runs_fails_its_shards(
+        corpus: Callable[..., EncodeConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        ) -> None:
+    job, path = corpus("tar"), tmp_path / "source/01.tar"
+    planned = encode.plan_encoding
+
+    def plan_then_remove(*args: Any) -> Plan:
+        plan = planned(*args)
+        path.unlink()
+        return plan
+    monkeypatch.setattr(encode, "plan_encoding", plan_then_remove)
+    with pytest.raises(JobFailed, match=r"01\.tar is not there any more"):
+        encode_corpus(job)
+    assert len(list((tmp_path / "tokens/_receipts").iterdir())) == 2
+
+
+def test_maps_in_the_archive_are_cropped_with_their_image(
+        config: Settings, tmp_path: Path) -> None:
+    plain = config()
+    photos, maps = tmp_path / "photos", tmp_path / "maps"
+    maps.mkdir()
+    for number, photo in enumerate(sorted(photos.iterdir())):
+        with Image.open(photo) as image:
+            labels = np.arange(image.height * image.width).reshape(image.height, image.width)
+        Image.fromarray((labels % (number + 2)).astype(np.uint8)).save(maps / photo.name)
+    tokenizers = {"image": "tok", "segmentation": "seg-tok"}
+    folder = dataclasses.replace(plain, tokenizers=tokenizers, maps={"segmentation": str(maps)})
+    archives = dataclasses.replace(
+        folder, corpus=save_tars(photos, tmp_path / "source", maps), labels="none",
+        maps={"segmentation": ".segmentation.png"}, output=str(tmp_path / "other"))
+    for job in (folder, archives):
+        assert encode_corpus(job).num_rows == 10
+    expected, found = ([(row["key"], row["image_codes"], row["segmentation_codes"])
+                        for row in rows_of(job.output)] for job in (folder, archives))
+    assert found == expected
+
+
+def test_a_truncated_archive_loses_nothing_in_silence(corpus: Callable[..., EncodeConfig],
+                                                      tmp_path: Path) -> None:
+    job, path = corpus("tar"), tmp_path / "source/01.tar"
+    content = path.read_bytes()
+    path.write_bytes(content[:content.index(b"img-006.png") + 600])
+    manifest = encode_corpus(job)
+    assert manifest.num_rows == 8
+    assert manifest.dead_letters == {"DamagedArchive": 1, "TruncatedArchive": 1}
+    assert manifest.num_inputs == 10  # eight rows, the image that is cut, and what came after it
