@@ -4,14 +4,17 @@ Such a file is a zip archive of raw numbers and a pickle, a small program that m
 of any module to be called. Here its names mean nothing: those that make up tensors stand for plain
 descriptions of them, every other one for an object that takes anything and does nothing. No module
 is imported and no function of torch is called while the pickle is read; numbers are read only of
-the tensors that are asked for, so training state costs neither time nor memory.
+the tensors that are asked for, so training state costs neither time nor memory. What is read takes
+no more memory than it has bytes in the file: nothing in the archive may be compressed, as
+``torch.save`` never does, and no tensor may repeat its numbers.
 """
 import io
+import math
 import pickle
 import pickletools
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 MAX_PICKLE_BYTES = 64 << 20
 """A pickle beside its tensors is a few MB; a larger one is refused."""
+
+CHUNK_BYTES = 1 << 20
+BYTE_ORDERS = (b"little", b"big")
 
 NOTES = ("PUT", "BINPUT", "LONG_BINPUT")
 """Steps of a pickle that keep a value under a number."""
@@ -69,10 +75,10 @@ def read_pickled(url: str) -> Pickled:
         file = fs.open(path, "rb")  # stays open for the tensors to be read from
     try:
         archive = zipfile.ZipFile(file)
-        name = _pickle_name(url, archive)
-        root = name[:-len("data.pkl")]
+        info = _pickle_info(url, archive)
+        root = info.filename[:-len("data.pkl")]
         _check_byte_order(url, archive, root)
-        program = archive.read(name)
+        program = archive.read(info)
         _check_memory(program)
         reader = _Reader(program, _Storages(url, archive, root))
         content = reader.load()
@@ -160,24 +166,39 @@ class _Storages:
 
         def read() -> "Tensor":
             import torch
-            numbers = self._numbers(store)
+            if math.prod(shape) > store.numel:
+                raise ValueError(f"a tensor {shape} of {self.url} repeats the {store.numel} numbers"
+                                 " of its storage; save it again with .contiguous()")
+            numbers = self._numbers(store, offset, last + 1)
             flat = torch.frombuffer(numbers, dtype=getattr(torch, store.kind.dtype))
-            return flat.as_strided(shape, stride, offset).clone()
+            return flat.as_strided(shape, stride).contiguous()
 
         def empty() -> "Tensor":
             import torch
             return torch.empty(shape, dtype=getattr(torch, store.kind.dtype))
         return Stored(shape, empty if is_empty else read)
 
-    def _numbers(self, store: _Storage) -> bytearray:
-        name = f"{self.root}data/{store.key}"
+    def _numbers(self, store: _Storage, first: int, end: int) -> bytearray:
+        """The bytes of numbers ``first`` to ``end - 1`` of ``store``, held once."""
+        name, size = f"{self.root}data/{store.key}", store.kind.size
+        numbers = bytearray()
         try:
-            if self.archive.getinfo(name).file_size != store.numel * store.kind.size:
-                raise ValueError(f"{name} holds {self.archive.getinfo(name).file_size} bytes, "
-                                 f"expected {store.numel * store.kind.size}")
-            return bytearray(self.archive.read(name))
-        except (KeyError, zipfile.BadZipFile, struct.error, ValueError) as error:
+            info = _stored(self.url, self.archive, name)
+            if info.file_size != store.numel * size:
+                raise ValueError(f"{name} holds {info.file_size} bytes, expected "
+                                 f"{store.numel * size}")
+            with self.archive.open(info) as file:
+                file.seek(first * size)
+                while rest := (end - first) * size - len(numbers):
+                    chunk = file.read(min(rest, CHUNK_BYTES))
+                    if not chunk:
+                        raise ValueError(f"{name} ends early")
+                    numbers += chunk
+        except _Refused:
+            raise
+        except (KeyError, EOFError, zipfile.BadZipFile, struct.error, ValueError) as error:
             raise ValueError(f"{self.url} is damaged ({error}); copy the file again") from error
+        return numbers
 
 
 class _Reader(pickle.Unpickler):
@@ -245,20 +266,42 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 48
 
 
-def _pickle_name(url: str, archive: zipfile.ZipFile) -> str:
-    """Name of the pickle in the archive; torch puts it into a folder named after the file."""
-    names: Iterator[zipfile.ZipInfo] = (info for info in archive.infolist()
-                                        if info.filename.split("/")[1:] == ["data.pkl"])
-    info = next(names, None)
-    if info is None:
+def _pickle_info(url: str, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+    """The pickle in the archive; torch puts it into a folder named after the file."""
+    names = (info.filename for info in archive.infolist()
+             if info.filename.split("/")[1:] == ["data.pkl"])
+    name = next(names, None)
+    if name is None:
         raise KeyError("no data.pkl in it")
+    info = _stored(url, archive, name)
     if info.file_size > MAX_PICKLE_BYTES:
         raise _Refused(f"the pickle in {url} has {info.file_size} bytes, more than the "
                          f"{MAX_PICKLE_BYTES} of any checkpoint")
-    return info.filename
+    return info
 
 
 def _check_byte_order(url: str, archive: zipfile.ZipFile, root: str) -> None:
     name = f"{root}byteorder"
-    if name in archive.namelist() and archive.read(name) != b"little":
+    if name not in archive.namelist():
+        return
+    info = _stored(url, archive, name)
+    order = archive.read(info) if info.file_size <= max(map(len, BYTE_ORDERS)) else b""
+    if order not in BYTE_ORDERS:
+        raise _Refused(f"{url} is damaged: {name} of {info.file_size} bytes is neither little nor "
+                       "big; copy the file again")
+    if order != b"little":
         raise _Refused(f"{url} was written on a big-endian machine; save it again on another")
+
+
+def _stored(url: str, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """What the archive says of a file in it, which takes no more memory than it has bytes.
+
+    Raises:
+        KeyError: there is no such file.
+        ValueError: it is compressed, so that few bytes could become many.
+    """
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+        raise _Refused(f"{name} in {url} is compressed, as torch.save never does; load it where "
+                       "you trust it and save it again")
+    return info

@@ -1,6 +1,7 @@
 """Nothing in a file is executed, whatever it names and wherever; damaged files are named."""
 import collections
 import os
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -93,12 +94,30 @@ def test_a_hostile_object_beside_the_weights_does_not_stop_the_import(tmp_path: 
     assert f"{os.mkdir.__module__}.mkdir" in report.text()
 
 
-def archive_of(path: Path, program: bytes) -> str:
-    """A file of ``torch.save`` whose pickle is a hand-written program."""
+def archive_of(path: Path, program: bytes, byteorder: bytes = b"little", compressed: str = "",
+               **members: bytes) -> str:
+    """A file of ``torch.save`` whose pickle is a hand-written program.
+
+    Args:
+        compressed: name of a member that is deflated, as torch never does.
+        members: further ones, by their name in ``data``.
+    """
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", program)
-        archive.writestr("archive/byteorder", "little")
+        for name, content in {"data.pkl": program, "byteorder": byteorder,
+                              **{f"data/{name}": members[name] for name in members}}.items():
+            kind = zipfile.ZIP_DEFLATED if name == compressed else zipfile.ZIP_STORED
+            archive.writestr(f"archive/{name}", content, kind)
     return str(path)
+
+
+def peak_bytes(function: Callable[[], object]) -> int:
+    """The most memory that Python held at once while ``function`` ran."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 OWN = b"(S'OWNED'\n"
@@ -169,11 +188,8 @@ def tensor_program(offset: int = 0, shape: str = "I2\nI3\nt", stride: str = "I3\
             + shape.encode() + b"(" + stride.encode() + b"I00\nNtRd.")
 
 
-def with_numbers(path: Path, program: bytes, numbers: bytes) -> str:
-    archive_of(path, program)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("archive/data/0", numbers)
-    return str(path)
+def with_numbers(path: Path, program: bytes, numbers: bytes, **settings: Any) -> str:
+    return archive_of(path, program, **{"0": numbers}, **settings)
 
 
 def test_views_of_a_storage_are_read_as_torch_reads_them(tmp_path: Path) -> None:
@@ -227,6 +243,59 @@ def test_a_pickle_that_asks_for_much_memory_is_refused(tmp_path: Path, program: 
     file = archive_of(tmp_path / "x.pt", program)
     with pytest.raises(ValueError, match="is damaged"):
         read_pickled(file)
+
+
+@pytest.mark.parametrize("compressed", ["data.pkl", "byteorder", "data/0"])
+def test_what_is_compressed_is_refused_before_it_grows(tmp_path: Path, compressed: str) -> None:
+    grown = 4 << 20
+    program = tensor_program(shape=f"I{grown // 4}\nt", stride="I1\nt", numel=grown // 4)
+    contents = {"data.pkl": {"program": program + bytes(grown), "numbers": b""},
+                "byteorder": {"byteorder": b"little" + bytes(grown)},
+                "data/0": {"numbers": bytes(grown)}}[compressed]
+    file = with_numbers(tmp_path / "x.pt", compressed=compressed, **{
+        "program": program, "numbers": bytes(8), **contents})
+    assert os.path.getsize(file) < 10_000
+
+    def read() -> None:
+        with pytest.raises(ValueError, match=f"archive/{compressed} in .*x.pt is compressed"):
+            read_pickled(file).content["w"].read()
+
+    read()
+    assert peak_bytes(read) < grown // 8
+
+
+@pytest.mark.parametrize(("byteorder", "message"), [
+    (b"little" + bytes(4 << 20), "byteorder of 4194310 bytes is neither little nor big"),
+    (b"middle", "byteorder of 6 bytes is neither"),
+    (b"big", "written on a big-endian machine")])
+def test_the_order_of_bytes_is_one_of_two_words(tmp_path: Path, byteorder: bytes,
+                                                message: str) -> None:
+    file = with_numbers(tmp_path / "x.pt", tensor_program(), bytes(24), byteorder=byteorder)
+
+    def read() -> None:
+        with pytest.raises(ValueError, match=message):
+            read_pickled(file)
+
+    assert peak_bytes(read) < 1 << 20
+
+
+@pytest.mark.parametrize(("shape", "stride"), [
+    ("I1000000\nI1000000\nt", "I0\nI0\nt"), ("I7\nt", "I0\nt"), ("I4\nI3\nt", "I1\nI1\nt")])
+def test_a_tensor_that_repeats_its_numbers_is_left_unread(tmp_path: Path, shape: str,
+                                                          stride: str) -> None:
+    file = with_numbers(tmp_path / "x.pt", tensor_program(shape=shape, stride=stride), bytes(24))
+    found = read_pickled(file).content["w"]
+    with pytest.raises(ValueError, match=r"repeats the 6 numbers of its storage; .*contiguous"):
+        found.read()
+
+
+def test_a_view_reads_its_own_numbers_alone_and_a_storage_is_held_once(tmp_path: Path) -> None:
+    whole = torch.arange(4 << 20, dtype=torch.float32)
+    torch.save({"whole": whole, "start": whole[5:105].view(10, 10).T}, tmp_path / "x.pt")
+    found = read_pickled(str(tmp_path / "x.pt")).content
+    assert torch.equal(found["start"].read(), whole[5:105].view(10, 10).T)
+    assert peak_bytes(found["start"].read) < 1 << 20
+    assert peak_bytes(found["whole"].read) < 1.3 * 4 * whole.numel()
 
 
 def test_an_archive_cut_short_is_damaged(tmp_path: Path) -> None:
