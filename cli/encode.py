@@ -21,6 +21,13 @@ from cli.options import Assignment, by_name, reports_errors
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
               help="Images that pass through the tokenizer at once; a job keeps the one it began "
                    "with.")
+@click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32",
+              show_default=True, help="bf16 is faster where the processor has it, and gives other "
+                                      "codes: evaluate-tokenizer counts them.")
+@click.option("--backend", type=click.Choice(["torch", "openvino", "onnxruntime"]),
+              default="torch", show_default=True,
+              help="What computes the encoder; the others come with img2tokens[openvino] and "
+                   "img2tokens[onnx].")
 @click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
               help="Processes that encode at the same time, on one core each.")
 @click.option("--max-errors", type=click.IntRange(min=0), metavar="N",
@@ -29,7 +36,8 @@ from cli.options import Assignment, by_name, reports_errors
 @reports_errors
 def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
            maps: tuple[tuple[str, str], ...], labels: str, shard_size: int, batch_size: int,
-           num_workers: int, max_errors: int | None, overwrite: bool) -> None:
+           precision: str, backend: str, num_workers: int, max_errors: int | None,
+           overwrite: bool) -> None:
     """Tokenise the images of CORPUS into Parquet shards under TOKENS.
 
     CORPUS is a folder of image files at any depth, a path or an fsspec URL. An image that cannot be
@@ -49,5 +57,6 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
     config = EncodeConfig(
         corpus=corpus, output=tokens, tokenizers=by_name("--tokenizer", tokenizers),
         maps=by_name("--maps", maps), labels=labels, shard_size=shard_size, batch_size=batch_size,
-        num_workers=num_workers, max_errors=max_errors, overwrite=overwrite)
+        precision=precision, backend=backend, num_workers=num_workers, max_errors=max_errors,
+        overwrite=overwrite)
     click.echo(outcome(tokens, encode_corpus(config)))

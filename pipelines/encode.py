@@ -53,6 +53,9 @@ class EncodeConfig:
         labels: where classes and captions come from; see `tokenizer.corpus.labels`.
         shard_size: inputs of one shard.
         batch_size: images that pass through a codec at once; part of the fingerprint.
+        precision: arithmetic of the encoders, ``float32`` or ``bf16``; part of the codes' spec.
+        backend: what computes them: ``torch``, ``openvino`` or ``onnxruntime``; part of the
+            fingerprint where it is not torch, since it may flip a near tie.
         num_workers: processes that encode at the same time.
         max_errors: how many inputs may fail; ``None`` for any number short of all.
         overwrite: start over where another job's work lies.
@@ -64,6 +67,8 @@ class EncodeConfig:
     labels: str = "auto"
     shard_size: int = 512
     batch_size: int = 8
+    precision: str = "float32"
+    backend: str = "torch"
     num_workers: int = 1
     max_errors: int | None = None
     overwrite: bool = False
@@ -85,6 +90,13 @@ class EncodeConfig:
             raise ValueError(f"one tokenizer is for the corpus itself, each other one for maps; "
                              f"without --maps are {', '.join(without_maps) or 'none'}: add "
                              "--maps NAME=FOLDER for all but one")
+
+    @property
+    def arithmetic(self) -> dict[str, str]:
+        """Precision and backend, where they are not the usual ones."""
+        asked = {"precision": self.precision, "backend": self.backend}
+        return {name: value for name, value in asked.items()
+                if value != type(self).__dataclass_fields__[name].default}
 
     @property
     def corpus_modality(self) -> str:
@@ -114,16 +126,17 @@ class EncodeTask(ShardTask):
     tokenizers: Mapping[str, str]
     batch_size: int
     num_threads: int
+    arithmetic: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
         return self.plan.url
 
     def prepare(self) -> None:
-        codecs.codecs_of(self.tokenizers, self.spec, self.batch_size)
+        codecs.codecs_of(self.tokenizers, self.spec, self.batch_size, **self.arithmetic)
 
     def run(self, shard: int) -> Receipt:
-        encoders = codecs.codecs_of(self.tokenizers, self.spec, self.batch_size)
+        encoders = codecs.codecs_of(self.tokenizers, self.spec, self.batch_size, **self.arithmetic)
         entries = (entry_of(row) for row in self.plan.rows(shard))
         rows, dead = encode_entries(entries, self.source, encoders, self.num_threads)
         return commit(self.plan, shard, rows, dead)
@@ -143,7 +156,7 @@ def encode_corpus(config: EncodeConfig) -> Manifest:
     source = open_source(config.corpus, {name: config.maps[name] for name in sorted(config.maps)},
                          config.labels, config.corpus_modality)
     urls = {name: config.tokenizers[name] for name in config.modalities}
-    loaded = codecs.open_codecs(urls, config.batch_size)
+    loaded = codecs.open_codecs(urls, config.batch_size, **config.arithmetic)
     spec = TokenSpec(codes=tuple(codec.spec for codec in loaded.values()))
     require_one_ratio(spec)
     classes = source.classes()
@@ -152,7 +165,8 @@ def encode_corpus(config: EncodeConfig) -> Manifest:
     plan = plan_encoding(config, source, spec, classes)
     task = EncodeTask(plan=plan, source=source, spec=spec, tokenizers=urls,
                       batch_size=config.batch_size,
-                      num_threads=num_decode_threads(config.num_workers))
+                      num_threads=num_decode_threads(config.num_workers),
+                      arithmetic=config.arithmetic)
     manifests: list[Manifest] = []
 
     def finish(receipts: Sequence[Receipt]) -> None:
@@ -184,6 +198,8 @@ def plan_encoding(config: EncodeConfig, source: Source, spec: TokenSpec,
     settings = {"format_version": FORMAT_VERSION, "codes": configs.to_dict(spec)["codes"],
                 "batch_size": config.batch_size, "shard_size": config.shard_size,
                 "classes": list(classes)}
+    if "backend" in config.arithmetic:
+        settings["backend"] = config.backend
     if files := source.files():
         settings["files"] = files
 

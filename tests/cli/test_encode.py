@@ -208,3 +208,43 @@ def test_maps_of_what_is_computed_are_refused(image_folder: ImageFolder, tokeniz
     done = encode(image_folder(2), tmp_path / "tokens", "--tokenizer", f"image={tokenizer}",
                   "--tokenizer", "edges=x", "--maps", "edges=drawn")
     assert done.exit_code == 1 and "leave out --maps edges=drawn" in done.output
+
+
+def test_bf16_codes_are_those_of_a_bf16_codec_and_their_spec_says_so(
+        image_folder: ImageFolder, tokenizer: str, tmp_path: Path) -> None:
+    from tokenizer.codec import Codec
+    from tokenizer.schema import codes_array
+    from tokenizer.tokens import TokenCorpus
+    photos, out = image_folder(3), tmp_path / "tokens"
+    command = [photos, out, "--tokenizer", f"image={tokenizer}"]
+    done = encode(*command, "--precision", "bf16")
+    assert done.exit_code == 0, done.output
+    corpus, codec = TokenCorpus.open(str(out)), Codec.load(tokenizer, precision="bf16")
+    assert corpus.spec["image"] == codec.spec
+    assert corpus.spec["image"].precision == "bf16"
+    found = np.concatenate([codes_array(codec.spec, table) for table in corpus.tables()])
+    assert found.shape == (3, *codec.spec.code_shape)
+    refused = encode(*command)
+    assert refused.exit_code == 1
+    assert "codes.image.precision was 'bf16', now 'float32'" in refused.output
+
+
+def test_another_backend_gives_the_same_codes_under_another_fingerprint(
+        image_folder: ImageFolder, tokenizer: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from tokenizer.schema import codes_array
+    from tokenizer.tokens import TokenCorpus
+    photos, command = image_folder(3), ["--tokenizer", f"image={tokenizer}"]
+    assert encode(photos, tmp_path / "a", *command).exit_code == 0
+    done = encode(photos, tmp_path / "b", *command, "--backend", "onnxruntime")
+    assert done.exit_code == 0, done.output
+    plain, other = (TokenCorpus.open(str(tmp_path / name)) for name in "ab")
+    assert plain.spec == other.spec
+    codes = [np.concatenate([codes_array(corpus.spec["image"], table)
+                             for table in corpus.tables()]) for corpus in (plain, other)]
+    assert np.array_equal(*codes)
+    assert plain.manifest.fingerprint != other.manifest.fingerprint
+    refused = encode(photos, tmp_path / "a", *command, "--backend", "onnxruntime")
+    assert refused.exit_code == 1
+    assert "backend was None, now 'onnxruntime'" in refused.output

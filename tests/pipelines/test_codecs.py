@@ -64,3 +64,23 @@ def test_a_tokenizer_given_for_another_modality_is_refused(loads: list[str]) -> 
     assert list(codecs.open_codecs({"image": "a", "depth": "depth"}, 8)) == ["image", "depth"]
     with pytest.raises(ValueError, match="depth is a tokenizer of depth, not of image: write"):
         codecs.open_codecs({"image": "depth"}, 8)
+
+
+def test_a_precision_and_a_backend_make_other_codecs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, str]] = []
+
+    class Codec:
+        @staticmethod
+        def load(url: str, batch_size: int, **arithmetic: str) -> FakeCodec:
+            asked.append(arithmetic)
+            return FakeCodec(RGB(), url, batch_size)
+    module = types.ModuleType("tokenizer.codec")
+    module.Codec = Codec  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tokenizer.codec", module)
+    monkeypatch.setattr(codecs, "_LOADED", {})
+    spec = FakeCodec(RGB(), "a").spec
+    plain = codecs.codec_of("a", spec, 8)
+    rough = codecs.codec_of("a", spec, 8, precision="bf16")
+    assert rough is not plain
+    assert codecs.codec_of("a", spec, 8, precision="bf16") is rough
+    assert asked == [{}, {"precision": "bf16"}]
