@@ -90,12 +90,14 @@ def test_a_folder_in_use_is_refused_and_kept(published_file: Path, tmp_path: Pat
     assert tree(out) == {**before, "notes.txt": b"mine"}
 
 
-def test_overwriting_replaces_a_trained_tokenizer_whole(published_file: Path,
-                                                        tmp_path: Path) -> None:
+def test_overwriting_replaces_a_trained_and_evaluated_tokenizer_whole(
+        published_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "tok"
     save_tokenizer(out)
     (out / "training").mkdir()
     (out / "training" / "state.pt").write_bytes(b"of the former one")
+    (out / "evaluation").mkdir()
+    (out / "evaluation" / "evaluation.json").write_text("{}")
     assert convert(published_file, out, "--overwrite").exit_code == 0
     assert set(tree(out)) == {"config.json", "import.json", "model.safetensors"}
 

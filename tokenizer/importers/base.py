@@ -125,6 +125,35 @@ def below(tensors: Tensors, room: str) -> Tensors:
             if name.startswith(f"{room}.")}
 
 
+def modality_settings(name: str, options: ImportOptions,
+                      input_range: tuple[float, float] | None = None) -> dict[str, Any]:
+    """Settings of the modality ``name`` with the user's range of pixels.
+
+    Args:
+        input_range: that of the format, where it is not the default.
+    Raises:
+        ValueError: a range was given for maps, whose inputs have their own.
+    """
+    if name == "image":
+        chosen = options.input_range or input_range
+        return {"name": name, **({"input_range": list(chosen)} if chosen else {})}
+    if options.input_range is not None:
+        raise ValueError(f"an input range of {options.input_range} was given, but this is a "
+                         f"tokenizer of {name}, whose inputs have their own; leave it out")
+    return {"name": name}
+
+
+def require_no_stage(source: Source, options: ImportOptions) -> None:
+    """Refuse a stage of what is no prior and so holds one tokenizer.
+
+    Raises:
+        ValueError: the user asks for another stage than the first.
+    """
+    if options.stage != "first":
+        raise ValueError(f"{source.url} is a tokenizer itself, no checkpoint of a prior with a "
+                         f"stage {options.stage!r}; leave the stage out")
+
+
 def computed(stored: Stored, shape: tuple[int, ...], function: Any) -> Stored:
     """A tensor that is a function of a stored one, of the given shape, made when it is read."""
     return Stored(shape, lambda: function(stored.read()))

@@ -17,7 +17,9 @@ from tokenizer.importers.base import (
     Tensors,
     computed,
     has,
+    modality_settings,
     renamed,
+    require_no_stage,
 )
 from tokenizer.vqgan.autoencoder import AutoencoderConfig
 from tokenizer.vqgan.model import VQGANConfig
@@ -53,6 +55,7 @@ class DiffusersImporter(Importer):
     def convert(self, source: Source, options: ImportOptions) -> Imported:
         said = source.settings
         _check_supported(said)
+        require_no_stage(source, options)
         tensors = _as_convolutions(to_ours(source.tensors))
         autoencoder = shapes.read_autoencoder(tensors, norm_groups=int(said.get("norm_num_groups",
                                                                                 32)))
@@ -67,9 +70,9 @@ class DiffusersImporter(Importer):
         if channels not in ((3, 3), (1, 1)):
             raise ValueError(f"this program reads diffusers tokenizers of 3 or 1 channels, got "
                              f"{channels[0]} in and {channels[1]} out")
-        low, high = options.input_range or (-1.0, 1.0)
-        modality: dict[str, Any] = {"name": "depth"} if channels == (1, 1) else {
-            "name": "image", "input_range": [low, high]}
+        modality = modality_settings("depth" if channels == (1, 1) else "image", options,
+                                     (-1.0, 1.0))
+        low, high = modality.get("input_range", (-1.0, 1.0))
         side = options.image_size or said.get("sample_size") or 256
         size = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
         config = VQGANConfig(modality=modality, image_size=size, autoencoder=autoencoder,

@@ -20,9 +20,9 @@ REPORT = "import.json"
 
 PARTS = ("encoder", "decoder", "quantize", "quant_conv", "post_quant_conv")
 
-CHECKPOINT = (checkpoints.CONFIG, checkpoints.WEIGHTS, "training", REPORT)
+CHECKPOINT = (checkpoints.CONFIG, checkpoints.WEIGHTS, REPORT, "training", "evaluation")
 """What a folder may hold to be overwritten by an import; the config, without which the others are
-no tokenizer, is removed first and written last."""
+no tokenizer, is removed first and written last. Figures of the former tokenizer go with it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,9 @@ from tokenizer.importers.base import (
     ImportOptions,
     Source,
     has,
+    modality_settings,
     renamed,
+    require_no_stage,
     without,
 )
 from tokenizer.vqgan.model import VQGANConfig
@@ -35,6 +37,7 @@ class LlamaGenImporter(Importer):
         return has(source.tensors, r"encoder\.conv_blocks\.0\.res\.0\.")
 
     def convert(self, source: Source, options: ImportOptions) -> Imported:
+        require_no_stage(source, options)
         tensors, dropped = without(source.tensors, TRAINING)
         numbers = [int(match[1]) for name in tensors
                    if (match := re.match(r"decoder\.conv_blocks\.(\d+)\.", name))]
@@ -43,9 +46,7 @@ class LlamaGenImporter(Importer):
         tensors = renamed(tensors, (*MIDDLE, *levels, (r"^encoder\.conv_blocks\.", "encoder.down."),
                                     (r"^(\w+\.(?:down|up)\.\d+)\.res\.", r"\1.block.")))
         side = options.image_size or 256
-        modality = {"name": "image", **({"input_range": list(options.input_range)}
-                                        if options.input_range else {})}
-        config = VQGANConfig(modality=modality, image_size=(side, side),
+        config = VQGANConfig(modality=modality_settings("image", options), image_size=(side, side),
                              autoencoder=shapes.read_autoencoder(tensors),
                              quantizer=shapes.read_quantizer(tensors, "cosine"))
         part = f"; of the file, its {source.part!r} weights" if source.part else ""

@@ -16,7 +16,9 @@ from tokenizer.importers.base import (
     Source,
     Tensors,
     has,
+    modality_settings,
     renamed,
+    require_no_stage,
 )
 from tokenizer.importers.pickles import Stored
 from tokenizer.vqgan.model import VQGANConfig
@@ -41,6 +43,7 @@ class MaskGITImporter(Importer):
 
     def convert(self, source: Source, options: ImportOptions) -> Imported:
         said = source.settings
+        require_no_stage(source, options)
         if said.get("resample_with_conv", True) is not True:
             raise ValueError(f"the config says resample_with_conv {said['resample_with_conv']}, "
                              "which no published model has; this program has true alone")
@@ -51,13 +54,13 @@ class MaskGITImporter(Importer):
         _check(said, autoencoder, quantizer, source.url)
         tensors |= _identities(autoencoder.latent_channels)
         side = options.image_size or int(said.get("resolution", 256))
-        range_ = options.input_range or (0.0, 1.0)
-        config = VQGANConfig(modality={"name": "image", "input_range": list(range_)},
-                             image_size=(side, side), autoencoder=autoencoder,
+        modality = modality_settings("image", options, (0.0, 1.0))
+        low, high = modality["input_range"]
+        config = VQGANConfig(modality=modality, image_size=(side, side), autoencoder=autoencoder,
                              quantizer=quantizer)
         return Imported(config=config, tensors=tensors, dropped={}, notes=(
             "quant_conv and post_quant_conv are identities: the format has none",
-            f"pixels are taken in [{range_[0]:g}, {range_[1]:g}]"))
+            f"pixels are taken in [{low:g}, {high:g}]"))
 
 
 def _check(said: Mapping[str, Any], autoencoder: Any, quantizer: Any, url: str) -> None:

@@ -21,6 +21,8 @@ from tokenizer.importers.base import (
     below,
     computed,
     has,
+    modality_settings,
+    require_no_stage,
     without,
 )
 from tokenizer.importers.pickles import Stored
@@ -94,6 +96,7 @@ class TamingImporter(Importer):
                 raise ValueError(f"the prior's config has no tokenizer as {part}, but {node!r}")
             target, params = target_of({"model": node}), _params({"model": node})
         elif target is not None or has(source.tensors, r"encoder\.conv_in\."):
+            require_no_stage(source, options)
             room = ""
         if target is not None and target not in self.tokenizers:
             raise ValueError(f"a model {target} is not known as a {self.name} tokenizer; known are "
@@ -152,12 +155,10 @@ def _modality(channels: int, params: Mapping[str, Any], options: ImportOptions) 
     """Settings of the modality: what 3 channels, 1, or one for each class hold."""
     is_map = params.get("n_labels") is not None or params.get("image_key") == "segmentation"
     if is_map or (channels > 4 and not params):
-        return {"name": "segmentation", "num_classes": channels, "loss": "bce"}
-    if channels == 3:
-        chosen = options.input_range
-        return {"name": "image", **({"input_range": list(chosen)} if chosen else {})}
-    if channels == 1:
-        return {"name": "depth"}
+        return {**modality_settings("segmentation", options), "num_classes": channels,
+                "loss": "bce"}
+    if channels in (1, 3):
+        return modality_settings("image" if channels == 3 else "depth", options)
     raise ValueError(f"inputs have {channels} channels, and the config names neither n_labels nor "
                      "image_key segmentation: this program reads images, depth and class maps")
 

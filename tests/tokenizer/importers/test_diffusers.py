@@ -94,8 +94,21 @@ def test_names_of_attention_before_0_17_are_known(tmp_path: Path, pixels: np.nda
 
 def test_one_channel_is_depth(tmp_path: Path) -> None:
     random_model(in_channels=1, out_channels=1).save_pretrained(tmp_path / "vq")
-    import_tokenizer(str(tmp_path / "vq"), str(tmp_path / "tok"))
+    report = import_tokenizer(str(tmp_path / "vq"), str(tmp_path / "tok"))
     assert Codec.load(str(tmp_path / "tok")).spec.modality == "depth"
+    assert "pixels are taken in [-1, 1]" in report.text()
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"input_range": (0.0, 1.0)}, "tokenizer of depth, whose inputs have their own; leave it out"),
+    ({"stage": "condition"}, "is a tokenizer itself")])
+def test_options_that_would_do_nothing_are_refused(tmp_path: Path, options: dict[str, Any],
+                                                   message: str) -> None:
+    random_model(in_channels=1, out_channels=1).save_pretrained(tmp_path / "vq")
+    with pytest.raises(ValueError, match=message):
+        import_tokenizer(str(tmp_path / "vq"), str(tmp_path / "tok"),
+                         options=ImportOptions(**options))
+    assert not (tmp_path / "tok").exists()
 
 
 def test_the_range_of_pixels_may_be_said(tmp_path: Path, pixels: np.ndarray) -> None:

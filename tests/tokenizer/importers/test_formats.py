@@ -167,6 +167,32 @@ def test_channels_of_no_known_meaning_are_refused() -> None:
         convert(layout(TAMING, net), taming_config(net))
 
 
+@pytest.mark.parametrize("shapes", [
+    layout(TAMING, NET), layout(LLAMAGEN, NET), maskgit_layout(MASKGIT)])
+def test_a_stage_of_what_is_no_prior_is_refused(shapes: Shapes) -> None:
+    with pytest.raises(ValueError, match=r"last\.ckpt is a tokenizer itself, no checkpoint of a "
+                                         r"prior with a stage 'condition'; leave the stage out"):
+        convert(shapes, stage="condition")
+    with pytest.raises(ValueError, match="is a tokenizer itself"):
+        convert(layout(TAMING, NET), taming_config(NET), stage="condition")
+
+
+@pytest.mark.parametrize(("channels", "params", "modality"), [
+    (1, {}, "depth"), (7, {"n_labels": 7}, "segmentation")])
+def test_a_range_of_pixels_is_for_images_alone(channels: int, params: dict[str, Any],
+                                               modality: str) -> None:
+    net = replace(NET, channels=channels)
+    with pytest.raises(ValueError, match=rf"\(0\.0, 1\.0\) was given, but .* of {modality}, whose"):
+        convert(layout(TAMING, net), taming_config(net, **params), input_range=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("shapes", [
+    layout(TAMING, NET), layout(LLAMAGEN, NET), maskgit_layout(MASKGIT)])
+def test_the_range_of_an_images_pixels_may_be_said(shapes: Shapes) -> None:
+    config = convert(shapes, input_range=(-2.0, 2.0)).config
+    assert config.modality == {"name": "image", "input_range": [-2.0, 2.0]}
+
+
 def test_widths_that_are_no_multiples_are_refused() -> None:
     shapes = layout(TAMING, NET)
     shapes["encoder.down.1.block.0.conv1.weight"] = (48, 32, 3, 3)
