@@ -36,7 +36,8 @@ def describe_codes(code: CodeSpec, usage: CodeUsage) -> list[str]:
     shape = " x ".join(map(str, code.code_shape))
     return [f"{code.modality}: {shape} {code.dtype} codes of {code.codebook_size}, "
             f"from {code.image_size[0]} x {code.image_size[1]} pixels",
-            f"  codebook: {usage.used} used ({used:.1%}), perplexity {usage.perplexity:.1f}",
+            f"  codebook: {usage.used} used ({used:.1%}{usage.by_depth}), "
+            f"perplexity {usage.perplexity:.1f}",
             f"  pixels: {settings or 'as they are'}; {code.precision}",
             f"  tokenizer: {code.tokenizer}"]
 

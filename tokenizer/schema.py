@@ -3,7 +3,7 @@
 `docs/token_corpus.md` is the same as a specification in words. Everything here is plain data over
 pyarrow; neither torch nor Beam is needed to read a corpus.
 
-Letters: h and w the rows and columns of the code grid, K codebook size.
+Letters: h and w the rows and columns of the code grid, D codes a cell, K codebook size.
 """
 import json
 import math
@@ -175,24 +175,50 @@ DEAD_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False)
 
 @dataclass(frozen=True, kw_only=True)
 class CodeUsage:
-    """How much of a codebook a corpus uses.
+    """How much of a codebook some codes use; with several codes a cell, the least of its codebooks.
+
+    A codebook that has collapsed is thus seen however well the others are used.
 
     Attributes:
         used: number of entries that occur at least once.
         perplexity: 2 to the entropy in bits of the codes' distribution; K when uniform.
+        used_by_depth: ``used`` of each of the D codebooks; empty for one code a cell.
     """
     used: int
     perplexity: float
+    used_by_depth: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, counts: np.ndarray) -> "CodeUsage":
-        """Usage from how often each entry occurs, integer ``(K,)``."""
-        total = int(counts.sum())
-        if not total:
-            return cls(used=0, perplexity=0.0)
-        shares = counts[counts > 0] / total
-        entropy = -float((shares * np.log2(shares)).sum())
-        return cls(used=int((counts > 0).sum()), perplexity=round(math.exp2(entropy), 6))
+        """Usage from how often each entry occurs: integer ``(D, K)``, or ``(K,)``."""
+        counts = np.atleast_2d(counts)
+        used = tuple(int(number) for number in (counts > 0).sum(1))
+        return cls(used=min(used), perplexity=min(map(_perplexity, counts)),
+                   used_by_depth=used if len(used) > 1 else ())
+
+    @property
+    def by_depth(self) -> str:
+        """``; by depth 512, 37``, or nothing for one code a cell."""
+        return f"; by depth {', '.join(map(str, self.used_by_depth))}" if self.used_by_depth else ""
+
+
+def count_codes(codes: np.ndarray, codebook_size: int, depth: int = 1) -> np.ndarray:
+    """How often each code occurs, int64 ``(D, K)``.
+
+    Args:
+        codes: ``(..., D, h, w)``, or any shape for one code a cell; integers in ``[0, K)``.
+    """
+    by_depth = codes[None] if depth == 1 else np.moveaxis(codes, -3, 0)
+    return np.stack([np.bincount(part.reshape(-1), minlength=codebook_size) for part in by_depth])
+
+
+def _perplexity(counts: np.ndarray) -> float:
+    """2 to the entropy in bits of a distribution given as counts ``(K,)``; 0 without any."""
+    total = int(counts.sum())
+    if not total:
+        return 0.0
+    shares = counts[counts > 0] / total
+    return round(math.exp2(-float((shares * np.log2(shares)).sum())), 6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +277,7 @@ class Manifest:
 
 
 def codes_column(spec: CodeSpec, codes: np.ndarray) -> pa.Array:
-    """Codes ``(N, h, w)`` as a column of shards.
+    """Codes ``(N[, D], h, w)`` as a column of shards.
 
     Raises:
         ValueError: codes of another grid or outside the codebook.
@@ -263,7 +289,7 @@ def codes_column(spec: CodeSpec, codes: np.ndarray) -> pa.Array:
 
 
 def codes_array(spec: CodeSpec, table: pa.Table) -> np.ndarray:
-    """The codes of one modality in a table of shard rows: ``(N, h, w)``, uint16 or uint32."""
+    """The codes of one modality in a table of shard rows: ``(N[, D], h, w)``, uint16 or 32."""
     column = table.column(spec.column).combine_chunks()
     flat = column.flatten().to_numpy(zero_copy_only=False)
     return flat.astype(spec.dtype, copy=False).reshape(-1, *spec.code_shape)
@@ -274,7 +300,7 @@ def rows_table(spec: TokenSpec, codes: Mapping[str, np.ndarray],
     """Rows of one shard.
 
     Args:
-        codes: per modality ``(N, h, w)``.
+        codes: per modality ``(N[, D], h, w)``.
         columns: the other columns by name, N values each; ``label``, ``class_name`` and
             ``caption`` may be left out.
     """

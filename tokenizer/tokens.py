@@ -28,6 +28,7 @@ from tokenizer.schema import (
     ShardEntry,
     TokenSpec,
     codes_array,
+    count_codes,
 )
 
 DATA, PLAN, RECEIPTS, DEAD = "data", "_plan", "_receipts", "_dead"
@@ -295,7 +296,8 @@ class Census:
 
     def __init__(self, spec: TokenSpec) -> None:
         self._lock = threading.Lock()
-        self._codes = {code.modality: np.zeros(code.codebook_size, np.int64) for code in spec.codes}
+        self._codes = {code.modality: np.zeros((code.depth, code.codebook_size), np.int64)
+                       for code in spec.codes}
         self._classes: Counter[str] = Counter()
 
     def add(self, spec: TokenSpec, table: pa.Table) -> None:
@@ -305,8 +307,8 @@ class Census:
         with self._lock:
             self._classes.update(str(value) for value in found if value is not None)
             for code in spec.codes:
-                self._codes[code.modality] += np.bincount(codes_array(code, table).reshape(-1),
-                                                          minlength=code.codebook_size)
+                self._codes[code.modality] += count_codes(codes_array(code, table),
+                                                          code.codebook_size, code.depth)
 
     @property
     def usage(self) -> dict[str, CodeUsage]:
@@ -484,7 +486,8 @@ def dataset_card(manifest: Manifest) -> str:
         usage = manifest.usage[spec.modality]
         shape = " x ".join(map(str, spec.code_shape))
         lines.append(f"| {spec.modality} | {shape} | {spec.codebook_size} "
-                     f"| {usage.used} | {usage.perplexity:.1f} | `{spec.tokenizer}` |")
+                     f"| {usage.used}{usage.by_depth} | {usage.perplexity:.1f} "
+                     f"| `{spec.tokenizer}` |")
     return "\n".join([*lines, "", "Codes are stored in raster order; `manifest.json` holds the "
                       "spec, and each shard's metadata repeats it.", ""])
 

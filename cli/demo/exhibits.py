@@ -3,7 +3,8 @@
 Only files are read that any user of the commands has: the corpus, checkpoints with their metrics,
 token corpora, decoded pictures. Nothing is measured here but the mIoU of maps read by colour.
 
-Letters: N pictures, H and W their sides, n samples for each map.
+Letters: N pictures, H and W their sides, h and w rows and columns of the code grid, D codes a cell,
+n samples for each map.
 """
 import json
 import os
@@ -35,7 +36,7 @@ from cli.demo.scenes import CAPTIONS, FOLDERS, KINDS, LABEL_COLOURS, LABELS, rea
 from tokenizer.corpus.images import centre_crop
 from tokenizer.corpus.modalities import Modality, modality_from_dict
 from tokenizer.pictures import colour_codes
-from tokenizer.schema import GEOMETRY, codes_array
+from tokenizer.schema import GEOMETRY, CodeSpec, codes_array
 from tokenizer.splits import Split
 from tokenizer.tokens import TokenCorpus
 from tokenizer.training.journal import read_metrics
@@ -82,7 +83,7 @@ class Album:
 
     @cached_property
     def codes(self) -> dict[str, Array]:
-        """All codes by modality, ``(N, h, w)``."""
+        """All codes by modality, ``(N[, D], h, w)``."""
         return {spec.modality: np.concatenate([codes_array(spec, table) for table
                                                in self.corpus.tables([spec.column])])
                 for spec in self.corpus.spec.codes}
@@ -111,11 +112,8 @@ class Album:
 
     def show_codes(self, modality: str, key: str) -> Picture:
         """The code grid of one picture or map."""
-        spec = self.corpus.spec[modality]
         codes = self.codes[modality][self.rows[key]]
-        size = tuple(64 // side * side for side in spec.grid)
-        return picture(colour_codes(codes, spec.codebook_size, (size[0], size[1])),
-                       f"{modality} codes of {key}")
+        return picture(code_grids(self.corpus.spec[modality], codes), f"{modality} codes of {key}")
 
     def row_of(self, title: str, modality: str, keys: Sequence[str],
                pixels: Callable[[str, str], Array]) -> Row:
@@ -128,6 +126,14 @@ class Album:
         raw = kind.read(path.read_bytes(), path.name)
         size = self.corpus.spec[modality].image_size
         return kind.fit(raw, centre_crop(raw.shape[0], raw.shape[1], size), size)
+
+
+def code_grids(spec: CodeSpec, codes: Array) -> Array:
+    """Codes of one picture, ``([D, ]h, w)``, as cells ``(H, D * W, 3)``: each depth's grid abreast.
+    """
+    height, width = (64 // side * side for side in spec.grid)
+    grids = colour_codes(codes.reshape(-1, *spec.grid), spec.codebook_size, (height, width))
+    return np.concatenate(list(grids), 1)
 
 
 class Samples:

@@ -15,6 +15,7 @@ from tokenizer.schema import (
     TokenSpec,
     codes_array,
     codes_column,
+    count_codes,
     flatten,
     rows_table,
 )
@@ -140,6 +141,21 @@ def test_a_modality_is_held_once_and_found_by_name() -> None:
 def test_perplexity_is_two_to_the_entropy(counts: list[int], used: int, perplexity: float) -> None:
     usage = CodeUsage.of(np.array(counts))
     assert usage.used == used and usage.perplexity == pytest.approx(perplexity)
+
+
+def test_codes_are_counted_for_each_code_of_a_cell() -> None:
+    codes = np.array([[[[0, 1]], [[3, 3]]], [[[1, 1]], [[3, 3]]]], np.uint16)  # (2, D 2, 1, 2)
+    assert count_codes(codes, 4, 2).tolist() == [[1, 3, 0, 0], [0, 0, 0, 4]]
+    assert count_codes(codes, 4).tolist() == [[1, 3, 0, 4]]
+    assert count_codes(codes[:0], 4, 2).tolist() == [[0] * 4] * 2
+
+
+def test_usage_is_that_of_the_least_used_codebook() -> None:
+    usage = CodeUsage.of(np.array([[2, 2, 2, 2], [0, 0, 0, 8], [4, 4, 0, 0]]))
+    assert usage == CodeUsage(used=1, perplexity=1.0, used_by_depth=(4, 1, 2))
+    assert usage.by_depth == "; by depth 4, 1, 2"
+    assert CodeUsage.of(np.array([[2, 2]])) == CodeUsage(used=2, perplexity=2.0)
+    assert CodeUsage(used=2, perplexity=2.0).by_depth == ""
 
 
 def manifest() -> Manifest:

@@ -151,7 +151,7 @@ class Evaluator:
         self.spec, self.modality = autoencoder.codec.spec, autoencoder.codec.modality
         self.measures, self.left_out = build_measures(
             self.modality, self.spec.image_size, config.files, autoencoder.device)
-        self.tally = Tally(self.modality, self.spec.codebook_size)
+        self.tally = Tally(self.modality, self.spec.codebook_size, self.spec.depth)
         self.reference = ReferenceHash()
         self.scores: list[tuple[str, float]] = []
         self.num_changed = 0
@@ -194,14 +194,18 @@ class Evaluator:
                                            better=own.better, conditions=common | own.conditions)
 
     def _code_figures(self, common: dict[str, Any]) -> dict[str, Figure]:
-        usage, size = self.tally.usage(), self.spec.codebook_size
-        num_codes = int(self.tally.counts.sum())
+        usage, size, depth = self.tally.usage(), self.spec.codebook_size, self.spec.depth
+        num_codes, least, most = int(self.tally.counts.sum()), "", ""
         conditions = common | {"num_codes": num_codes, "codebook_size": size}
-        if num_codes < size:
-            conditions["caution"] = f"{num_codes} codes cannot use all of {size} entries"
-        values = {"codes_used": (usage.used / size, "codebook used", "", "higher"),
-                  "perplexity": (usage.perplexity, "perplexity", "codes", "higher"),
-                  "dead_codes": (float(size - usage.used), "dead codes", "codes", "lower")}
+        if depth > 1:
+            least, most = f", least of {depth}", f", most of {depth}"
+            conditions |= {"codebooks": f"{depth}, one for each code of a cell; usage is the worst "
+                           "of theirs", "used_by_depth": list(usage.used_by_depth)}
+        if num_codes // depth < size:
+            conditions["caution"] = f"{num_codes // depth} codes cannot use all of {size} entries"
+        values = {"codes_used": (usage.used / size, f"codebook used{least}", "", "higher"),
+                  "perplexity": (usage.perplexity, f"perplexity{least}", "codes", "higher"),
+                  "dead_codes": (float(size - usage.used), f"dead codes{most}", "codes", "lower")}
         if self.config.precision != "float32":
             values["codes_changed"] = (self.num_changed / num_codes,
                                        f"codes changed in {self.config.precision}", "", "lower")

@@ -2,7 +2,7 @@
 
 Scores are taken on integer pixels, after outputs were clipped and rounded, as the codec does.
 
-Letters: B images, h and w sides of the crop in pixels, K codebook size.
+Letters: B images, h and w sides of the crop in pixels, D codes a cell, K codebook size.
 """
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenizer.corpus.modalities import Modality, Sums, add_sums
-from tokenizer.schema import CodeUsage
+from tokenizer.schema import CodeUsage, count_codes
 from tokenizer.vqgan.model import VQGAN
 
 RECENT_BATCHES = 50
@@ -25,21 +25,26 @@ class RecentCodes:
 
     Args:
         codebook_size: K.
+        depth: D.
     """
 
-    def __init__(self, codebook_size: int) -> None:
-        self.codebook_size = codebook_size
+    def __init__(self, codebook_size: int, depth: int = 1) -> None:
+        self.codebook_size, self.depth = codebook_size, depth
         self._batches: deque[Tensor] = deque(maxlen=RECENT_BATCHES)
 
     def add(self, codes: Tensor) -> None:
-        """Count the codes of one more batch, any shape, int64 in ``[0, K)``; forget the oldest."""
-        self._batches.append(codes.detach().flatten().to(torch.int32).cpu())
+        """Count the codes of one more batch; forget the oldest.
+
+        Args:
+            codes: ``(B[, D], h, w)``, int64 in ``[0, K)``.
+        """
+        self._batches.append(codes.detach().to(torch.int32).cpu())
 
     def usage(self) -> CodeUsage:
         """How much of the codebook they use."""
-        counts = np.zeros(self.codebook_size, np.int64)
+        counts = np.zeros((self.depth, self.codebook_size), np.int64)
         for codes in self._batches:
-            counts += np.bincount(codes.numpy(), minlength=self.codebook_size)
+            counts += count_codes(codes.numpy(), self.codebook_size, self.depth)
         return CodeUsage.of(counts)
 
     def state_dict(self) -> dict[str, list[Tensor]]:
@@ -59,7 +64,8 @@ class Evaluation:
         num_images: how many were measured.
         loss: mean reconstruction loss of an image, in the unit of the modality.
         scores: the modality's scores by name, such as ``psnr`` in dB.
-        usage: codebook entries used at least once over these images, and perplexity.
+        usage: codebook entries used at least once over these images, and perplexity; with several
+            codes a cell, the least of their codebooks.
         used_share: ``usage.used`` as a share of K.
     """
     num_images: int
@@ -82,16 +88,17 @@ class Tally:
     Args:
         modality: whose scores are taken.
         codebook_size: K.
+        depth: D.
 
     Attributes:
         num_images: images counted so far.
-        counts: how often each code occurred, int64 ``(K,)``.
+        counts: how often each code occurred, int64 ``(D, K)``.
     """
 
-    def __init__(self, modality: Modality, codebook_size: int) -> None:
+    def __init__(self, modality: Modality, codebook_size: int, depth: int = 1) -> None:
         self.modality = modality
         self.num_images = 0
-        self.counts = np.zeros(codebook_size, np.int64)
+        self.counts = np.zeros((depth, codebook_size), np.int64)
         self._sums: Sums = {}
 
     def add(self, found: np.ndarray, pixels: np.ndarray, codes: np.ndarray) -> None:
@@ -100,10 +107,11 @@ class Tally:
         Args:
             found: reconstructed pixels ``(B, h, w[, 3])`` of the modality's type.
             pixels: the originals, likewise.
-            codes: their codes, integers of any shape, in ``[0, K)``.
+            codes: their codes ``(B[, D], ...)``, integers in ``[0, K)``.
         """
         self._sums = add_sums((self._sums, self.modality.sums(found, pixels)))
-        self.counts += np.bincount(codes.reshape(-1), minlength=len(self.counts))
+        depth, size = self.counts.shape
+        self.counts += count_codes(codes, size, depth)
         self.num_images += len(pixels)
 
     def scores(self) -> dict[str, float]:
@@ -131,7 +139,8 @@ def evaluate(model: VQGAN, modality: Modality, batches: Iterable[np.ndarray]) ->
     Raises:
         ValueError: there is not one image.
     """
-    loss, tally = 0.0, Tally(modality, model.config.quantizer.codebook_size)
+    quantizer = model.config.quantizer
+    loss, tally = 0.0, Tally(modality, quantizer.codebook_size, quantizer.depth)
     for batch in batches:
         pixels = torch.from_numpy(batch).to(model.last_layer.device)
         outputs, quantized = model(modality.to_inputs(pixels))
@@ -141,7 +150,8 @@ def evaluate(model: VQGAN, modality: Modality, batches: Iterable[np.ndarray]) ->
         raise ValueError("none of the held-out images can be read; hold out others, or mend them")
     usage = tally.usage()
     return Evaluation(num_images=tally.num_images, loss=loss / tally.num_images,
-                      scores=tally.scores(), usage=usage, used_share=usage.used / len(tally.counts))
+                      scores=tally.scores(), usage=usage,
+                      used_share=usage.used / quantizer.codebook_size)
 
 
 @torch.inference_mode()

@@ -33,6 +33,8 @@ def save_evaluation(out: str, evaluation: Evaluation, config: VQGANConfig,
         "training": {"steps": step, "minutes": round(seconds / 60, 2)},
         "conditions": _conditions(config, modality, training),
     }
+    if evaluation.usage.used_by_depth:
+        data["num_codes_used_by_depth"] = list(evaluation.usage.used_by_depth)
     storage.write_bytes(storage.join(out, EVALUATION), (json.dumps(data, indent=1) + "\n").encode())
 
 
@@ -40,7 +42,7 @@ def _conditions(config: VQGANConfig, modality: Modality,
                 training: TrainingConfig) -> dict[str, Any]:
     """All that another measurement must share to be compared with ours."""
     described = (type(modality).__doc__ or "").partition("\n\n    Attributes")[0]
-    largest = np.iinfo(modality.pixel_dtype).max
+    largest, depth = np.iinfo(modality.pixel_dtype).max, config.quantizer.depth
     return {
         "images": f"held out of training: {training.held_out} by {training.held_out_by}",
         "image_size": list(config.image_size),
@@ -48,7 +50,8 @@ def _conditions(config: VQGANConfig, modality: Modality,
                   "nearest integer",
         "preprocessing": modality.preprocessing(),
         "scores": " ".join(described.split()),
-        "codes_used": "share of the codebook that occurs in these images",
+        "codes_used": "share of the codebook that occurs in these images"
+                      + (f"; of {depth} codebooks, the least" if depth > 1 else ""),
         "weights": f"exponential average, decay {training.ema_decay}; float32",
     }
 

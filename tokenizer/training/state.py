@@ -51,7 +51,7 @@ class TrainingState:
         self.wrapped, self.optimizer = accelerator.prepare(
             self.model, build_adamw(self.model.parameters(), training.optimizer))
         self.average = ExponentialAverage(self.model, training.ema_decay)
-        self.recent = RecentCodes(config.quantizer.codebook_size)
+        self.recent = RecentCodes(config.quantizer.codebook_size, config.quantizer.depth)
         self.sums: dict[str, tuple[float, int]] = {}
         adversarial = training.adversarial
         self.moving = {"measured_weight": MovingMean(adversarial.adaptive_decay),

@@ -68,13 +68,14 @@ class View:
 def codebook_collapse(view: View) -> str | None:
     """Few codes in use throughout a window."""
     quantizer, (rows, columns) = view.model.quantizer, view.model.grid
-    num_recent = RECENT_BATCHES * view.training.batch_size * rows * columns * quantizer.depth
+    num_recent = RECENT_BATCHES * view.training.batch_size * rows * columns
     reachable = min(1.0, num_recent / quantizer.codebook_size)
     shares = view.window("codes_used")
     if not shares or max(shares) >= COLLAPSED_SHARE * reachable:
         return None
-    return (f"codebook collapse: {shares[-1]:.1%} of {quantizer.codebook_size} codes are in use; "
-            f"{_more_codes(quantizer)}")
+    least = f", in the least used of {quantizer.depth} codebooks" if quantizer.depth > 1 else ""
+    return (f"codebook collapse: {shares[-1]:.1%} of {quantizer.codebook_size} codes are in use"
+            f"{least}; {_more_codes(quantizer)}")
 
 
 def _more_codes(quantizer: QuantizerConfig) -> str:

@@ -1,4 +1,5 @@
 """Codebook usage over recent batches, and held-out figures against a computation by hand."""
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +14,7 @@ from tokenizer.training.metrics import (
     reconstruct,
 )
 from tokenizer.vqgan.model import VQGAN, VQGANConfig
+from tokenizer.vqgan.quantizers import QuantizerConfig
 
 Model = Callable[..., VQGANConfig]
 
@@ -30,6 +32,28 @@ def test_batches_of_long_ago_are_forgotten() -> None:
     for _ in range(RECENT_BATCHES):
         recent.add(torch.tensor([1]))
     assert recent.usage().used == 1
+
+
+def test_a_collapsed_codebook_is_seen_beside_others_in_full_use() -> None:
+    recent = RecentCodes(4, depth=2)
+    recent.add(torch.tensor([[[[0, 1]], [[2, 2]]], [[[2, 3]], [[2, 2]]]]))
+    assert recent.usage().used_by_depth == (4, 1)
+    assert (recent.usage().used, recent.usage().perplexity) == (1, 1.0)
+    again = RecentCodes(4, depth=2)
+    again.load_state_dict(recent.state_dict())
+    assert again.usage() == recent.usage()
+
+
+def test_held_out_figures_count_each_codebook_of_a_residual_quantizer(
+        model: Model, pixels: Callable[..., torch.Tensor]) -> None:
+    shape = dataclasses.replace(model(), quantizer=QuantizerConfig(
+        kind="residual", codebook_size=16, code_dim=4, depth=2))
+    vqgan = VQGAN(shape).eval()
+    with torch.no_grad():
+        vqgan.quantize.steps[1].embedding.weight[1:] += 100
+    evaluation = evaluate(vqgan, shape.build_modality(), [pixels(count=3).numpy()])
+    assert evaluation.usage.used_by_depth[1] == evaluation.usage.used == 1
+    assert evaluation.used_share == 1 / 16 and evaluation.usage.perplexity == 1
 
 
 def test_recent_codes_go_on_from_their_state() -> None:

@@ -64,6 +64,15 @@ def test_a_codebook_too_large_for_the_batches_is_not_collapsed() -> None:
     assert len(show(watch, *[{"codes_used": 0.009}] * 9, first=10)) == 1
 
 
+def test_each_codebook_of_a_residual_quantizer_has_one_code_a_cell_to_be_used_by() -> None:
+    deep = QuantizerConfig(kind="residual", codebook_size=18_000, code_dim=4, depth=4)
+    watch = Watch(dataclasses.replace(tiny_model(), quantizer=deep), tiny_training())
+    # As above, 1800 codes in each of the four codebooks.
+    assert show(watch, *[{"codes_used": 0.011}] * 9) == []
+    (_, line), = show(watch, *[{"codes_used": 0.009}] * 9, first=10)
+    assert "of 18000 codes are in use, in the least used of 4 codebooks; lower" in line
+
+
 def test_usage_that_recovers_within_a_window_is_no_collapse() -> None:
     assert show(watching(), *([{"codes_used": 0.01}] * (WINDOW - 1) + [{}]) * 4) == []
 
