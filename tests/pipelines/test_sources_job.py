@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from job_fakes import tree
 from PIL import Image
@@ -43,8 +45,25 @@ def as_folder(photos: Path, folder: Path) -> str:
     return str(photos)
 
 
-WRITERS: dict[str, Writer] = {"folder": as_folder, "tar": save_tars}
-LABELLED = ["tar"]
+def save_parquet(photos: Path, folder: Path, maps: Path | None = None) -> str:
+    """The same in two Parquet files of two row groups each."""
+    folder.mkdir(exist_ok=True)
+    paths = sorted(photos.iterdir())
+    for number in range(2):
+        some = paths[number * 5:number * 5 + 5]
+        columns = {"key": [path.stem for path in some],
+                   "image": [{"bytes": path.read_bytes(), "path": path.name} for path in some],
+                   "label": [int(path.stem[-3:]) % 3 for path in some]}
+        if maps is not None:
+            columns["seg"] = [(maps / path.name).read_bytes() for path in some]
+        pq.write_table(pa.table(columns), folder / f"{number}.parquet", row_group_size=3)
+    return f"{folder}/*.parquet"
+
+
+WRITERS: dict[str, Writer] = {"folder": as_folder, "tar": save_tars, "parquet": save_parquet}
+LABELLED = ["tar", "parquet"]
+CHANGED = {"tar": "01.tar", "parquet": "1.parquet"}
+"""A file of each kind of source that holds many inputs."""
 
 
 @pytest.fixture
@@ -115,10 +134,11 @@ def test_an_archive_that_changed_is_refused_by_name(corpus: Callable[..., Encode
         encode_corpus(job)
 
 
-def test_an_archive_that_vanishes_while_the_job_runs_fails_its_shards(
+@pytest.mark.parametrize(("kind", "name"), CHANGED.items())
+def test_a_file_that_vanishes_while_the_job_runs_fails_its_shards(
         corpus: Callable[..., EncodeConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-        ) -> None:
-    job, path = corpus("tar"), tmp_path / "source/01.tar"
+        kind: str, name: str) -> None:
+    job, path = corpus(kind), tmp_path / "source" / name
     planned = encode.plan_encoding
 
     def plan_then_remove(*args: Any) -> Plan:
@@ -126,13 +146,16 @@ def test_an_archive_that_vanishes_while_the_job_runs_fails_its_shards(
         path.unlink()
         return plan
     monkeypatch.setattr(encode, "plan_encoding", plan_then_remove)
-    with pytest.raises(JobFailed, match=r"01\.tar is not there any more"):
+    with pytest.raises(JobFailed, match=f"{name} is not there any more"):
         encode_corpus(job)
-    assert len(list((tmp_path / "tokens/_receipts").iterdir())) == 2
+    assert (tmp_path / "tokens/_receipts/00000.json").exists()
+    assert not (tmp_path / "tokens/_SUCCESS").exists()
 
 
-def test_maps_in_the_archive_are_cropped_with_their_image(
-        config: Settings, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("write", "column"), [
+    (save_tars, ".segmentation.png"), (save_parquet, "column:seg")])
+def test_maps_in_the_corpus_are_cropped_with_their_image(
+        config: Settings, tmp_path: Path, write: Callable[..., str], column: str) -> None:
     plain = config()
     photos, maps = tmp_path / "photos", tmp_path / "maps"
     maps.mkdir()
@@ -143,8 +166,8 @@ def test_maps_in_the_archive_are_cropped_with_their_image(
     tokenizers = {"image": "tok", "segmentation": "seg-tok"}
     folder = dataclasses.replace(plain, tokenizers=tokenizers, maps={"segmentation": str(maps)})
     archives = dataclasses.replace(
-        folder, corpus=save_tars(photos, tmp_path / "source", maps), labels="none",
-        maps={"segmentation": ".segmentation.png"}, output=str(tmp_path / "other"))
+        folder, corpus=write(photos, tmp_path / "source", maps), labels="none",
+        maps={"segmentation": column}, output=str(tmp_path / "other"))
     for job in (folder, archives):
         assert encode_corpus(job).num_rows == 10
     expected, found = ([(row["key"], row["image_codes"], row["segmentation_codes"])
@@ -161,3 +184,12 @@ def test_a_truncated_archive_loses_nothing_in_silence(corpus: Callable[..., Enco
     assert manifest.num_rows == 8
     assert manifest.dead_letters == {"DamagedArchive": 1, "TruncatedArchive": 1}
     assert manifest.num_inputs == 10  # eight rows, the image that is cut, and what came after it
+
+
+def test_a_truncated_parquet_file_is_one_dead_letter(corpus: Callable[..., EncodeConfig],
+                                                     tmp_path: Path) -> None:
+    job, path = corpus("parquet"), tmp_path / "source/1.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    manifest = encode_corpus(job)
+    assert (manifest.num_rows, manifest.num_inputs) == (5, 6)
+    assert manifest.dead_letters == {"DamagedFile": 1}

@@ -1,0 +1,372 @@
+"""Parquet files with images in a column: as bytes, or as Hugging Face structs of bytes and path.
+
+Files are listed by their footers and by their columns of keys, labels and captions. To read a row,
+its row group is gone through up to that row, and what it holds is laid down in a temporary file, so
+that memory holds one page of rows whatever the size of a row group; the last few groups stay there.
+"""
+import hashlib
+import os
+import posixpath
+import tempfile
+import threading
+from array import array
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tokenizer import storage
+from tokenizer.corpus.labels import OwnLabels
+from tokenizer.corpus.sources import columns
+from tokenizer.corpus.sources.base import Entry, InputError, SourceChanged
+from tokenizer.corpus.sources.listed import ListedSource, Record
+from tokenizer.corpus.sources.urls import (
+    expand,
+    identity,
+    require_files,
+    split_options,
+    stems,
+    suffix_of,
+)
+
+ROWS_AT_ONCE = 16
+"""Rows with images that memory holds."""
+
+TEXT_ROWS_AT_ONCE = 4096
+"""Rows without images that memory holds while files are listed."""
+
+MAX_SPOOLED_BYTES = 16 << 30
+"""Bytes of row groups in temporary files, above which the oldest group is removed."""
+
+MAGIC = b"PAR1"
+
+
+class DamagedRowGroup(InputError):
+    """The row group of an input cannot be decoded up to its row."""
+
+
+class NullImage(InputError):
+    """A row has no image."""
+
+
+class ParquetSource(ListedSource):
+    """Parquet files with a column of image files, and columns of maps, by name.
+
+    Args:
+        url: one file or, with braces and stars, several.
+        options: ``column``, ``key`` and ``caption`` name columns.
+    Raises:
+        FileNotFoundError: a file does not exist.
+        ValueError: there is no such column.
+    """
+    name: ClassVar[str] = "parquet"
+    form: ClassVar[str] = "data/*.parquet with a column of image bytes or of Hugging Face images"
+    known_options = ("caption", "column", "key")
+
+    def __init__(self, url: str, maps: Mapping[str, str] | None = None, labels: str = "auto",
+                 modality: str = "image", options: Mapping[str, str] | None = None) -> None:
+        super().__init__(url, maps, labels, modality, options)
+        self.urls = expand(url)
+        require_files(self.urls)
+        self._stems = dict(zip(self.urls, stems(self.urls), strict=True))
+        self._identities: dict[str, str] = {}
+        self._class_names: list[str] | None = None
+        self._columns: dict[str, str] = {}
+        self._texts: dict[str, str | None] = {}
+        self._groups = _Groups()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_groups": _Groups()}
+
+    @classmethod
+    def accepts(cls, url: str) -> bool:
+        return suffix_of(url) == ".parquet" and not holds_places(url)
+
+    def class_names(self) -> list[str] | None:
+        self._listed()
+        return self._class_names
+
+    def identities(self) -> dict[str, str]:
+        return self._identities
+
+    def records(self, notes: Counter[str]) -> Iterator[Record]:
+        chosen = False
+        for url in self.urls:
+            try:
+                with opened(url) as (file, parquet):
+                    self._identities[url] = _identity(url, file)
+                    if not chosen:
+                        self._choose(parquet.schema_arrow)
+                        chosen = True
+                    yield from self._records_of(url, file, parquet)
+            except _Unreadable as error:
+                self._identities[url] = f"{identity(url)}, unreadable"
+                message = f"{url} is no readable Parquet file: {error}; all its rows are lost"
+                yield self._lost(url, ("DamagedFile", message))
+
+    def read(self, entry: Entry) -> dict[str, bytes]:
+        url, place = split_options(entry.source)
+        group, row = int(place["rowgroup"]), int(place["row"])
+        values = self._groups.group(url, group, self._identities[url],
+                                    list(self._columns.values())).row(row)
+        found = {}
+        for modality, value in zip(self._columns, values, strict=True):
+            if value is None:
+                raise NullImage(f"row {row} of row group {group} has no {modality} in column "
+                                f"{self._columns[modality]}")
+            found[modality] = value
+        return found
+
+    def _choose(self, schema: pa.Schema) -> None:
+        """Settle which column holds what.
+
+        Raises:
+            ValueError: there is no such column, or it holds no files.
+        """
+        first, *maps = self.modalities
+        named = {name: column for name, column in self.columns.items() if column is not None}
+        taken = [named[name] for name in maps]
+        self._columns = {first: named.get(first) or columns.choose_images(schema, first, taken),
+                         **{name: named[name] for name in maps}}
+        for modality, column in self._columns.items():
+            columns.choose(schema.names, column, (), modality)
+            if column not in columns.file_columns(schema):
+                raise ValueError(f"column {column} of {self} is of type "
+                                 f"{schema.field(column).type} and holds no files for {modality}")
+        wanted = self.labels.column if isinstance(self.labels, OwnLabels) else None
+        self._texts = columns.text_columns(schema, {**self.options, "label": wanted})
+        self._class_names = columns.class_names(schema, self._texts["label"])
+
+    def _records_of(self, url: str, file: "_Watched",
+                    parquet: pq.ParquetFile) -> Iterator[Record]:
+        """The records of one file, row group by row group."""
+        wanted = {*self._columns.values(), *filter(None, self._texts.values())}
+        names = parquet.schema_arrow.names
+        if missing := sorted(name for name in wanted
+                             if name not in names and name.partition(".")[0] not in names):
+            yield self._lost(url, ("MissingColumn", f"{url} has no column {missing[0]}; it has "
+                                   f"{', '.join(names)}"))
+            return
+        first_row = 0
+        for group in range(parquet.num_row_groups):
+            num_rows = parquet.metadata.row_group(group).num_rows
+            row = 0
+            try:
+                for values in self._text_rows(parquet, group, num_rows):
+                    yield self._record(url, group, row, first_row + row, values)
+                    row += 1
+            except (pa.ArrowException, OSError) as error:
+                if file.error is not None:
+                    raise
+                for lost in range(row, num_rows):
+                    yield self._record(url, group, lost, first_row + lost, {}, (
+                        "DamagedRowGroup", f"row group {group} of {url} is damaged: {error}"))
+            first_row += num_rows
+
+    def _text_rows(self, parquet: pq.ParquetFile, group: int,
+                   num_rows: int) -> Iterator[dict[str, Any]]:
+        """Key, label and caption of each row of a group, as far as there are such columns."""
+        names = [name for name in self._texts.values() if name is not None]
+        if not names:
+            yield from ({} for _ in range(num_rows))
+            return
+        for batch in parquet.iter_batches(TEXT_ROWS_AT_ONCE, [group], names, use_threads=False):
+            for row in batch.to_pylist():
+                yield {use: columns.value_at(row, name) for use, name in self._texts.items()}
+
+    def _record(self, url: str, group: int, row: int, row_of_file: int, values: dict[str, Any],
+                problem: tuple[str, str] | None = None) -> Record:
+        place = f"{url}#rowgroup={group}&row={row}"
+        first, *maps = self.modalities
+        sources = {first: place, **{name: f"{place}&column={self._columns[name]}" for name in maps}}
+        key = values.get("key")
+        if problem is None and self._texts["key"] is not None and key in (None, ""):
+            problem = ("NoKey", f"the row has nothing in its column {self._texts['key']} of keys")
+        label = columns.label_text(values.get("label"), place)
+        if label is not None and self._class_names is not None and int(label) < 0:
+            label = None
+        return Record(key=f"{self._stems[url]}-{row_of_file:08d}" if key in (None, "")
+                      else str(key), sources=sources, label=label,
+                      caption=columns.caption_text(values.get("caption")), problem=problem)
+
+    def _lost(self, url: str, problem: tuple[str, str]) -> Record:
+        """The record of a whole file that cannot be read."""
+        return Record(key=self._stems[url], sources={self.modalities[0]: url}, problem=problem)
+
+
+class _Groups:
+    """The row groups that were read last, in temporary files; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._groups: OrderedDict[tuple[str, int], _Group] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["_Groups"], tuple[()]]:
+        return _Groups, ()
+
+    def group(self, url: str, number: int, expected: str, names: list[str]) -> "_Group":
+        """One row group of a file whose `_identity` is ``expected``."""
+        with self._lock:
+            if (url, number) not in self._groups:
+                self._groups[url, number] = _Group(url, number, expected, names)
+            self._groups.move_to_end((url, number))
+            while len(self._groups) > 2 and sum(
+                    group.num_bytes for group in self._groups.values()) > MAX_SPOOLED_BYTES:
+                self._groups.popitem(last=False)
+            return self._groups[url, number]
+
+
+class _Group:
+    """The files in one row group, laid down in a temporary file as far as they were asked for."""
+
+    def __init__(self, url: str, number: int, expected: str, names: list[str]) -> None:
+        self.num_bytes = 0
+        self._url, self._names, self._number, self._expected = url, names, number, expected
+        self._lock = threading.Lock()
+        self._spool: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        self._stretches = array("q")
+        self._rows: Iterator[list[bytes | None]] | None = None
+        self._error: InputError | None = None
+
+    def row(self, number: int) -> list[bytes | None]:
+        """The files of one row, by column.
+
+        Raises:
+            DamagedRowGroup: the group cannot be read so far.
+            SourceChanged: the file is no longer the one that was listed.
+        """
+        width = 2 * len(self._names)
+        with self._lock:
+            try:
+                while len(self._stretches) <= number * width:
+                    self._advance()
+            except DamagedRowGroup as error:
+                self._error = error
+                raise
+            except BaseException:
+                self._rows = None  # begin anew when asked again
+                self._stretches = array("q")
+                raise
+            stretches = self._stretches[number * width:(number + 1) * width]
+        return [None if size < 0 else os.pread(self._spool.fileno(), size, offset)
+                for offset, size in zip(stretches[::2], stretches[1::2], strict=True)]
+
+    def _advance(self) -> None:
+        """Lay down one more row."""
+        if self._error is not None:
+            raise DamagedRowGroup(str(self._error))
+        if self._rows is None:
+            self._rows = self._read()
+        for value in next(self._rows):
+            self._stretches.extend((self.num_bytes, -1 if value is None else len(value)))
+            if value:
+                os.pwrite(self._spool.fileno(), value, self.num_bytes)
+                self.num_bytes += len(value)
+
+    def _read(self) -> Iterator[list[bytes | None]]:
+        """The files of each row; after the last row an error, as no more is ever asked for."""
+        what = f"row group {self._number} of {self._url}"
+        try:
+            with opened(self._url) as (file, parquet):
+                if (found := _identity(self._url, file)) != self._expected:
+                    raise SourceChanged(f"{self._url} has changed since it was listed: it was "
+                                        f"{self._expected}, now {found}; bring the old file back, "
+                                        "or start over with --overwrite")
+                for batch in parquet.iter_batches(ROWS_AT_ONCE, [self._number], self._names,
+                                                  use_threads=False):
+                    values = [_files_of(batch.column(name), self._url) for name in self._names]
+                    yield from (list(row) for row in zip(*values, strict=True))
+        except FileNotFoundError as error:
+            raise SourceChanged(f"{self._url} is not there any more: bring it back") from error
+        except _Unreadable as error:
+            raise DamagedRowGroup(f"{what} is damaged: {error}") from error
+        raise DamagedRowGroup(f"{what} has fewer rows than its file's footer states")
+
+
+class _Unreadable(ValueError):
+    """A file that can be reached is no sound Parquet file."""
+
+
+class _Watched:
+    """A file for Arrow that remembers the error of its store, which Arrow may disguise."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: Exception | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@contextmanager
+def opened(url: str) -> Iterator[tuple[_Watched, pq.ParquetFile]]:
+    """A Parquet file to read in small pieces; in the block, damage is `_Unreadable`.
+
+    Raises:
+        OSError: its store cannot be reached.
+    """
+    fs, path = storage.locate(url)
+    with storage.remote_errors(url):
+        file = fs.open(path, "rb")
+    watched = _Watched(file)
+    with file:
+        try:
+            parquet = pq.ParquetFile(watched, pre_buffer=False, buffer_size=1 << 20,
+                                     page_checksum_verification=True)
+            yield watched, parquet
+        except (SourceChanged, InputError, _Unreadable):
+            raise
+        except (pa.ArrowException, OSError) as error:
+            if watched.error is not None:
+                raise OSError(f"{url} cannot be reached: {watched.error}") from error
+            raise _Unreadable(" ".join(str(error).split())) from error
+
+
+def holds_places(url: str) -> bool:
+    """Whether Parquet files hold no images, only the paths or URLs of some."""
+    for name in expand(url)[:1]:
+        if not storage.exists(name):
+            return False
+        try:
+            with opened(name) as (_, parquet):
+                schema = parquet.schema_arrow
+        except _Unreadable:
+            return False
+        return not columns.file_columns(schema) and any(
+            place in schema.names for place in columns.PLACES)
+    return False
+
+
+def _identity(url: str, file: _Watched) -> str:
+    """What changes with a file's content: its size, its tag, and the hash of its footer."""
+    size = int(file.seek(0, os.SEEK_END))
+    file.seek(max(0, size - 8))
+    tail = file.read(8)
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] != MAGIC or length + 12 > size:
+        raise _Unreadable("it does not end as a Parquet file does; it is cut off")
+    file.seek(size - 8 - length)
+    return f"{identity(url)}, footer sha256:{hashlib.sha256(file.read(length)).hexdigest()}"
+
+
+def _files_of(column: pa.Array, url: str) -> Iterator[bytes | None]:
+    """The files of a column's rows; those that are only named are read from beside the table."""
+    if not pa.types.is_struct(column.type):
+        yield from (value.as_py() for value in column)
+        return
+    for value in column.to_pylist():
+        content = None if value is None else value["bytes"]
+        if content is None and value is not None and value.get("path"):
+            content = storage.read_bytes(value["path"] if "://" in value["path"] else
+                                         storage.join(posixpath.dirname(url), value["path"]))
+        yield content
