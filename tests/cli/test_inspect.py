@@ -45,7 +45,8 @@ def test_spec_counts_usage_classes_and_reasons_are_shown(corpus: Path) -> None:
 
 def test_json_is_for_programs(corpus: Path) -> None:
     data = json.loads(inspect(corpus, "--json", "--verify").stdout)
-    assert data["num_rows"] == 4 and data["usage"]["image"] == {"used": 2, "perplexity": 2.0}
+    assert data["num_rows"] == 4
+    assert data["usage"]["image"] == {"used": 2, "perplexity": 2.0, "used_by_depth": []}
     assert data["verified"] is True and data["problems"] == []
     assert json.loads(inspect(corpus, "--json").stdout)["verified"] is False
 
