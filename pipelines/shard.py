@@ -20,13 +20,18 @@ import pyarrow as pa
 from pipelines.ordered import ordered
 from tokenizer.corpus.images import Crop, centre_crop
 from tokenizer.corpus.modalities import Modality, fit_together
-from tokenizer.corpus.sources import Entry, Source
+from tokenizer.corpus.sources import Entry, InputError, Source
+from tokenizer.corpus.sources.web import UnreachableURL
 from tokenizer.schema import CodeSpec, TokenSpec, rows_table
 from tokenizer.tokens import DeadLetter
 
-OF_ONE_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+OF_ONE_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError,
+               InputError)
 OF_ONE_FILE_CODES = {errno.EIO, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 """System errors that concern one file; any other means that the source cannot be reached."""
+
+GONE = {FileNotFoundError.__name__: "is there any more", UnreachableURL.__name__: "can be reached"}
+"""Errors of one file that, where they are those of all, mean that the source is gone."""
 
 
 class SourceUnreachable(OSError):
@@ -203,11 +208,13 @@ def require_present(dead: Sequence[DeadLetter]) -> None:
     Args:
         dead: all inputs of a shard.
     Raises:
-        SourceUnreachable: there are several, and none of the files is there any more.
+        SourceUnreachable: there are several, and none of the files is there any more or can be
+            reached.
     """
     planned = [letter for letter in dead if letter.stage != "plan"]
-    if len(planned) > 1 and all(letter.error == FileNotFoundError.__name__ for letter in planned):
-        raise SourceUnreachable(f"none of {len(planned)} files is there any more, the first being "
+    errors = {letter.error for letter in planned}
+    if len(planned) > 1 and len(errors) == 1 and (state := GONE.get(errors.pop())):
+        raise SourceUnreachable(f"none of {len(planned)} files {state}, the first being "
                                 f"{planned[0].source}: bring the corpus back")
 
 

@@ -1,9 +1,13 @@
 """The encode job over every kind of source: the same images give the same codes."""
 import dataclasses
 import io
+import json
 import os
+import socket
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +64,18 @@ def save_parquet(photos: Path, folder: Path, maps: Path | None = None) -> str:
     return f"{folder}/*.parquet"
 
 
-WRITERS: dict[str, Writer] = {"folder": as_folder, "tar": save_tars, "parquet": save_parquet}
-LABELLED = ["tar", "parquet"]
+def save_list(photos: Path, folder: Path, maps: Path | None = None) -> str:
+    """The same named by a table."""
+    folder.mkdir(exist_ok=True)
+    lines = [f"{path},{path.stem},{int(path.stem[-3:]) % 3},{maps and maps / path.name}"
+             for path in sorted(photos.iterdir())]
+    (folder / "list.csv").write_text("\n".join(["path,key,label,seg", *lines]))
+    return f"{folder}/list.csv"
+
+
+WRITERS: dict[str, Writer] = {"folder": as_folder, "tar": save_tars, "parquet": save_parquet,
+                              "list": save_list}
+LABELLED = ["tar", "parquet", "list"]
 CHANGED = {"tar": "01.tar", "parquet": "1.parquet"}
 """A file of each kind of source that holds many inputs."""
 
@@ -153,7 +167,8 @@ def test_a_file_that_vanishes_while_the_job_runs_fails_its_shards(
 
 
 @pytest.mark.parametrize(("write", "column"), [
-    (save_tars, ".segmentation.png"), (save_parquet, "column:seg")])
+    (save_tars, ".segmentation.png"), (save_parquet, "column:seg"),
+    (save_list, "column:seg")])
 def test_maps_in_the_corpus_are_cropped_with_their_image(
         config: Settings, tmp_path: Path, write: Callable[..., str], column: str) -> None:
     plain = config()
@@ -193,3 +208,53 @@ def test_a_truncated_parquet_file_is_one_dead_letter(corpus: Callable[..., Encod
     manifest = encode_corpus(job)
     assert (manifest.num_rows, manifest.num_inputs) == (5, 6)
     assert manifest.dead_letters == {"DamagedFile": 1}
+
+
+@pytest.fixture
+def server(config: Settings, tmp_path: Path) -> Iterator[str]:
+    """The address of a server of the photos' folder; one name answers 503 once, another always."""
+    folder, refused = str(config().corpus), set()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=folder)
+
+        def do_GET(self) -> None:
+            if self.path == "/img-002.png" and self.path not in refused:
+                refused.add(self.path)
+                self.send_error(503)
+            elif self.path == "/img-005.png":
+                self.send_error(410)
+            else:
+                super().do_GET()
+
+        def log_message(self, *args: object) -> None:
+            pass
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+
+
+def test_one_bad_url_is_a_dead_letter(config: Settings, tmp_path: Path, server: str) -> None:
+    (tmp_path / "urls.jsonl").write_text("".join(json.dumps(
+        {"url": f"{server}/img-{number:03d}.png", "key": f"img-{number:03d}"}) + "\n"
+        for number in range(10)))
+    job = config(corpus=f"{tmp_path}/urls.jsonl#backoff=0.01")
+    assert encode_corpus(job).dead_letters == {"RefusedURL": 1}
+    letter, = TokenCorpus.open(job.output).dead_letters()
+    assert (letter.key, letter.stage) == ("img-005", "read")
+    assert letter.message == f"{server}/img-005.png answers 410 Gone"
+    folder = config(output=str(tmp_path / "folder"))
+    encode_corpus(folder)
+    assert [row["image_codes"] for row in rows_of(job.output)] == [
+        row["image_codes"] for row in rows_of(folder.output) if row["key"] != "img-005"]
+
+
+def test_no_network_is_no_corpus_of_dead_letters(config: Settings, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        (tmp_path / "urls.csv").write_text(f"url\n{address}/a.png\n{address}/b.png\n")
+        with pytest.raises(JobFailed, match="none of 2 files can be reached, the first being"):
+            encode_corpus(config(corpus=f"{tmp_path}/urls.csv#retries=0"))

@@ -47,9 +47,11 @@ class ListedSource(Source):
 
     Attributes:
         columns: the column, or suffix, that each modality lies in, where one was named.
+        key_remedy: what to do about keys that occur twice.
         key_folders: whether the first folder of a key is a class where nothing else says one.
     """
     known_options: tuple[str, ...] = ("column",)
+    key_remedy = "give the rows unique keys in a column key"
     key_folders = False
 
     def __init__(self, url: str, maps: Mapping[str, str] | None = None, labels: str = "auto",
@@ -136,7 +138,7 @@ class ListedSource(Source):
         """
         if self._index is None:
             notes: Counter[str] = Counter()
-            index = _Index(notes)
+            index = _Index(notes, self.key_remedy)
             for record in self.records(notes):
                 index.add(record)
             if not index.num_records:
@@ -176,8 +178,8 @@ class _Index:
         num_records: how many there are.
     """
 
-    def __init__(self, notes: Counter[str]) -> None:
-        self.notes = notes
+    def __init__(self, notes: Counter[str], remedy: str) -> None:
+        self.notes, self._remedy = notes, remedy
         self.num_records = 0
         self._rows = sqlite3.connect("", check_same_thread=False)  # "" is a temporary file
         self._rows.execute("CREATE TABLE records (number INTEGER PRIMARY KEY, label TEXT, "
@@ -188,8 +190,8 @@ class _Index:
         key, problem = printable(record.key), record.problem
         if problem is None and not self._rows.execute(
                 "INSERT OR IGNORE INTO keys VALUES (?, ?)", (key, self.num_records)).rowcount:
-            problem = ("DuplicateKey", f"{self._first(key)} has the same key {key!r}; keys are "
-                       "unique: rename it, or let keys begin with their file's name: #keys=files")
+            problem = ("DuplicateKey", f"{self._first(key)} has the same key {key!r}: "
+                       f"{self._remedy}")
         sources = {name: printable(url) for name, url in record.sources.items()}
         body = json.dumps([key, sources, dict(record.ranges), record.caption, problem])
         self._rows.execute("INSERT INTO records VALUES (?, ?, ?)",

@@ -75,6 +75,7 @@ class TarSource(ListedSource):
     name: ClassVar[str] = "tar"
     form: ClassVar[str] = "shards/{00..07}.tar or shards/*.tar, uncompressed, WebDataset layout"
     known_options = ("column", "keys")
+    key_remedy = "rename one, or let keys begin with the name of their archive: #keys=files"
     key_folders = True
 
     def __init__(self, url: str, maps: Mapping[str, str] | None = None, labels: str = "auto",
