@@ -208,6 +208,20 @@ def test_a_prior_without_its_training_state_is_not_overwritten(corpus: TokenCorp
         short(corpus, tmp_path, "steps=2")
 
 
+def test_samples_that_cannot_be_shown_cost_no_training(corpus: TokenCorpus,
+                                                       tmp_path: Path) -> None:
+    def fail(codes: np.ndarray) -> np.ndarray:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train_prior(corpus, str(tmp_path), config_of(corpus),
+                    tiny_training("steps=9", "evaluate_every=4"), {"image": fail})
+    state = checkpoints.load_state(str(tmp_path))
+    assert state is not None and state["step"] == 4
+    assert train_prior(corpus, str(tmp_path), config_of(corpus),
+                       tiny_training("steps=9", "evaluate_every=4")).step == 9
+
+
 def test_a_full_disk_leaves_the_earlier_checkpoint_whole(corpus: TokenCorpus, tmp_path: Path,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     short(corpus, tmp_path, "steps=4")

@@ -27,7 +27,7 @@ from tokenizer.training.discriminator import check_size
 from tokenizer.training.metrics import Evaluation, describe_scores
 from tokenizer.training.observer import Observer
 from tokenizer.training.perceptual import PerceptualDistance, load_perceptual
-from tokenizer.training.processes import agree, build_accelerator, close
+from tokenizer.training.processes import agree, alone, build_accelerator, close
 from tokenizer.training.resume import (
     lasting_settings,
     load_progress,
@@ -93,9 +93,9 @@ def train_tokenizer(corpus: str, out: str, config: VQGANConfig,
     run = {"model": configs.to_dict(config), "corpus": _describe_corpus(dataset),
            "training": lasting_settings(training, HOUSEKEEPING)}
     state = TrainingState(config, training, accelerator)
-    if accelerator.is_main_process:
-        prepare_folder(out, KIND, config)
-    accelerator.wait_for_everyone()
+    with alone(accelerator):
+        if accelerator.is_main_process:
+            prepare_folder(out, KIND, config)
     if (saved := load_progress(out, run)) is not None:
         state.load_state_dict(saved)
     with stop_request() as stop, Observer(state, dataset, out) as observer:
@@ -159,16 +159,14 @@ class _Loop:
         if self.state.step > self.first_step:
             self._save()
         else:
-            self.evaluation = self.observer.evaluate(in_journal=False)
+            with alone(self.state.accelerator):
+                self.evaluation = self.observer.evaluate(in_journal=False)
         return self.evaluation
 
     def _evaluate(self) -> None:
-        """Measure on the held-out images; what was trained is saved when these cannot be read."""
-        try:
+        """Measure on the held-out images; what was trained is saved when this fails."""
+        with alone(self.state.accelerator, self._save):
             self.evaluation = self.observer.evaluate()
-        except (OSError, ValueError):
-            self._save()
-            raise
 
     def _pixels(self, step: int) -> torch.Tensor:
         """This process's share of the pixels of one step."""

@@ -14,6 +14,7 @@ from tokenizer.pictures import save_png
 from tokenizer.storage import join
 from tokenizer.training.journal import Journal
 from tokenizer.training.metrics import Evaluation, describe_scores, evaluate, reconstruct
+from tokenizer.training.processes import alone
 from tokenizer.training.report import PICTURES, reconstruction_sheet, save_evaluation
 from tokenizer.training.state import TrainingState
 from tokenizer.training.steps import StepResult
@@ -37,9 +38,11 @@ class Observer:
         self._clock = (time.monotonic(), state.step)
 
     def __enter__(self) -> "Observer":
+        with alone(self.state.accelerator):
+            if self.is_active:
+                self._originals = self._choose_pictures()
         if self.is_active:
             state = self.state
-            self._originals = self._choose_pictures()
             self._journal = Journal(self.out, state.step)
             progress = state.training.budget.progress(state.step, state.seconds)
             self._bar = tqdm(total=1.0, initial=progress, bar_format=BAR, smoothing=0.05,

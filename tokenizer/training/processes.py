@@ -1,4 +1,7 @@
 """The processes of one training: devices and precision as `accelerate` finds them."""
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,6 +18,14 @@ BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 """Processor flags of native products in bfloat16."""
 
 
+NUM_PROCESSES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Variables in which launchers say how many processes they started."""
+
+
+class FirstProcessFailed(ValueError):
+    """The first process failed in what it does alone; its own error is shown there."""
+
+
 def fastest_precision() -> str:
     """``bf16`` where this machine computes in it natively, about twice as fast; else ``no``."""
     if torch.cuda.is_available():
@@ -29,12 +40,14 @@ def build_accelerator(settings: TrainingSettings) -> Accelerator:
     Args:
         settings: their precision is not ``auto``; see `tokenizer.training.resume.settle_precision`.
     Raises:
-        ValueError: the device cannot compute in that precision, or the processes and parts cannot
-            share a batch equally.
+        ValueError: the device cannot compute in that precision, the processes and parts cannot
+            share a batch equally, or processes were started together that do not find each other.
     """
     # One process may train several models, each in its own precision; the state is kept globally.
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+    if accelerator.num_processes == 1:
+        _refuse_strangers()
     if settings.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("training.mixed_precision=fp16 needs a GPU, and this machine offers none: "
                          "use bf16 or no")
@@ -53,6 +66,30 @@ def agree(accelerator: Accelerator, value: float) -> float:
     return float(broadcast(shared))
 
 
+@contextmanager
+def alone(accelerator: Accelerator, save: Callable[[], None] | None = None) -> Iterator[None]:
+    """Around what the first process does alone: where it fails, all end together.
+
+    Otherwise the others would wait for it in their next step.
+
+    Args:
+        save: called in every process before all end, so that no step is lost.
+    Raises:
+        FirstProcessFailed: in all processes but the first, which raises its own error.
+    """
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:  # raised again below
+        failure = error
+    if agree(accelerator, float(failure is not None)):
+        if save is not None:
+            save()
+        close(accelerator)
+        raise failure or FirstProcessFailed("the first process failed, and all processes stop; "
+                                            "its message says why")
+
+
 def close(accelerator: Accelerator) -> None:
     """Wait for every process, then close what joins them.
 
@@ -60,3 +97,13 @@ def close(accelerator: Accelerator) -> None:
     """
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _refuse_strangers() -> None:
+    """Refuse to train alone where a launcher started others to train along."""
+    for name in NUM_PROCESSES:
+        if (started := os.environ.get(name, "")) not in ("", "1"):
+            raise ValueError(
+                f"{name} is {started}, but this process finds no others, and each would train for "
+                f"itself: set ACCELERATE_USE_CPU=true to train in {started} processes without "
+                f"GPUs, or unset {name} to train in one")

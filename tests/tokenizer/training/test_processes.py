@@ -1,4 +1,4 @@
-"""Precision by hardware, settled once for a training."""
+"""Precision by hardware, settled once for a training; processes that fail and end together."""
 from pathlib import Path
 
 import pytest
@@ -6,6 +6,7 @@ import torch
 
 from tokenizer import checkpoints
 from tokenizer.training import processes, resume
+from tokenizer.training.processes import NUM_PROCESSES
 from tokenizer.training.settings import TrainingSettings
 
 
@@ -49,3 +50,36 @@ def test_a_precision_that_was_given_stays(tmp_path: Path) -> None:
     checkpoints.save_state(str(tmp_path), {"run": {"training": {"mixed_precision": "bf16"}}})
     given = TrainingSettings(mixed_precision="no")
     assert resume.settle_precision(given, str(tmp_path)) is given
+
+
+@pytest.mark.parametrize("name", NUM_PROCESSES)
+def test_processes_started_together_that_find_no_others_are_refused(
+        name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "2")
+    with pytest.raises(ValueError, match=f"{name} is 2, .*set ACCELERATE_USE_CPU=true to train in "
+                                         f"2 processes .*or unset {name} to train in one"):
+        processes.build_accelerator(TrainingSettings())
+    for harmless in ("1", ""):
+        monkeypatch.setenv(name, harmless)
+        assert processes.build_accelerator(TrainingSettings()).num_processes == 1
+
+
+def test_what_one_process_does_alone_fails_with_its_own_error_after_saving() -> None:
+    accelerator, saved = processes.build_accelerator(TrainingSettings()), []
+    with processes.alone(accelerator, lambda: saved.append("no")):
+        pass
+    with (pytest.raises(RuntimeError, match="out of memory"),
+          processes.alone(accelerator, lambda: saved.append("yes"))):
+        raise RuntimeError("out of memory")
+    with pytest.raises(OSError, match="gone"), processes.alone(accelerator):
+        raise OSError("gone")
+    assert saved == ["yes"]
+
+
+def test_the_others_end_too_and_say_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    accelerator, saved = processes.build_accelerator(TrainingSettings()), []
+    monkeypatch.setattr(processes, "agree", lambda *_: 1.0)
+    with (pytest.raises(processes.FirstProcessFailed, match="its message says why"),
+          processes.alone(accelerator, lambda: saved.append("yes"))):
+        pass
+    assert saved == ["yes"]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import shared_training
+import vanishing_training
 
+from tokenizer import checkpoints
 from tokenizer.training.journal import read_metrics
 from tokenizer.training.state import TrainingState
 from tokenizer.vqgan.quantizers import MovedRows
@@ -21,16 +23,19 @@ FIRST_SHARE = {"train/psnr"}
 pytestmark = pytest.mark.slow
 
 
-def launch(*arguments: str) -> None:
-    """Run the shared training as two processes on the CPU, through ``accelerate launch``."""
+def free_port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return str(free.getsockname()[1])
+
+
+def launch(*arguments: str) -> None:
+    """Run the shared training as two processes on the CPU, through ``accelerate launch``."""
     # Without --multi_gpu one process is started; what it runs on says the environment.
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines",
                "1", "--num_processes", "2", "--num_cpu_threads_per_process", "1",
                "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port",
-               str(port), shared_training.__file__, *arguments]
+               free_port(), shared_training.__file__, *arguments]
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, env=variables, timeout=300, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -63,3 +68,24 @@ def test_two_processes_give_the_figures_of_one(pair: str, image_folder: Callable
     heard = lines[1][shared_training.FIRST_HEARD]
     assert {"train/adversarial", "train/adaptive_weight", "train/lecam", "train/r1"} <= \
         lines[1][-2].keys() | heard.keys()
+
+
+def test_all_processes_end_with_a_checkpoint_when_the_first_cannot_measure(
+        image_folder: Callable[[int], Path], tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true",
+                 "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    command = [sys.executable, vanishing_training.__file__, str(image_folder(8)), out]
+    ranks = [subprocess.Popen(command, env={**variables, "RANK": rank, "LOCAL_RANK": rank},
+                              stderr=subprocess.PIPE, text=True) for rank in "01"]
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    state = checkpoints.load_state(out)
+    assert state is not None and state["step"] == vanishing_training.LAST_STEP
+    assert checkpoints.load_weights(out)
+    assert [process.returncode for process in ranks] == [1, 1]
+    assert "ValueError: none of the held-out images can be read" in errors[0]
+    assert "FirstProcessFailed: the first process failed" in errors[1]
