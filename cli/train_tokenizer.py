@@ -1,6 +1,6 @@
 """``img2tokens train-tokenizer``: train a VQGAN on a folder of images or maps."""
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,11 +17,14 @@ RECIPES = ("tiny", "small_64", "small_128", "fast_f16", "f16_1024", "f16_16384",
 @click.command("train-tokenizer")
 @click.argument("corpus")
 @click.argument("out")
-@click.option("--modality", default="image", show_default=True,
+@click.option("--modality", show_default="image",
               help="What to learn: image, depth, segmentation or normals, which the files hold; "
                    "edges or low_res, computed from images.")
 @click.option("--recipe", type=click.Choice(RECIPES), default="small_128", show_default=True,
               help="Named settings to start from; see tokenizer/recipes.py.")
+@click.option("--init-from", metavar="TOKENIZER",
+              help="Start from the weights of this tokenizer, trained or imported; modality and "
+                   "model are its own, and --recipe gives the settings of training alone.")
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps to train.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
               help="Minutes to train, over all runs; with --steps, whichever ends first.")
@@ -33,7 +36,8 @@ RECIPES = ("tiny", "small_64", "small_128", "fast_f16", "f16_1024", "f16_16384",
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
               help="Replace one setting: modality.NAME, model.NAME or training.NAME. Repeatable.")
 @reports_errors
-def train_tokenizer(corpus: str, out: str, modality: str, recipe: str, settings: tuple[str, ...],
+def train_tokenizer(corpus: str, out: str, modality: str | None, recipe: str,
+                    init_from: str | None, settings: tuple[str, ...],
                     **options: int | float | str | None) -> None:
     """Train a tokenizer on the images or maps in the folder CORPUS, and write it to OUT.
 
@@ -50,13 +54,15 @@ def train_tokenizer(corpus: str, out: str, modality: str, recipe: str, settings:
       img2tokens train-tokenizer photos tok-edges --modality edges --minutes 10
       img2tokens train-tokenizer photos tok --recipe f16_1024 --steps 100000 \\
           --set training.batch_size=32 --set training.mixed_precision=bf16
+      img2tokens train-tokenizer photos tok-mine --init-from tok --minutes 30 \\
+          --set training.optimizer.learning_rate=1e-5
     """
     if options["steps"] is None and options["minutes"] is None:
         raise click.UsageError("say how long to train: --steps N or --minutes M")
     from tokenizer.training.loop import train_tokenizer as train
     named = [f"training.{name}={value}" for name, value in options.items() if value is not None]
-    config = build_config(recipe, modality, [*settings, *named])
-    trained = train(corpus, out, config.model, config.training)
+    config = build_config(recipe, modality, [*settings, *named], init_from)
+    trained = train(corpus, out, config.model, config.training, init_from)
     if not trained.is_first_process:
         return
     for url, problem in trained.unreadable.items():
@@ -64,25 +70,42 @@ def train_tokenizer(corpus: str, out: str, modality: str, recipe: str, settings:
     click.echo(f"{trained.summary()}; tokenizer in {out}")
 
 
-def build_config(recipe: str, modality: str, settings: list[str]) -> "TokenizerRecipe":
+def build_config(recipe: str, modality: str | None, settings: list[str],
+                 init_from: str | None = None) -> "TokenizerRecipe":
     """A recipe with settings replaced.
 
     Args:
         recipe: its name.
-        modality: name of the modality.
+        modality: name of the modality, or ``None`` for that of ``init_from``, or else ``image``.
         settings: ``modality.NAME=VALUE``, ``model.NAME=VALUE`` or ``training.NAME=VALUE``.
+        init_from: folder of a tokenizer whose model takes the place of the recipe's.
     Raises:
+        FileNotFoundError: ``init_from`` holds no tokenizer.
         ValueError: a name is unknown, a value wrong, or a setting of the modality missing.
     """
+    from tokenizer import checkpoints
     from tokenizer.configs import override, parse_value
-    from tokenizer.corpus.modalities import MODALITIES
     from tokenizer.recipes import build_recipe
+    from tokenizer.vqgan.model import KIND, VQGANConfig
+    model = checkpoints.load_config(init_from, KIND, VQGANConfig) if init_from else VQGANConfig()
+    modality = modality or model.modality["name"]
     pairs = [setting.partition("=") for setting in settings if setting.startswith("modality.")]
-    own = {name.partition(".")[2]: parse_value(text) for name, _, text in pairs}
+    own = {**(model.modality if modality == model.modality["name"] else {"name": modality}),
+           **{name.partition(".")[2]: parse_value(text) for name, _, text in pairs}}
+    _require_whole(own)
+    chosen = build_recipe(recipe, own)
+    if init_from:
+        chosen = dataclasses.replace(chosen, model=dataclasses.replace(model, modality=own))
+    others = [setting for setting in settings if not setting.startswith("modality.")]
+    return override(chosen, others)
+
+
+def _require_whole(settings: dict[str, Any]) -> None:
+    """Refuse settings of a modality that lack one without default, saying how to give it."""
+    from tokenizer.corpus.modalities import MODALITIES
+    modality = settings["name"]
     if modality in MODALITIES:
         for field in dataclasses.fields(MODALITIES[modality]):
-            if field.default is dataclasses.MISSING and field.name not in own:
+            if field.default is dataclasses.MISSING and field.name not in settings:
                 raise ValueError(f"{modality} has no default for {field.name}; give it as "
                                  f"--set modality.{field.name}=VALUE")
-    others = [setting for setting in settings if not setting.startswith("modality.")]
-    return override(build_recipe(recipe, {"name": modality, **own}), others)

@@ -1,6 +1,7 @@
 """``img2tokens import-tokenizer`` and ``export-tokenizer``: reports, folders, refusals."""
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 import yaml
 from click.testing import CliRunner, Result
 from random_tokenizers import save_tokenizer, tree
+from safetensors.torch import load_file
 
 from cli import export_tokenizer, import_tokenizer
 from cli.main import main
@@ -138,6 +140,18 @@ def test_files_that_are_not_there_are_one_line(published_file: Path, tmp_path: P
     wrong = run("import-tokenizer", text, tmp_path / "tok")
     assert wrong.exit_code == 1 and "neither a safetensors file nor one of torch.save" in (
         wrong.output)
+
+
+def test_a_training_goes_on_from_what_was_imported(published_file: Path, tmp_path: Path,
+                                                   image_folder: Callable[[int], Path]) -> None:
+    convert(published_file, tmp_path / "tok")
+    done = run("train-tokenizer", image_folder(6), tmp_path / "mine", "--init-from",
+               tmp_path / "tok", "--recipe", "tiny", "--steps", 1, "--held-out", 2,
+               "--set", "training.optimizer.learning_rate=1e-6")
+    assert done.exit_code == 0, done.output
+    found = load_file(tmp_path / "mine" / "model.safetensors")
+    for name, tensor in random_weights().items():
+        assert found[name].numpy() == pytest.approx(tensor.numpy(), abs=1e-5), name
 
 
 def test_a_tokenizer_goes_out_and_back(published_file: Path, tmp_path: Path) -> None:

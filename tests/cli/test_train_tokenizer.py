@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from random_tokenizers import save_tokenizer
+from safetensors.torch import load_file
 
 from cli.main import main
 from cli.train_tokenizer import RECIPES as NAMES
@@ -142,6 +144,38 @@ def test_settings_reach_modality_model_and_training() -> None:
     assert recipe.model.modality == {"name": "segmentation", "num_classes": 5, "loss": "bce"}
     assert recipe.model.image_size == (64, 32) and recipe.model.autoencoder.width == 16
     assert recipe.training.optimizer.learning_rate == 1e-3
+
+
+def test_a_training_starts_from_a_tokenizer_whatever_its_recipe(image_folder: Folder,
+                                                                tmp_path: Path) -> None:
+    start = save_tokenizer(tmp_path / "start", modality="low_res", factor=4)
+    result = run(image_folder(6), tmp_path / "tok", "--init-from", start, "--recipe", "small_64",
+                 "--steps", 1, "--held-out", 2, "--set", "training.batch_size=2",
+                 "--set", "training.optimizer.learning_rate=1e-7")
+    assert result.exit_code == 0, result.output
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("start", "tok"))
+    assert before.keys() == after.keys()
+    name = "encoder.conv_in.weight"
+    assert after[name].numpy() == pytest.approx(before[name].numpy(), abs=1e-5)
+
+
+def test_modality_and_model_are_those_of_the_tokenizer_to_start_from(tmp_path: Path) -> None:
+    start = save_tokenizer(tmp_path, modality="segmentation", num_classes=5, loss="bce")
+    own = {"name": "segmentation", "num_classes": 5, "loss": "bce"}
+    recipe = build_config("small_64", None, ["model.image_size=64,64"], start)
+    assert recipe.model.modality == own and recipe.model.image_size == (64, 64)
+    assert recipe.model.autoencoder == RECIPES["tiny"](own).model.autoencoder
+    assert recipe.training == RECIPES["small_64"](own).training
+    changed = build_config("tiny", "segmentation", ["modality.ignore_id=9"], start)
+    assert changed.model.modality == {**own, "ignore_id": 9}
+    assert build_config("tiny", "image", [], start).model.modality == {"name": "image"}
+    assert build_config("tiny", None, []).model.modality == {"name": "image"}
+
+
+def test_a_tokenizer_to_start_from_that_is_none_is_one_line(tmp_path: Path) -> None:
+    result = run(tmp_path, tmp_path / "tok", "--steps", 1, "--init-from", tmp_path)
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert "holds no tokenizer (no config.json)" in result.stderr
 
 
 @pytest.mark.slow

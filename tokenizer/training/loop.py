@@ -24,6 +24,7 @@ from tokenizer.corpus.sources import open_source
 from tokenizer.training.budget import Budget
 from tokenizer.training.config import HOUSEKEEPING, TrainingConfig
 from tokenizer.training.discriminator import check_size
+from tokenizer.training.initial import check_initial
 from tokenizer.training.metrics import Evaluation, describe_scores
 from tokenizer.training.observer import Observer
 from tokenizer.training.perceptual import PerceptualDistance, load_perceptual
@@ -69,8 +70,8 @@ class Trained:
                 f"{share:.1%} of the codebook used; {length}")
 
 
-def train_tokenizer(corpus: str, out: str, config: VQGANConfig,
-                    training: TrainingConfig) -> Trained:
+def train_tokenizer(corpus: str, out: str, config: VQGANConfig, training: TrainingConfig,
+                    init_from: str | None = None) -> Trained:
     """Train a tokenizer on the images or maps of ``corpus`` into the folder ``out``.
 
     Args:
@@ -78,6 +79,7 @@ def train_tokenizer(corpus: str, out: str, config: VQGANConfig,
         out: local folder; a training that was stopped there goes on.
         config: architecture and modality.
         training: settings; ``steps`` or ``minutes`` must be set.
+        init_from: folder of a tokenizer with an equal network, whose weights are the first ones.
     Raises:
         OSError, ValueError: the corpus, a setting, the folder or a loss is not as it must be.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after a checkpoint.
@@ -90,14 +92,19 @@ def train_tokenizer(corpus: str, out: str, config: VQGANConfig,
     if training.perceptual.weight:
         perceptual = load_perceptual(training.perceptual).to(accelerator.device)
     dataset = open_dataset(corpus, config, training)
-    run = {"model": configs.to_dict(config), "corpus": _describe_corpus(dataset),
-           "training": lasting_settings(training, HOUSEKEEPING)}
+    run: dict[str, Any] = {
+        "model": configs.to_dict(config), "corpus": _describe_corpus(dataset),
+        "training": lasting_settings(training, HOUSEKEEPING)}
+    if init_from is not None:
+        run["init_from"] = check_initial(init_from, config)
     state = TrainingState(config, training, accelerator)
     with alone(accelerator):
         if accelerator.is_main_process:
             prepare_folder(out, KIND, config)
     if (saved := load_progress(out, run)) is not None:
         state.load_state_dict(saved)
+    elif init_from is not None:
+        state.start_from(checkpoints.load_weights(init_from))
     with stop_request() as stop, Observer(state, dataset, out) as observer:
         loop = _Loop(state, budget, dataset, observer, perceptual, out, run)
         loop.train(stop)

@@ -1,5 +1,6 @@
 """All that changes while a tokenizer trains, as one object that is saved and loaded whole."""
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,18 @@ class TrainingState:
         self.wrapped_discriminator: nn.Module
         self.wrapped_discriminator, self.discriminator_optimizer = self.accelerator.prepare(
             self.discriminator, build_adamw(self.discriminator.parameters(), config.optimizer))
+
+    def start_from(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Begin, before the first step, with the weights of a trained tokenizer.
+
+        Args:
+            weights: what `VQGAN.codec_weights` returned for a model of this shape.
+        Raises:
+            ValueError: tensors are missing, surplus or of another shape.
+        """
+        self.model.load_state_dict(VQGAN.from_weights(self.model.config, weights).state_dict())
+        self.model.quantize.assume_trained()
+        self.average = ExponentialAverage(self.model, self.training.ema_decay)
 
     def seed_step(self) -> None:
         """Seed torch's default generators for the coming step, differently in each process."""

@@ -153,6 +153,10 @@ class Quantizer(nn.Module, ABC):
         """
         return {}
 
+    def assume_trained(self) -> None:
+        """Note, before a first step, that the weights are those of a trained quantizer, without
+        notes of their use: every entry counts as in use, and none is to be placed."""
+
     def discard(self) -> None:
         """Forget what was noted since the last `revive`, as after a step that was not taken."""
 

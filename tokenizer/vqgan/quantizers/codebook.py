@@ -132,6 +132,10 @@ class CodebookQuantizer(Quantizer):
         """Give the entries of ``codes`` ``(n,)`` the values of ``points`` ``(n, C)``."""
         self.embedding.weight[codes] = points.to(self.embedding.weight.dtype)
 
+    def assume_trained(self) -> None:
+        self.idle_steps.zero_()
+        self.placed.fill_(True)
+
     def discard(self) -> None:
         self._latest, self._used = None, []
 

@@ -69,6 +69,12 @@ class EMAQuantizer(ClassicQuantizer, kind="ema"):
         self.cluster_size[codes] = 1.0
         self.cluster_sum[codes] = points
 
+    @torch.no_grad()
+    def assume_trained(self) -> None:
+        super().assume_trained()
+        self.cluster_size.fill_(1.0)
+        self.cluster_sum.copy_(self.embedding.weight)
+
     def discard(self) -> None:
         super().discard()
         self._counts = self._sums = None

@@ -74,6 +74,10 @@ class ResidualQuantizer(Quantizer, kind="residual"):
         return {f"steps.{index}.{name}": rows for index, step in enumerate(self._steps())
                 for name, rows in step.revive().items()}
 
+    def assume_trained(self) -> None:
+        for step in self._steps():
+            step.assume_trained()
+
     def discard(self) -> None:
         for step in self._steps():
             step.discard()
