@@ -19,7 +19,10 @@ FORBIDDEN = {
 """For each package, the modules (with all below them) that no file of it imports, not even late."""
 
 WITHOUT_TORCH = ("storage", "configs", "schema", "tokens", "checkpoints", "pictures",
-                 "corpus/images", "corpus/augment", "corpus/sources/__init__",
+                 "corpus/images", "corpus/augment",
+                 *(f"corpus/sources/{name}" for name in (
+                     "__init__", "base", "columns", "folder", "huggingface", "listed", "lists",
+                     "parquet", "tables", "tar_members", "tars", "urls", "web")),
                  *(f"corpus/modalities/{name}" for name in (
                      "__init__", "base", "depth", "edges", "image", "low_res", "normals",
                      "segmentation")))

@@ -22,6 +22,7 @@ from pipelines import encode
 from pipelines.encode import EncodeConfig, encode_corpus
 from pipelines.job import JobFailed
 from pipelines.plan import Plan, PlanMismatch
+from tokenizer.corpus.sources import SOURCES
 from tokenizer.tokens import TokenCorpus
 
 Settings = Callable[..., EncodeConfig]
@@ -73,9 +74,25 @@ def save_list(photos: Path, folder: Path, maps: Path | None = None) -> str:
     return f"{folder}/list.csv"
 
 
+def save_dataset(photos: Path, folder: Path, maps: Path | None = None) -> str:
+    """The same as a data set of the library `datasets`."""
+    import datasets
+    paths = sorted(photos.iterdir())
+    columns = {"key": [path.stem for path in paths],
+               "image": [{"bytes": path.read_bytes(), "path": None} for path in paths],
+               "label": [int(path.stem[-3:]) % 3 for path in paths],
+               "seg": [(maps / path.name).read_bytes() if maps else b"" for path in paths]}
+    features = datasets.Features({
+        "key": datasets.Value("string"), "image": datasets.Image(),
+        "label": datasets.ClassLabel(names=["0", "1", "2"]), "seg": datasets.Value("binary")})
+    if not folder.exists():
+        datasets.Dataset.from_dict(columns, features=features).save_to_disk(folder)
+    return str(folder)
+
+
 WRITERS: dict[str, Writer] = {"folder": as_folder, "tar": save_tars, "parquet": save_parquet,
-                              "list": save_list}
-LABELLED = ["tar", "parquet", "list"]
+                              "list": save_list, "datasets": save_dataset}
+LABELLED = ["tar", "parquet", "list", "datasets"]
 CHANGED = {"tar": "01.tar", "parquet": "1.parquet"}
 """A file of each kind of source that holds many inputs."""
 
@@ -168,7 +185,7 @@ def test_a_file_that_vanishes_while_the_job_runs_fails_its_shards(
 
 @pytest.mark.parametrize(("write", "column"), [
     (save_tars, ".segmentation.png"), (save_parquet, "column:seg"),
-    (save_list, "column:seg")])
+    (save_list, "column:seg"), (save_dataset, "column:seg")])
 def test_maps_in_the_corpus_are_cropped_with_their_image(
         config: Settings, tmp_path: Path, write: Callable[..., str], column: str) -> None:
     plain = config()
@@ -199,6 +216,10 @@ def test_a_truncated_archive_loses_nothing_in_silence(corpus: Callable[..., Enco
     assert manifest.num_rows == 8
     assert manifest.dead_letters == {"DamagedArchive": 1, "TruncatedArchive": 1}
     assert manifest.num_inputs == 10  # eight rows, the image that is cut, and what came after it
+
+
+def test_every_kind_of_source_is_tried() -> None:
+    assert set(WRITERS) == set(SOURCES)
 
 
 def test_a_truncated_parquet_file_is_one_dead_letter(corpus: Callable[..., EncodeConfig],

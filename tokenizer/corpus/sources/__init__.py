@@ -47,15 +47,14 @@ def open_source(url: str, maps: Mapping[str, str] | None = None, labels: str = "
 
 
 def _all_sources() -> dict[str, type[Source]]:
-    """The named sources of the modules of this package; folders last, as they take any folder."""
-    found: dict[str, type[Source]] = {}
+    """The named sources of the modules of this package, by rank."""
+    found: list[type[Source]] = []
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         for value in vars(importlib.import_module(module.name)).values():
             if (isinstance(value, type) and issubclass(value, Source)
                     and value.__module__ == module.name and "name" in vars(value)):
-                found[value.name] = value
-    found[FolderSource.name] = found.pop(FolderSource.name)
-    return found
+                found.append(value)
+    return {cls.name: cls for cls in sorted(found, key=lambda cls: cls.rank)}
 
 
 SOURCES: dict[str, type[Source]] = _all_sources()

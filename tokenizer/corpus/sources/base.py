@@ -12,6 +12,10 @@ class InputError(OSError):
     """One input cannot be had, while its source as a whole can."""
 
 
+class NullImage(InputError):
+    """A row of a table has no image where one belongs."""
+
+
 class SourceChanged(OSError):
     """A file is no longer what it was when it was listed."""
 
@@ -59,12 +63,14 @@ class Source(ABC):
     Attributes:
         name: of the kind of source.
         form: how its URL looks, in words, for messages.
+        rank: kinds of lower rank are asked first whether a URL is theirs.
         modalities: names of what it reads, its own first.
         notes: files passed over and labels without use, with counts; complete when `entries` has
             been exhausted.
     """
     name: ClassVar[str]
     form: ClassVar[str]
+    rank: ClassVar[int] = 0
     modalities: tuple[str, ...]
     notes: Counter[str]
 

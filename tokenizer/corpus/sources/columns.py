@@ -84,6 +84,18 @@ def choose_images(schema: pa.Schema, modality: str, taken: Iterable[str]) -> str
     return usual[0] if usual else found[0]
 
 
+def require_files(schema: pa.Schema, column: str, modality: str, where: str) -> None:
+    """Refuse a column that holds no files.
+
+    Raises:
+        ValueError: there is no such column, or it is of another type.
+    """
+    choose(schema.names, column, (), modality)
+    if column not in file_columns(schema):
+        raise ValueError(f"column {column} of {where} is of type {schema.field(column).type} and "
+                         f"holds no files for {modality}")
+
+
 def class_names(schema: pa.Schema, column: str | None) -> list[str] | None:
     """Names of the classes of a column, as Hugging Face keeps them in a file's metadata."""
     try:

@@ -44,6 +44,7 @@ class FolderSource(Source):
 
     name: ClassVar[str] = "folder"
     form: ClassVar[str] = "a folder of files at any depth"
+    rank: ClassVar[int] = 2
 
     def __init__(self, url: str, maps: Mapping[str, str] | None = None, labels: str = "auto",
                  modality: str = "image", options: Mapping[str, str] | None = None) -> None:

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tokenizer import storage
-from tokenizer.corpus.labels import OwnLabels
 from tokenizer.corpus.sources import columns
-from tokenizer.corpus.sources.base import Entry, InputError, SourceChanged
-from tokenizer.corpus.sources.listed import ListedSource, Record
+from tokenizer.corpus.sources.base import Entry, InputError, NullImage, SourceChanged
+from tokenizer.corpus.sources.listed import Record
+from tokenizer.corpus.sources.tables import TableSource
 from tokenizer.corpus.sources.urls import (
     expand,
     identity,
@@ -48,11 +48,7 @@ class DamagedRowGroup(InputError):
     """The row group of an input cannot be decoded up to its row."""
 
 
-class NullImage(InputError):
-    """A row has no image."""
-
-
-class ParquetSource(ListedSource):
+class ParquetSource(TableSource):
     """Parquet files with a column of image files, and columns of maps, by name.
 
     Args:
@@ -64,7 +60,6 @@ class ParquetSource(ListedSource):
     """
     name: ClassVar[str] = "parquet"
     form: ClassVar[str] = "data/*.parquet with a column of image bytes or of Hugging Face images"
-    known_options = ("caption", "column", "key")
 
     def __init__(self, url: str, maps: Mapping[str, str] | None = None, labels: str = "auto",
                  modality: str = "image", options: Mapping[str, str] | None = None) -> None:
@@ -73,9 +68,6 @@ class ParquetSource(ListedSource):
         require_files(self.urls)
         self._stems = dict(zip(self.urls, stems(self.urls), strict=True))
         self._identities: dict[str, str] = {}
-        self._class_names: list[str] | None = None
-        self._columns: dict[str, str] = {}
-        self._texts: dict[str, str | None] = {}
         self._groups = _Groups()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -84,10 +76,6 @@ class ParquetSource(ListedSource):
     @classmethod
     def accepts(cls, url: str) -> bool:
         return suffix_of(url) == ".parquet" and not holds_places(url)
-
-    def class_names(self) -> list[str] | None:
-        self._listed()
-        return self._class_names
 
     def identities(self) -> dict[str, str]:
         return self._identities
@@ -99,7 +87,7 @@ class ParquetSource(ListedSource):
                 with opened(url) as (file, parquet):
                     self._identities[url] = _identity(url, file)
                     if not chosen:
-                        self._choose(parquet.schema_arrow)
+                        self.choose_columns(parquet.schema_arrow)
                         chosen = True
                     yield from self._records_of(url, file, parquet)
             except _Unreadable as error:
@@ -111,39 +99,19 @@ class ParquetSource(ListedSource):
         url, place = split_options(entry.source)
         group, row = int(place["rowgroup"]), int(place["row"])
         values = self._groups.group(url, group, self._identities[url],
-                                    list(self._columns.values())).row(row)
+                                    list(self.file_columns.values())).row(row)
         found = {}
-        for modality, value in zip(self._columns, values, strict=True):
+        for modality, value in zip(self.file_columns, values, strict=True):
             if value is None:
                 raise NullImage(f"row {row} of row group {group} has no {modality} in column "
-                                f"{self._columns[modality]}")
+                                f"{self.file_columns[modality]}")
             found[modality] = value
         return found
-
-    def _choose(self, schema: pa.Schema) -> None:
-        """Settle which column holds what.
-
-        Raises:
-            ValueError: there is no such column, or it holds no files.
-        """
-        first, *maps = self.modalities
-        named = {name: column for name, column in self.columns.items() if column is not None}
-        taken = [named[name] for name in maps]
-        self._columns = {first: named.get(first) or columns.choose_images(schema, first, taken),
-                         **{name: named[name] for name in maps}}
-        for modality, column in self._columns.items():
-            columns.choose(schema.names, column, (), modality)
-            if column not in columns.file_columns(schema):
-                raise ValueError(f"column {column} of {self} is of type "
-                                 f"{schema.field(column).type} and holds no files for {modality}")
-        wanted = self.labels.column if isinstance(self.labels, OwnLabels) else None
-        self._texts = columns.text_columns(schema, {**self.options, "label": wanted})
-        self._class_names = columns.class_names(schema, self._texts["label"])
 
     def _records_of(self, url: str, file: "_Watched",
                     parquet: pq.ParquetFile) -> Iterator[Record]:
         """The records of one file, row group by row group."""
-        wanted = {*self._columns.values(), *filter(None, self._texts.values())}
+        wanted = {*self.file_columns.values(), *filter(None, self.text_columns.values())}
         names = parquet.schema_arrow.names
         if missing := sorted(name for name in wanted
                              if name not in names and name.partition(".")[0] not in names):
@@ -156,41 +124,29 @@ class ParquetSource(ListedSource):
             row = 0
             try:
                 for values in self._text_rows(parquet, group, num_rows):
-                    yield self._record(url, group, row, first_row + row, values)
+                    yield self.record(f"{url}#rowgroup={group}&row={row}",
+                                      f"{self._stems[url]}-{first_row + row:08d}", values)
                     row += 1
             except (pa.ArrowException, OSError) as error:
                 if file.error is not None:
                     raise
                 for lost in range(row, num_rows):
-                    yield self._record(url, group, lost, first_row + lost, {}, (
-                        "DamagedRowGroup", f"row group {group} of {url} is damaged: {error}"))
+                    yield self.record(
+                        f"{url}#rowgroup={group}&row={lost}",
+                        f"{self._stems[url]}-{first_row + lost:08d}", {}, (
+                            "DamagedRowGroup", f"row group {group} of {url} is damaged: {error}"))
             first_row += num_rows
 
     def _text_rows(self, parquet: pq.ParquetFile, group: int,
                    num_rows: int) -> Iterator[dict[str, Any]]:
         """Key, label and caption of each row of a group, as far as there are such columns."""
-        names = [name for name in self._texts.values() if name is not None]
+        names = [name for name in self.text_columns.values() if name is not None]
         if not names:
             yield from ({} for _ in range(num_rows))
             return
         for batch in parquet.iter_batches(TEXT_ROWS_AT_ONCE, [group], names, use_threads=False):
             for row in batch.to_pylist():
-                yield {use: columns.value_at(row, name) for use, name in self._texts.items()}
-
-    def _record(self, url: str, group: int, row: int, row_of_file: int, values: dict[str, Any],
-                problem: tuple[str, str] | None = None) -> Record:
-        place = f"{url}#rowgroup={group}&row={row}"
-        first, *maps = self.modalities
-        sources = {first: place, **{name: f"{place}&column={self._columns[name]}" for name in maps}}
-        key = values.get("key")
-        if problem is None and self._texts["key"] is not None and key in (None, ""):
-            problem = ("NoKey", f"the row has nothing in its column {self._texts['key']} of keys")
-        label = columns.label_text(values.get("label"), place)
-        if label is not None and self._class_names is not None and int(label) < 0:
-            label = None
-        return Record(key=f"{self._stems[url]}-{row_of_file:08d}" if key in (None, "")
-                      else str(key), sources=sources, label=label,
-                      caption=columns.caption_text(values.get("caption")), problem=problem)
+                yield {use: columns.value_at(row, name) for use, name in self.text_columns.items()}
 
     def _lost(self, url: str, problem: tuple[str, str]) -> Record:
         """The record of a whole file that cannot be read."""
