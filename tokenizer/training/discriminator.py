@@ -41,15 +41,11 @@ class BatchNorm(nn.Module):
         """Features ``(B, C, H, W)`` with mean 0 and variance 1, then scaled and moved."""
         if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
             return F.batch_norm(features, None, None, self.weight, self.bias, training=True)
-        # This one carries gradients; not every build of torch has it.
-        from torch.distributed.nn.functional import all_reduce
         own = features.float()
-        variance, mean = torch.var_mean(own, (0, 2, 3), correction=0)
-        moments = torch.stack([mean, variance + mean.square()])
-        mean, square = all_reduce(moments) / dist.get_world_size()
-        scale = self.weight * (square - mean.square() + 1e-5).rsqrt()
-        shift = self.bias - mean * scale
-        return (own * scale[:, None, None] + shift[:, None, None]).to(features.dtype)
+        variance, mean = _joint_moments(own)
+        scale = self.weight * (variance + 1e-5).rsqrt()
+        centred = own - mean[:, None, None]
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(features.dtype)
 
 
 class PatchDiscriminator(nn.Module):
@@ -109,6 +105,23 @@ def check_size(size: tuple[int, int], num_layers: int) -> None:
         raise ValueError(f"images of {size[0]} x {size[1]} pixels are too small for a "
                          f"discriminator of {num_layers} layers, which needs {least} x {least}; "
                          "lower training.adversarial.num_layers")
+
+
+def _joint_moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance and mean, ``(C,)`` each, over images and pixels of all processes, with gradients.
+
+    Variances are taken about each process's mean and brought to the joint one: a difference of
+    squares would lose them where the mean is large.
+    """
+    # This one carries gradients; not every build of torch has it.
+    from torch.distributed.nn.functional import all_reduce
+    own = torch.stack(torch.var_mean(features, (0, 2, 3), correction=0))
+    empty = torch.zeros_like(own)
+    variances, means = all_reduce(torch.stack([
+        own if rank == dist.get_rank() else empty for rank in range(dist.get_world_size())
+    ])).unbind(1)
+    mean = means.mean(0)
+    return variances.mean(0) + (means - mean).square().mean(0), mean
 
 
 def _norm_layer(norm: str, channels: int) -> list[nn.Module]:

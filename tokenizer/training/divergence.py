@@ -5,7 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tokenizer.training.config import TrainingConfig
 from tokenizer.training.settings import TrainingSettings
+
+DISCRIMINATORS = frozenset({"adversarial", "discriminator", "discriminator_norm", "logits_real",
+                            "logits_fake", "lecam", "r1"})
+"""Figures that fail by the discriminator when the reconstruction itself is finite."""
 
 
 class DivergedError(ValueError):
@@ -39,7 +44,7 @@ class SkippedSteps:
         if self.in_a_row >= self.limit:
             raise DivergedError(
                 f"nothing was learned in {self.in_a_row} steps in a row, as values were not finite "
-                f"at step {step + 1} ({_shown(figures)}): {_remedy(settings)}")
+                f"at step {step + 1} ({_shown(figures)}): {_remedy(figures, settings)}")
 
     def state_dict(self) -> dict[str, int]:
         """What resuming needs."""
@@ -62,17 +67,23 @@ def require_finite(losses: Mapping[str, Tensor], step: int, settings: TrainingSe
     values = torch.stack([loss.detach().float() for loss in losses.values()])
     if values.isfinite().all():
         return
-    raise DivergedError(
-        f"a loss is not finite at step {step + 1} "
-        f"({_shown(dict(zip(losses, values.tolist(), strict=True)))}): {_remedy(settings)}")
+    figures = dict(zip(losses, values.tolist(), strict=True))
+    raise DivergedError(f"a loss is not finite at step {step + 1} ({_shown(figures)}): "
+                        f"{_remedy(figures, settings)}")
 
 
 def _shown(figures: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
 
 
-def _remedy(settings: TrainingSettings) -> str:
-    rate, precision = settings.optimizer.learning_rate, settings.mixed_precision
-    return (f"train into another folder with a training.optimizer.learning_rate below {rate:g}"
-            + (" or with training.mixed_precision=no" if precision != "no" else "")
+def _remedy(figures: Mapping[str, float], settings: TrainingSettings) -> str:
+    rate = f"training.optimizer.learning_rate below {settings.optimizer.learning_rate:g}"
+    if (isinstance(settings, TrainingConfig) and "reconstruction" not in figures
+            and not DISCRIMINATORS.isdisjoint(figures)):
+        config = settings.adversarial
+        rate = ("training.adversarial.optimizer.learning_rate below "
+                f"{config.optimizer.learning_rate:g}, or another training.adversarial.lecam_weight "
+                f"(now {config.lecam_weight:g}) or r1_weight (now {config.r1_weight:g})")
+    return (f"train into another folder with a {rate}"
+            + (" or with training.mixed_precision=no" if settings.mixed_precision != "no" else "")
             + "; the last checkpoint is unharmed")

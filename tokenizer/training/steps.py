@@ -2,7 +2,8 @@
 
 Losses of the autoencoder: reconstruction (the modality's own) + perceptual + those of the quantizer
 + adversarial, the last with the adaptive weight. Where a loss or the length of a gradient is not
-finite, the step is skipped in all processes: no weight, average, moment or note changes.
+finite, the step is skipped in all processes: no weight, average, moment or note changes. (Spectral
+normalisation still refines its estimates of singular vectors, which follow from the weights alone.)
 
 Letters: B images, h and w sides of the crop in pixels, C channels.
 """

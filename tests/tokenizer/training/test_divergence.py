@@ -2,6 +2,7 @@
 import pytest
 import torch
 
+from tokenizer.training.config import AdversarialConfig, TrainingConfig
 from tokenizer.training.divergence import DivergedError, SkippedSteps, require_finite
 from tokenizer.training.settings import TrainingSettings
 
@@ -24,6 +25,24 @@ def test_too_many_in_a_row_are_refused_with_figures_and_remedy() -> None:
                                             r"training.mixed_precision=no; the last"):
         skipped.count(NAN | {"gradient_norm": float("inf")}, 7,
                       TrainingSettings(mixed_precision="fp16"))
+
+
+@pytest.mark.parametrize("names", [("discriminator", "discriminator_norm"), ("logits_fake",),
+                                   ("adversarial", "loss", "gradient_norm"), ("r1",)])
+def test_a_discriminator_that_fails_has_remedies_of_its_own(names: tuple[str, ...]) -> None:
+    adversarial = AdversarialConfig(weight=0.5, lecam_weight=0.1)
+    training = TrainingConfig(adversarial=adversarial, mixed_precision="bf16")
+    with pytest.raises(DivergedError) as caught:
+        SkippedSteps(limit=1).count(dict.fromkeys(names, float("nan")), 0, training)
+    assert ("with a training.adversarial.optimizer.learning_rate below 0.0001, or another "
+            "training.adversarial.lecam_weight (now 0.1) or r1_weight (now 0) or with "
+            "training.mixed_precision=no;") in str(caught.value)
+
+
+def test_a_discriminator_that_sees_no_numbers_is_not_to_blame() -> None:
+    figures = dict.fromkeys(("reconstruction", "adversarial", "loss"), float("nan"))
+    with pytest.raises(DivergedError, match=r"with a training.optimizer.learning_rate below"):
+        SkippedSteps(limit=1).count(figures, 0, TrainingConfig())
 
 
 def test_the_count_goes_on_where_it_was() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tokenizer.training.config import AdversarialConfig
+from tokenizer.training.discriminator import NORMS
 from tokenizer.training.divergence import DivergedError
 from tokenizer.training.processes import build_accelerator
 from tokenizer.training.state import TrainingState
@@ -17,6 +18,8 @@ from tokenizer.training.steps import train_step
 State = Callable[..., TrainingState]
 Pixels = Callable[..., Tensor]
 COUNTS = ("step", "skipped", "sums")
+ESTIMATES = ("weight.0._u", "weight.0._v")
+"""Ends of the names of spectral normalisation's singular vectors, which every look refines."""
 
 
 def tensors(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -33,9 +36,11 @@ def tensors(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def differing(state: TrainingState, before: dict[str, Any]) -> list[str]:
-    """Paths of what is no longer as it was, rates apart, which follow the step."""
+    """Paths of what is no longer as it was; apart from rates, which follow the step, and estimates,
+    which follow from the weights."""
     after = dict(tensors(state.state_dict()))
-    return [name for name in before.keys() | after.keys() if not name.endswith("/lr") and not (
+    return [name for name in before.keys() | after.keys()
+            if not name.endswith(("/lr", *ESTIMATES)) and not (
         torch.equal(before[name], after[name]) if isinstance(before.get(name), Tensor)
         else before.get(name) == after.get(name))]
 
@@ -46,7 +51,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainingState, str], No
     def spoil(state: TrainingState, part: str) -> None:
         if part == "reconstruction":
             monkeypatch.setattr(type(state.modality), "reconstruction_loss",
-                                lambda self, outputs, pixels: outputs.mean() * float("nan"))
+                                lambda self, outputs, *_: outputs.mean() * float("nan"))
         else:
             monkeypatch.setattr("tokenizer.training.adversarial.lecam_penalty",
                                 lambda real, fake, *means: real.mean() * float("inf"))
@@ -57,8 +62,8 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainingState, str], No
 def running(state: State, pixels: Pixels, adversarial: AdversarialConfig
             ) -> Callable[..., TrainingState]:
     """Makes a training that hears its discriminator, six steps old."""
-    def make(**settings: Any) -> TrainingState:
-        config = dataclasses.replace(adversarial, lecam_weight=0.1)
+    def make(norm: str, **settings: Any) -> TrainingState:
+        config = dataclasses.replace(adversarial, lecam_weight=0.1, norm=norm)
         training = state(adversarial=config, **settings)
         for step in range(6):
             train_step(training, pixels(step), 0.0)
@@ -66,11 +71,12 @@ def running(state: State, pixels: Pixels, adversarial: AdversarialConfig
     return make
 
 
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_step_that_is_not_finite_changes_nothing_but_the_count(
-        running: Callable[..., TrainingState], pixels: Pixels, accumulation: int,
+        running: Callable[..., TrainingState], pixels: Pixels, accumulation: int, norm: str,
         broken: Callable[[TrainingState, str], None]) -> None:
-    training = running(accumulation=accumulation)
+    training = running(norm, accumulation=accumulation)
     before = dict(tensors(training.state_dict()))
     broken(training, "reconstruction")
     result = train_step(training, pixels(6), 0.0)
@@ -80,10 +86,11 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(
     assert all(p.grad is None for p in training.model.parameters())
 
 
+@pytest.mark.parametrize("norm", NORMS)
 def test_a_discriminator_that_is_not_finite_stays_as_it_was_while_the_autoencoder_learns(
-        running: Callable[..., TrainingState], pixels: Pixels,
+        running: Callable[..., TrainingState], pixels: Pixels, norm: str,
         broken: Callable[[TrainingState, str], None]) -> None:
-    training = running()
+    training = running(norm)
     before = dict(tensors(training.state_dict()))
     broken(training, "discriminator")
     result = train_step(training, pixels(6), 0.0)
@@ -98,7 +105,7 @@ def test_a_discriminator_that_is_not_finite_stays_as_it_was_while_the_autoencode
 def test_gradients_that_are_not_finite_are_kept_from_the_weights(
         running: Callable[..., TrainingState], pixels: Pixels,
         monkeypatch: pytest.MonkeyPatch) -> None:
-    training = running()
+    training = running("batch")
     before = dict(tensors(training.state_dict()))
     weight = training.model.last_layer
     handle = weight.register_hook(lambda gradient: gradient * float("inf"))

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import rank_normalisation
 import shared_training
+import torch
 import vanishing_training
 
 from tokenizer import checkpoints
@@ -42,6 +44,25 @@ def launch(*arguments: str) -> None:
     assert "".join(done.stdout.split()) == "22"
 
 
+def run_ranks(*arguments: str) -> tuple[list[int], list[str]]:
+    """Run a script as two processes that know of each other, without a launcher that ends both.
+
+    Returns:
+        Their exit codes, and what they wrote to standard error.
+    """
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true",
+                 "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    ranks = [subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True,
+                              env={**variables, "RANK": rank, "LOCAL_RANK": rank})
+             for rank in "01"]
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    return [process.returncode for process in ranks], errors
+
+
 @pytest.mark.parametrize("pair", ["batch-cosine", "group-ema"])
 def test_two_processes_give_the_figures_of_one(pair: str, image_folder: Callable[[int], Path],
                                                tmp_path: Path,
@@ -73,19 +94,19 @@ def test_two_processes_give_the_figures_of_one(pair: str, image_folder: Callable
 def test_all_processes_end_with_a_checkpoint_when_the_first_cannot_measure(
         image_folder: Callable[[int], Path], tmp_path: Path) -> None:
     out = str(tmp_path / "out")
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true",
-                 "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    command = [sys.executable, vanishing_training.__file__, str(image_folder(8)), out]
-    ranks = [subprocess.Popen(command, env={**variables, "RANK": rank, "LOCAL_RANK": rank},
-                              stderr=subprocess.PIPE, text=True) for rank in "01"]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
+    codes, errors = run_ranks(vanishing_training.__file__, str(image_folder(8)), out)
     state = checkpoints.load_state(out)
     assert state is not None and state["step"] == vanishing_training.LAST_STEP
     assert checkpoints.load_weights(out)
-    assert [process.returncode for process in ranks] == [1, 1]
+    assert codes == [1, 1]
     assert "ValueError: none of the held-out images can be read" in errors[0]
     assert "FirstProcessFailed: the first process failed" in errors[1]
+
+
+def test_batch_normalisation_over_two_processes_is_that_of_all_images(tmp_path: Path) -> None:
+    assert run_ranks(rank_normalisation.__file__, str(tmp_path))[0] == [0, 0]
+    shares = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
+    exact = rank_normalisation.normalised(slice(None), torch.float64)
+    for name, expected in exact.items():
+        found = torch.cat([share[name] for share in shares])
+        assert (found - expected).abs().max() < 1e-3 * expected.abs().max(), name
