@@ -6,6 +6,7 @@ import click
 
 from cli.options import ImageCount, reports_errors
 from cli.priors import ConditionName, TokenizerFolder, load_decoders
+from cli.threads import share_cores
 
 if TYPE_CHECKING:
     from prior.model import PriorConfig
@@ -59,6 +60,7 @@ def train_prior(tokens: str, out: str, tokenizers: tuple[tuple[str, str], ...],
     """
     if options["steps"] is None and options["minutes"] is None:
         raise click.UsageError("say how long to train: --steps N or --minutes M")
+    share_cores()
     from prior.gallery import show
     from prior.training import train_prior as train
     from tokenizer.tokens import TokenCorpus

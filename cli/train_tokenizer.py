@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.options import ImageCount, reports_errors
+from cli.threads import share_cores
 
 if TYPE_CHECKING:
     from tokenizer.recipes import TokenizerRecipe
@@ -59,6 +60,7 @@ def train_tokenizer(corpus: str, out: str, modality: str | None, recipe: str,
     """
     if options["steps"] is None and options["minutes"] is None:
         raise click.UsageError("say how long to train: --steps N or --minutes M")
+    share_cores()
     from tokenizer.training.loop import train_tokenizer as train
     named = [f"training.{name}={value}" for name, value in options.items() if value is not None]
     config = build_config(recipe, modality, [*settings, *named], init_from)

@@ -1,0 +1,58 @@
+"""How the threads of a training wait: what OpenMP itself says that it has read."""
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from cli.threads import CHOICES, SPIN_COUNT, share_cores
+
+SPEC = find_spec("torch")
+HAS_GNU_OPENMP = bool(SPEC and SPEC.origin and list(
+    Path(SPEC.origin).parent.glob("lib/libgomp*")))
+
+
+def read_by_openmp(command: str, **variables: str) -> str:
+    """``GOMP_SPINCOUNT`` as the library shows it when a command has loaded it."""
+    environment = {name: value for name, value in os.environ.items() if name not in CHOICES}
+    finished = subprocess.run(
+        [sys.executable, "-m", "cli", command, "nowhere", "out", "--steps", "1"],
+        env={**environment, "OMP_DISPLAY_ENV": "verbose", **variables}, capture_output=True,
+        text=True, timeout=120)
+    assert finished.returncode == 1 and "Error: " in finished.stderr
+    shown = [line for line in finished.stderr.splitlines() if "GOMP_SPINCOUNT" in line]
+    return shown[0].partition("=")[2].strip(" '")
+
+
+@pytest.mark.skipif(not HAS_GNU_OPENMP, reason="torch does not bring GNU OpenMP here")
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train-tokenizer", "train-prior"])
+def test_threads_of_a_training_wait_in_a_short_loop(command: str) -> None:
+    assert read_by_openmp(command) == str(SPIN_COUNT)
+
+
+@pytest.mark.skipif(not HAS_GNU_OPENMP, reason="torch does not bring GNU OpenMP here")
+@pytest.mark.slow
+def test_no_loop_is_what_openmp_makes_of_a_passive_policy() -> None:
+    assert read_by_openmp("train-tokenizer", OMP_WAIT_POLICY="passive") == "0"
+
+
+@pytest.mark.parametrize(("name", "value"), [("GOMP_SPINCOUNT", "7"),
+                                             ("OMP_WAIT_POLICY", "active")])
+def test_what_the_user_chose_stands(name: str, value: str,
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in CHOICES:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, value)
+    share_cores()
+    assert {other: os.environ[other] for other in CHOICES if other in os.environ} == {name: value}
+
+
+def test_without_a_choice_the_loop_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CHOICES:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    share_cores()
+    assert os.environ["GOMP_SPINCOUNT"] == str(SPIN_COUNT)
