@@ -141,7 +141,8 @@ def test_no_server_at_all_is_said_so(server: str, cache: Path) -> None:
     assert files(cache) == []
 
 
-@pytest.mark.parametrize("digest", [DIGEST, DIGEST[:8], DIGEST[:8].upper()])
+@pytest.mark.parametrize("digest", [DIGEST, DIGEST[:8], DIGEST[:8].upper()],
+                         ids=["whole", "beginning", "capitals"])
 def test_the_right_hash_is_accepted(server: str, digest: str) -> None:
     assert Path(fetch(f"{server}/good/a.pth#sha256={digest}")).read_bytes() == BODY
 
