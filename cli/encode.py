@@ -11,11 +11,13 @@ from cli.options import Assignment, by_name, reports_errors
               help="MODALITY=FOLDER of a trained tokenizer; once for each modality: image, depth, "
                    "segmentation, normals, and edges and low_res, computed from the images.")
 @click.option("--maps", type=Assignment(), multiple=True,
-              help="MODALITY=FOLDER of maps that pair with the images by file stem; edges and "
+              help="MODALITY=FOLDER of maps that pair with the images by file stem; of other "
+                   "corpora MODALITY=column:NAME, of tar files also MODALITY=.SUFFIX. Edges and "
                    "low_res need none.")
-@click.option("--labels", default="folder", show_default=True, metavar="HOW",
-              help="Where classes come from: folder (the first folder), none, regex:PATTERN (a "
-                   "group of the key), or a CSV or JSONL file with key, label, caption.")
+@click.option("--labels", default="auto", show_default=True, metavar="HOW",
+              help="Where classes come from: auto (.cls members, a column label, else the first "
+                   "folder), folder, none, column:NAME, regex:PATTERN (a group of the key), or a "
+                   "CSV or JSONL file with key, label, caption.")
 @click.option("--shard-size", type=click.IntRange(min=1), default=512, show_default=True,
               help="Images in one Parquet file.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
@@ -40,9 +42,11 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
            overwrite: bool) -> None:
     """Tokenise the images of CORPUS into Parquet shards under TOKENS.
 
-    CORPUS is a folder of image files at any depth, a path or an fsspec URL. An image that cannot be
-    read becomes a dead letter with its reason; everything else goes on. The same command continues
-    a job that was stopped, however it was stopped.
+    CORPUS is a folder of image files at any depth, tar files in WebDataset's layout, Parquet files
+    with images, a list of paths or URLs (CSV, JSON lines, Parquet), or a data set of Hugging Face:
+    a path or an fsspec URL; see docs/sources.md. An image that cannot be read becomes a dead letter
+    with its reason; everything else goes on. The same command continues a job that was stopped,
+    however it was stopped.
 
     \b
     Examples:
@@ -51,6 +55,11 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
           --maps depth=depths --tokenizer depth=depth-tok
       img2tokens encode photos tokens --tokenizer image=tok --tokenizer edges=tok-edges
       img2tokens encode photos tokens --tokenizer image=tok --labels 'regex:^n[0-9]+_(.+)$'
+      img2tokens encode 'shards/{00..07}.tar' tokens --tokenizer image=tok \\
+          --maps segmentation=.segmentation.png --tokenizer segmentation=seg-tok
+      img2tokens encode 'data/*.parquet' tokens --tokenizer image=tok --labels column:fine_label
+      img2tokens encode list.csv tokens --tokenizer image=tok --max-errors 100
+      img2tokens encode datasets:USER/NAME@train tokens --tokenizer image=tok
     """
     from pipelines.encode import EncodeConfig, encode_corpus
     from pipelines.report import outcome

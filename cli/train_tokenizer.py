@@ -40,7 +40,9 @@ RECIPES = ("tiny", "small_64", "small_128", "fast_f16", "f16_1024", "f16_16384",
 def train_tokenizer(corpus: str, out: str, modality: str | None, recipe: str,
                     init_from: str | None, settings: tuple[str, ...],
                     **options: int | float | str | None) -> None:
-    """Train a tokenizer on the images or maps in the folder CORPUS, and write it to OUT.
+    """Train a tokenizer on the images or maps of CORPUS, and write it to OUT.
+
+    CORPUS is a folder, or any other source that encode reads: see docs/sources.md.
 
     Stopped with Ctrl-C or killed, the same command goes on from its last checkpoint.
     `tensorboard --logdir OUT` shows losses, codebook usage and reconstructions.
@@ -52,6 +54,7 @@ def train_tokenizer(corpus: str, out: str, modality: str | None, recipe: str,
           --set modality.num_classes=12 --set modality.ignore_id=11 --minutes 10
       img2tokens train-tokenizer depth tok-depth --modality depth --steps 2000 \\
           --set modality.range=0.5,80 --set modality.inverse=true
+      img2tokens train-tokenizer 'shards/*.tar' tok --recipe small_128 --minutes 15
       img2tokens train-tokenizer photos tok-edges --modality edges --minutes 10
       img2tokens train-tokenizer photos tok --recipe f16_1024 --steps 100000 \\
           --set training.batch_size=32 --set training.mixed_precision=bf16

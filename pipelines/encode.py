@@ -45,11 +45,12 @@ class EncodeConfig:
     """What to encode, and how.
 
     Attributes:
-        corpus: folder of the images, or of the maps when there are no images.
+        corpus: folder of the images, or of the maps when there are no images; or any other source
+            that `tokenizer.corpus.sources` reads.
         output: folder of the token corpus.
         tokenizers: folder of the tokenizer of each modality; those that are computed from images,
             such as edges, need no maps.
-        maps: folder of each modality that lies beside the corpus.
+        maps: folder of each modality that lies beside the corpus, or its column in it.
         labels: where classes and captions come from; see `tokenizer.corpus.labels`.
         shard_size: inputs of one shard.
         batch_size: images that pass through a codec at once; part of the fingerprint.
@@ -161,6 +162,7 @@ def encode_corpus(config: EncodeConfig) -> Manifest:
     require_one_ratio(spec)
     classes = source.classes()
     next(source.entries())  # refuses an empty corpus before anything is removed
+    require_no_output(config, source)
     prepare_folder(config.output, config.overwrite)
     plan = plan_encoding(config, source, spec, classes)
     task = EncodeTask(plan=plan, source=source, spec=spec, tokenizers=urls,
@@ -190,6 +192,18 @@ def require_apart(config: EncodeConfig) -> None:
         if storage.is_within(config.output, folder):
             raise ValueError(f"the output folder {config.output} lies in the {what} {folder}; "
                              "choose another folder for the tokens")
+
+
+def require_no_output(config: EncodeConfig, source: Source) -> None:
+    """Refuse inputs that stars have found among the tokens.
+
+    Raises:
+        ValueError: a file of the corpus lies in the output folder.
+    """
+    for url in source.files():
+        if storage.is_within(url, config.output):
+            raise ValueError(f"the input {url} lies in the output folder {config.output}; choose "
+                             "another folder for the tokens, or name the inputs more narrowly")
 
 
 def plan_encoding(config: EncodeConfig, source: Source, spec: TokenSpec,

@@ -273,13 +273,14 @@ def _first_difference(stored: Plan, shards: Shards) -> str:
     for before, after in itertools.zip_longest(old, new):
         if before == after:
             continue
-        if before is None or (after is not None and after["key"] < before["key"]):
-            return f"the input {after['key']!r} is new"
-        if after is None or before["key"] < after["key"]:
+        if after is None or (before is not None and before["key"] != after["key"]
+                             and all(row["key"] != before["key"] for row in new)):
             return f"the input {before['key']!r} is gone"
-        name = next(name for name in before if before[name] != after.get(name))
-        return (f"{name} of the input {after['key']!r} was {_short(before[name])}, "
-                f"now {_short(after.get(name))}")
+        if before is None or before["key"] != after["key"]:
+            return f"the input {after['key']!r} is new"
+        name = next(name for name in after if before.get(name) != after[name])
+        return (f"{name} of the input {after['key']!r} was {_short(before.get(name))}, "
+                f"now {_short(after[name])}")
     return "the listing of the inputs changed"
 
 

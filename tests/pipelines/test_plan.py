@@ -37,6 +37,16 @@ def plan_of(folder: Path, *keys: str, settings: dict[str, Any] = SETTINGS, label
     return make_plan(str(folder), "encode", settings, listing(*keys, label=label))
 
 
+@pytest.mark.parametrize(("now", "words"), [
+    ("zcay", "the input 'c' is new"), ("zy", "the input 'a' is gone"),
+    ("azy", "the input 'a' is new"), ("za", "the input 'y' is gone")])
+def test_listings_in_another_order_than_that_of_keys_are_compared_too(tmp_path: Path, now: str,
+                                                                      words: str) -> None:
+    plan_of(tmp_path, *"zay")
+    with pytest.raises(PlanMismatch, match=words):
+        plan_of(tmp_path, *now)
+
+
 def test_every_input_is_in_one_shard_in_order(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, "a", "b", "c", "d", "e")
     assert (plan.num_inputs, plan.num_shards) == (5, 3)
