@@ -37,6 +37,9 @@ from tokenizer.training.resume import (
 from tokenizer.training.stopping import StopRequest, stop_request
 
 SAMPLES, EVALUATION = "samples.png", "evaluation.json"
+RUN_CONFIGS = {"prior": PriorConfig, "training": TrainingConfig}
+"""Configs among what decides the weights."""
+
 BAR = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining} {desc}"
 
 
@@ -83,7 +86,7 @@ def train_prior(corpus: TokenCorpus, out: str, config: PriorConfig, training: Tr
     with alone(accelerator):
         if accelerator.is_main_process:
             prepare_folder(out, KIND, config)
-    if (saved := load_progress(out, run)) is not None:
+    if (saved := load_progress(out, run, RUN_CONFIGS)) is not None:
         state.load_state_dict(saved)
     dropout = {condition.name: condition.dropout for condition in config.conditions}
     batches = Batches(rows.select(~is_held_out), config.layout, training.batch_size, training.seed,

@@ -200,6 +200,16 @@ def test_other_settings_or_rows_are_refused_by_name(
         short(other, tmp_path / "prior", "steps=2")
 
 
+def test_a_prior_of_an_early_version_goes_on(corpus: TokenCorpus, tmp_path: Path) -> None:
+    short(corpus, tmp_path, "steps=2")
+    state = checkpoints.load_state(str(tmp_path))
+    assert state is not None
+    for spec in state["run"]["prior"]["spec"]["codes"]:
+        del spec["depth"]
+    checkpoints.save_state(str(tmp_path), state)
+    assert short(corpus, tmp_path, "steps=3").step == 3
+
+
 def test_a_prior_without_its_training_state_is_not_overwritten(corpus: TokenCorpus,
                                                                tmp_path: Path) -> None:
     short(corpus, tmp_path, "steps=2")

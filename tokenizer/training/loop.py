@@ -42,6 +42,9 @@ from tokenizer.vqgan.model import KIND, VQGANConfig
 
 GIB = 1 << 30
 
+RUN_CONFIGS = {"model": VQGANConfig, "training": TrainingConfig}
+"""Configs among what decides the weights."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
@@ -101,7 +104,7 @@ def train_tokenizer(corpus: str, out: str, config: VQGANConfig, training: Traini
     with alone(accelerator):
         if accelerator.is_main_process:
             prepare_folder(out, KIND, config)
-    if (saved := load_progress(out, run)) is not None:
+    if (saved := load_progress(out, run, RUN_CONFIGS)) is not None:
         state.load_state_dict(saved)
     elif init_from is not None:
         state.start_from(checkpoints.load_weights(init_from))

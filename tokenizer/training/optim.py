@@ -105,10 +105,10 @@ class ExponentialAverage:
         return {"num_updates": self.num_updates, "tensors": self.tensors}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Continue from what `state_dict` returned; buffers it did not have stay as they are."""
         num_updates, tensors = state["num_updates"], state["tensors"]
         if not isinstance(num_updates, int) or not isinstance(tensors, dict):
             raise ValueError(f"not the state of an average: {type(num_updates)}, {type(tensors)}")
         self.num_updates = num_updates
-        for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
+        for name in tensors.keys() | set(self._averaged):
+            self.tensors[name].copy_(tensors[name])

@@ -57,18 +57,21 @@ def prepare_folder(out: str, kind: str, config: Any) -> None:
     checkpoints.save_config(out, kind, config)
 
 
-def load_progress(out: str, run: Mapping[str, Any]) -> dict[str, Any] | None:
+def load_progress(out: str, run: Mapping[str, Any],
+                  kinds: Mapping[str, type]) -> dict[str, Any] | None:
     """The state that the last checkpoint in ``out`` saved, or nothing where there is none.
 
     Args:
         run: all that decides the weights, as JSON values; the checkpoint's ``run`` must equal it.
+        kinds: config classes of the parts of ``run`` that are configs. Settings that are newer than
+            the checkpoint count as at their defaults.
     Raises:
         ValueError: it was trained with other settings or on other data.
     """
     saved = checkpoints.load_state(out)
     if saved is None:
         return None
-    before, now = flatten(saved["run"]), flatten(dict(run))
+    before, now = flatten(_completed(saved["run"], run, kinds)), flatten(dict(run))
     changed = [f"{name} was {before.get(name, ABSENT)}, now {now.get(name, ABSENT)}"
                for name in sorted(before.keys() | now.keys(), key=_settings_first)
                if before.get(name, ABSENT) != now.get(name, ABSENT)]
@@ -77,6 +80,19 @@ def load_progress(out: str, run: Mapping[str, Any]) -> dict[str, Any] | None:
         raise ValueError(f"{out} was trained with other settings: {'; '.join(changed[:MAX_SHOWN])}"
                          f"{more}; give the same to go on, or another folder to start anew")
     return saved
+
+
+def _completed(saved: Mapping[str, Any], run: Mapping[str, Any],
+               kinds: Mapping[str, type]) -> dict[str, Any]:
+    """The saved run with the settings that ``run`` has beyond it at their defaults."""
+    completed = dict(saved)
+    for name, cls in kinds.items():
+        try:
+            whole = configs.to_dict(configs.from_dict(cls, saved[name]))
+        except ValueError:
+            continue  # it has a setting or value that is no more, which is named as a difference
+        completed[name] = {key: value for key, value in whole.items() if key in run[name]}
+    return completed
 
 
 def _settings_first(name: str) -> tuple[bool, str]:

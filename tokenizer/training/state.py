@@ -19,6 +19,9 @@ from tokenizer.training.watch import Watch
 from tokenizer.vqgan.model import VQGAN, VQGANConfig
 from tokenizer.vqgan.quantizers import MovedRows
 
+RUNNING_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""Buffers of discriminators before they went without; left out when a state is loaded."""
+
 
 class TrainingState:
     """The networks, their optimisers and all that resuming exactly needs.
@@ -131,19 +134,31 @@ class TrainingState:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned for the same configs."""
+        """Continue from what `state_dict` returned for the same configs.
+
+        Notes that it did not have when the state was saved begin anew.
+        """
         self.step, self.seconds = state["step"], state["seconds"]
         self.sums = dict(state["sums"])
         self.recent.load_state_dict(state["recent"])
-        self.skipped.load_state_dict(state["skipped"])
-        self.watch.load_state_dict(state["watch"])
-        for name, mean in self.moving.items():
-            mean.load_state_dict(state["moving"][name])
-        self.model.load_state_dict(state["model"])
+        if "skipped" in state:
+            self.skipped.load_state_dict(state["skipped"])
+        if "watch" in state:
+            self.watch.load_state_dict(state["watch"])
+        for name, mean in state.get("moving", {}).items():
+            self.moving[name].load_state_dict(mean)
+        _load(self.model, state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.discriminator is not None:
-            self.discriminator.load_state_dict(state["discriminator"])
+            _load(self.discriminator, state["discriminator"])
             self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+
+
+def _load(module: nn.Module, saved: Mapping[str, torch.Tensor]) -> None:
+    """Load what `state_dict` of this module returned, now or before it had all of its buffers."""
+    buffers = {name: buffer for name, buffer in module.named_buffers() if name not in saved}
+    module.load_state_dict(buffers | {name: tensor for name, tensor in saved.items()
+                                      if not name.endswith(RUNNING_STATISTICS)})

@@ -212,6 +212,47 @@ def test_a_precision_found_by_itself_stays_when_the_machine_changes(
     assert state is not None and state["run"]["training"]["mixed_precision"] == "bf16"
 
 
+def made_older(out: str, **settings: Any) -> None:
+    """Take out of a checkpoint what early versions did not save, and change settings."""
+    state = checkpoints.load_state(out)
+    assert state is not None
+    run = state["run"]
+    del run["model"]["autoencoder"]["design"], run["model"]["quantizer"]["depth"]
+    del run["training"]["max_skipped_steps"], run["training"]["adversarial"]["ramp_steps"]
+    run["training"] |= settings
+    del state["skipped"], state["watch"], state["moving"]
+    for tensors in (state["model"], state["average"]["tensors"]):
+        del tensors["quantize.placed"]
+    state["discriminator"]["layers.3.running_mean"] = torch.zeros(8)
+    checkpoints.save_state(out, state)
+
+
+def test_a_training_of_an_early_version_goes_on_with_newer_settings_at_their_defaults(
+        image_folder: Folder, model: Model, training: Training, tmp_path: Path,
+        adversarial: AdversarialConfig) -> None:
+    corpus, out = str(image_folder(6)), str(tmp_path / "out")
+    adversarial = dataclasses.replace(adversarial, start=2, ramp_steps=1000)
+    train_tokenizer(corpus, out, model(), training(steps=4, adversarial=adversarial))
+    made_older(out)
+    with pytest.raises(ValueError, match=r"other settings: training.max_skipped_steps was 20, now "
+                                         r"5; give"):
+        train_tokenizer(corpus, out, model(),
+                        training(steps=6, adversarial=adversarial, max_skipped_steps=5))
+    again = train_tokenizer(corpus, out, model(), training(steps=6, adversarial=adversarial))
+    assert again.step == 6
+
+
+def test_a_setting_that_is_no_more_is_named(
+        image_folder: Folder, model: Model, training: Training, tmp_path: Path,
+        adversarial: AdversarialConfig) -> None:
+    corpus, out = str(image_folder(6)), str(tmp_path / "out")
+    settings = training(steps=1, adversarial=adversarial)
+    train_tokenizer(corpus, out, model(), settings)
+    made_older(out, warmth=3)
+    with pytest.raises(ValueError, match=r"training.warmth was 3, now absent"):
+        train_tokenizer(corpus, out, model(), settings)
+
+
 def test_another_corpus_is_refused(image_folder: Folder, model: Model, training: Training,
                                    tmp_path: Path) -> None:
     out = str(tmp_path / "out")
