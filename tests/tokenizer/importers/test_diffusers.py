@@ -207,8 +207,8 @@ def test_what_diffusers_cannot_express_is_refused(tmp_path: Path, changes: dict[
 
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unknown format 'onnx'; known are diffusers"):
-        export_tokenizer(str(tmp_path), str(tmp_path / "out"), "onnx")
+    with pytest.raises(ValueError, match="unknown format 'tflite'; known are diffusers, onnx"):
+        export_tokenizer(str(tmp_path), str(tmp_path / "out"), "tflite")
 
 
 def test_our_names_become_theirs_one_by_one() -> None:
