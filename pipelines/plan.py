@@ -7,8 +7,10 @@ A worker reads the row group of its shard and nothing else. There are several fi
 footers, which writers and readers hold in memory, grow with the number of row groups.
 
 The fingerprint is a hash over the settings, which hold everything that decides the job's output,
-the listing of its inputs included. A job goes on only under the fingerprint it started with.
+the listing of its inputs included. A job goes on only under the fingerprint it started with; so
+does one of an early version, where settings and columns that came later are at their defaults.
 """
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -22,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tokenizer import configs, storage, tokens
-from tokenizer.schema import flatten
+from tokenizer.schema import CodeSpec, flatten
 
 FORMAT = "img2tokens.plan"
 FORMAT_VERSION = 1
@@ -31,6 +33,9 @@ INPUTS = "inputs-"
 
 SHARDS_PER_FILE = 1000
 """Row groups of each file of inputs but the last."""
+
+LATER_COLUMNS = frozenset({"ranges"})
+"""Columns of inputs that the first plans did not have; where empty they count as absent."""
 
 Shards = Callable[[], Iterable[pa.Table]]
 """Lists the inputs anew at each call: one table for each shard, with a column ``key``."""
@@ -170,9 +175,9 @@ def make_plan(url: str, job: str, settings: dict[str, Any], shards: Shards,
                 num_inputs=listing.num_inputs, num_shards=listing.num_shards, notes=notes())
     if stored is None:
         storage.write_bytes(storage.join(url, PLAN_JSON), plan.to_json().encode())
-    elif stored.fingerprint != plan.fingerprint:
+    elif (stored.job, _completed(stored.settings)) != (job, _completed(plan.settings)):
         raise PlanMismatch(_explain(stored, plan, shards))
-    return plan
+    return plan if stored is None else dataclasses.replace(plan, settings=stored.settings)
 
 
 def require_current(plan: Plan) -> None:
@@ -204,7 +209,7 @@ class _Listing:
 
     def add(self, table: pa.Table) -> None:
         for row in table.to_pylist():
-            self._sha256.update(configs.canonical_json(row).encode() + b"\n")
+            self._sha256.update(configs.canonical_json(_as_first(row)).encode() + b"\n")
         self.num_inputs += table.num_rows
         self.num_shards += 1
 
@@ -241,9 +246,29 @@ def _open_inputs(name: str, fingerprint: str) -> tuple[threading.Lock, pq.Parque
         return threading.Lock(), pq.ParquetFile(fs.open(path, "rb"))
 
 
+def _as_first(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as a plan of the first version has it, without what came later and is empty."""
+    return {name: value for name, value in row.items()
+            if value is not None or name not in LATER_COLUMNS}
+
+
+def _completed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings whose specs of codes have what came later at its default."""
+    if "codes" not in settings:
+        return settings
+    return {**settings, "codes": [_completed_spec(spec) for spec in settings["codes"]]}
+
+
+def _completed_spec(spec: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return configs.to_dict(configs.from_dict(CodeSpec, spec))
+    except ValueError:  # a setting that is no more differs under its own name
+        return spec
+
+
 def _explain(stored: Plan, plan: Plan, shards: Shards) -> str:
     """What differs between the plan that stands and the one asked for, and what to do."""
-    old, new = (flatten({"job": item.job, **item.settings}) for item in (stored, plan))
+    old, new = (flatten({"job": item.job, **_completed(item.settings)}) for item in (stored, plan))
     changes = _differences(old, new)
     if stored.settings.get("inputs") != plan.settings["inputs"]:
         changes.append(_first_difference(stored, shards))
@@ -270,7 +295,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def _first_difference(stored: Plan, shards: Shards) -> str:
     old = (row for shard in range(stored.num_shards) for row in stored.rows(shard))
     new = (row for table in shards() for row in table.to_pylist())
-    for before, after in itertools.zip_longest(old, new):
+    for before, after in itertools.zip_longest(map(_as_first, old), map(_as_first, new)):
         if before == after:
             continue
         if after is None or (before is not None and before["key"] != after["key"]

@@ -20,6 +20,8 @@ from pipelines.plan import (
     make_plan,
     require_current,
 )
+from tokenizer import configs
+from tokenizer.schema import CodeSpec
 
 SCHEMA = pa.schema([("key", pa.string()), ("label", pa.int32())])
 SETTINGS = {"shard_size": 2, "codes": [{"modality": "image", "grid": [2, 2]}]}
@@ -120,6 +122,39 @@ def test_changed_settings_are_refused_by_name(tmp_path: Path, settings: dict[str
     plan_of(tmp_path, *"abc")
     with pytest.raises(PlanMismatch) as caught:
         plan_of(tmp_path, *"abc", settings=settings)
+    assert change in str(caught.value)
+
+
+SPEC = configs.to_dict(CodeSpec(modality="image", grid=(2, 2), codebook_size=8, image_size=(4, 4),
+                                tokenizer="sha256:0"))
+EARLY = {"codes": [{name: value for name, value in SPEC.items() if name != "depth"}]}
+LATER_SCHEMA = SCHEMA.append(pa.field("ranges", pa.map_(pa.string(), pa.int64())))
+
+
+def later(*ranges: list[tuple[str, int]] | None) -> Shards:
+    """Inputs ``a``, ``b`` and so on with the column that the first plans did not have."""
+    rows = [{"key": key, "label": 7, "ranges": given}
+            for key, given in zip("abc", ranges, strict=False)]
+    return lambda: fixed_size_shards(rows, LATER_SCHEMA, 2)
+
+
+def test_a_plan_of_an_early_version_goes_on_under_its_own_fingerprint(tmp_path: Path) -> None:
+    early = plan_of(tmp_path, *"ab", settings=EARLY)
+    again = make_plan(str(tmp_path), "encode", {"codes": [SPEC]}, later(None, None))
+    assert SPEC["depth"] == 1 and again == early and again.fingerprint == early.fingerprint
+    require_current(again)
+    assert again.rows(0) == [{"key": "a", "label": 7}, {"key": "b", "label": 7}]
+
+
+@pytest.mark.parametrize(("spec", "shards", "change"), [
+    ({"depth": 2}, later(None, None), "another plan: codes.image.depth was 1, now 2."),
+    ({}, later(None, [("image", 3)]), "ranges of the input 'b' was None, now [('image', 3)]"),
+    ({}, later(None, None, None), "inputs.num_inputs was 2, now 3; the input 'c' is new")])
+def test_a_plan_of_an_early_version_is_refused_for_what_does_differ(
+        tmp_path: Path, spec: dict[str, Any], shards: Shards, change: str) -> None:
+    plan_of(tmp_path, *"ab", settings=EARLY)
+    with pytest.raises(PlanMismatch) as caught:
+        make_plan(str(tmp_path), "encode", {"codes": [SPEC | spec]}, shards)
     assert change in str(caught.value)
 
 
