@@ -278,30 +278,41 @@ class _Samples:
     """The members of one archive, grouped to samples in a temporary database on disk."""
 
     def __init__(self) -> None:
-        self._rows = sqlite3.connect("")
-        self._rows.execute("CREATE TABLE members (number INTEGER PRIMARY KEY, key TEXT, "
-                           "suffix TEXT, name TEXT, offset INTEGER, size INTEGER, problem TEXT, "
-                           "content BLOB)")
+        self._rows = sqlite3.connect("")  # "" is a temporary file
+        self._rows.execute("CREATE TABLE samples (number INTEGER PRIMARY KEY, key TEXT UNIQUE)")
+        self._rows.execute("CREATE TABLE members (sample INTEGER, number INTEGER, suffix TEXT, "
+                           "name TEXT, offset INTEGER, size INTEGER, problem TEXT, content BLOB)")
+        self._num_members = 0
+        self._last = ("", -1)
 
     def close(self) -> None:
         self._rows.close()
 
     def add(self, member: Member) -> None:
         key, suffix = _split(member.name)
+        if self._last[0] != key or self._last[1] < 0:
+            self._last = (key, self._number_of(printable(key)))
         self._rows.execute(
-            "INSERT INTO members (key, suffix, name, offset, size, problem, content) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (printable(key), printable(suffix), printable(member.name), member.offset, member.size,
-             member.problem, member.content))
+            "INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (self._last[1], self._num_members, printable(suffix), printable(member.name),
+             member.offset, member.size, member.problem, member.content))
+        self._num_members += 1
 
     def __iter__(self) -> Iterator[tuple[str, list[Part]]]:
         """Keys in the order in which they first occur, each with its members in theirs."""
+        self._rows.execute("CREATE INDEX order_of_members ON members (sample, number)")
         rows = self._rows.execute(
-            "SELECT key, suffix, name, offset, size, problem, content FROM members JOIN "
-            "(SELECT key, min(number) AS first FROM members GROUP BY key) USING (key) "
-            "ORDER BY first, number")
+            "SELECT samples.key, suffix, name, offset, size, problem, content FROM members "
+            "JOIN samples ON samples.number = sample ORDER BY sample, members.number")
         for key, members in itertools.groupby(rows, lambda row: row[0]):
             yield key, [Part(*row[1:]) for row in members]
+
+    def _number_of(self, key: str) -> int:
+        """The number of a sample, in the order in which they first occur."""
+        self._rows.execute("INSERT OR IGNORE INTO samples (key) VALUES (?)", (key,))
+        number: int = self._rows.execute("SELECT number FROM samples WHERE key = ?",
+                                         (key,)).fetchone()[0]
+        return number
 
 
 def _split(name: str) -> tuple[str, str]:
