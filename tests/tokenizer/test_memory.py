@@ -16,7 +16,7 @@ def faults(rounds):
     for _ in range(rounds):
         torch.ones(12 << 20)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults(8)  # until the heap has grown enough
+faults(40)  # until the heap has grown enough
 print(faults(4))
 """
 """Counts the pages of 48 MiB of features that the system clears in four rounds."""
