@@ -2,9 +2,12 @@
 import io
 import pickle
 import tarfile
+import threading
 import tracemalloc
 from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import pytest
@@ -283,3 +286,47 @@ def test_the_listing_holds_no_payload(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert count == 2000 and peak < 1_500_000
+
+
+class Ranges(BaseHTTPRequestHandler):
+    """Serves one archive in ranges, and counts the bytes it sends."""
+    content = b""
+    sent: ClassVar[list[int]] = []
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(self.content)))
+        self.send_header("ETag", '"first"')
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        if self.headers["Range"] is None:  # whether the file exists is asked for like this
+            return self.do_HEAD()
+        first, last = self.headers["Range"].removeprefix("bytes=").split("-")
+        body = self.content[int(first):int(last) + 1]
+        self.sent.append(len(body))
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(self.content)}")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_an_archive_on_the_web_is_read_by_ranges() -> None:
+    Ranges.content = tar({"a.jpg": b"one", "b.jpg": bytes(9 << 20), "c.jpg": b"three"})
+    Ranges.sent.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ranges) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/0.tar?token=x"
+        source = open_source(url)
+        entries = list(source.entries())
+        assert keys_of(entries) == ["a", "b", "c"]
+        assert source.files()[url].startswith(f"{len(Ranges.content)} bytes, first, headers sha256")
+        assert sum(Ranges.sent) < 5 << 20
+        assert source.read(entries[2]) == {"image": b"three"}
+        assert Ranges.sent[-1] == BLOCK + 5
+        server.shutdown()
