@@ -16,7 +16,7 @@ import numpy as np
 from tokenizer.corpus.augment import Augmentation
 from tokenizer.corpus.images import Crop, UnreadableImage, centre_crop
 from tokenizer.corpus.modalities import LabelOutOfRange, Modality
-from tokenizer.corpus.sources import Entry, Source
+from tokenizer.corpus.sources import Entry, InputError, Source
 from tokenizer.splits import Split
 
 DEFAULT_SPLIT = Split()
@@ -181,7 +181,7 @@ class CorpusDataset:
             return self.modality.read(payload, entry.source)
         except LabelOutOfRange as error:
             raise LabelOutOfRange(f"{entry.source}: {error}") from error
-        except (UnreadableImage, FileNotFoundError, PermissionError) as error:
+        except (UnreadableImage, InputError, FileNotFoundError, PermissionError) as error:
             self.unreadable[entry.source] = str(error)
             return None
 

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from corpus_files import broken_files, encode, noise, save
 
@@ -274,3 +276,12 @@ def test_colours_of_maps_never_vary(folder: Path, modality: Modality) -> None:
             save(folder / f"{number}.png", noise(number, 20, 20)[..., 0])
     plain, varied = (open_dataset(folder, modality, colours=share) for share in (0.0, 0.3))
     assert np.array_equal(plain.samples(0, 4), varied.samples(0, 4))
+
+
+def test_an_input_that_its_source_cannot_give_is_left_out(tmp_path: Path) -> None:
+    images = [encode(noise(number, 20, 20)) if number != 3 else None for number in range(8)]
+    pq.write_table(pa.table({"image": images}), tmp_path / "data.parquet")
+    dataset = CorpusDataset(open_source(f"{tmp_path}/data.parquet", labels="none"), RGB(), SIZE)
+    assert dataset.samples(0, 8).shape == (8, *SIZE, 3)
+    assert [message for message in dataset.unreadable.values()] == [
+        "row 3 of row group 0 has no image in column image"]

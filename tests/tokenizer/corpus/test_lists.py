@@ -89,10 +89,18 @@ def test_rows_that_name_nothing_are_dead_letters(tmp_path: Path) -> None:
     entries = list(open_source(str(path), {"depth": "column:depth"}).entries())
     assert [(entry.key, entry.problem and entry.problem[0]) for entry in entries] == [
         ("a", None), ("list-00000002", "NoPlace"), ("list-00000003", "NoKey"), ("d", "MissingMap"),
-        ("list-00000005", "DamagedLine"), ("a", "DuplicateKey"), ("g", "UnusableName"),
-        ("h", None)]
+        ("list-00000005", "DamagedLine"), ("a", "DuplicateKey"), ("g", "NotUTF8"), ("h", None)]
     for entry in entries:
         (entry.source + str(entry.problem)).encode()
+
+
+def test_text_in_another_encoding_is_told(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_bytes("path,label,caption\na.png,bär,x\nb.png,x,Bär\nc.png,x,y"
+                                        .encode("latin-1"))
+    entries = list(open_source(f"{tmp_path}/list.csv").entries())
+    assert problems_of(entries) == {"a": "NotUTF8", "b": "NotUTF8"}
+    for entry in entries:
+        f"{entry.class_name} {entry.caption}".encode()
 
 
 def test_damaged_lines_are_dead_letters(tmp_path: Path) -> None:

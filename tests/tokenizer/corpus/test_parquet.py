@@ -170,6 +170,15 @@ def test_damaged_keys_are_dead_letters_row_by_row(tmp_path: Path) -> None:
     assert problems_of(entries) == {f"data-{row:08d}": "DamagedRowGroup" for row in range(4, 8)}
 
 
+def test_texts_that_are_not_utf_8_cost_their_row_group(tmp_path: Path) -> None:
+    keys = pa.array([b"a", b"b", b"\xff", b"d"], pa.binary()).view(pa.string())
+    url = save(tmp_path / "data.parquet", {"image": images(4), "key": keys}, 2)
+    entries = list(open_source(url).entries())
+    assert [(entry.key, entry.problem and entry.problem[0]) for entry in entries] == [
+        ("a", None), ("b", None), ("data-00000002", "DamagedRowGroup"),
+        ("data-00000003", "DamagedRowGroup")]
+
+
 def test_a_file_that_changed_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"
     source = open_source(save(path, {"image": images(4)}))

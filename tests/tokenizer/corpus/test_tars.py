@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import fsspec
+import numpy as np
 import pytest
 from corpus_files import encode, noise
 
@@ -330,3 +331,21 @@ def test_an_archive_on_the_web_is_read_by_ranges() -> None:
         assert source.read(entries[2]) == {"image": b"three"}
         assert Ranges.sent[-1] == BLOCK + 5
         server.shutdown()
+
+
+def test_mutated_archives_lose_nothing_without_a_word(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    members = {f"{number}.jpg": bytes([number]) * (200 + 300 * number) for number in range(6)}
+    whole = np.frombuffer(tar(members), np.uint8)
+    for _ in range(150):
+        content = whole.copy()
+        headers = np.flatnonzero(generator.random(12) < 0.1) * BLOCK
+        content[headers + generator.integers(0, BLOCK, len(headers))] ^= 0x55
+        end = len(whole) if generator.random() < 0.6 else generator.integers(BLOCK, len(whole))
+        (tmp_path / "0.tar").write_bytes(content[:end].tobytes())
+        source = open_source(f"{tmp_path}/0.tar")
+        entries = list(source.entries())
+        sound = [entry for entry in entries if entry.problem is None]
+        assert len(sound) == 6 or problems_of(entries), (headers, end)
+        for entry in sound:
+            assert len(source.read(entry)["image"]) == 200 + 300 * int(entry.key)

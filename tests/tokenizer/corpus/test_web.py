@@ -174,6 +174,12 @@ def test_no_server_is_unreachable() -> None:
             fetch(f"http://127.0.0.1:{taken.getsockname()[1]}/a.jpg", QUICK)
 
 
+@pytest.mark.parametrize("url", ["http://[::1/a.png", "http://host:port/a.png", "http:///a.png"])
+def test_what_is_no_address_is_not_tried_again(url: str) -> None:
+    with pytest.raises(web.BadURL, match="is no web address"):
+        fetch(url, FetchConfig(backoff=2))
+
+
 def test_addresses_with_spaces_and_letters_are_quoted(server: str) -> None:
     assert fetch(f"{server}/sound?name=tom & jerry/ü.jpg#part", QUICK) == b"image"
     assert list(Answers.asked) == ["/sound?name=tom%20&%20jerry/%C3%BC.jpg"]

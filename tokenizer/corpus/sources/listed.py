@@ -193,9 +193,11 @@ class _Index:
             problem = ("DuplicateKey", f"{self._first(key)} has the same key {key!r}: "
                        f"{self._remedy}")
         sources = {name: printable(url) for name, url in record.sources.items()}
-        body = json.dumps([key, sources, dict(record.ranges), record.caption, problem])
-        self._rows.execute("INSERT INTO records VALUES (?, ?, ?)",
-                           (self.num_records, record.label, body))
+        label, caption = (None if text is None else printable(text)
+                          for text in (record.label, record.caption))
+        problem = None if problem is None else (problem[0], printable(problem[1]))
+        body = json.dumps([key, sources, dict(record.ranges), caption, problem])
+        self._rows.execute("INSERT INTO records VALUES (?, ?, ?)", (self.num_records, label, body))
         self.num_records += 1
 
     def records(self) -> Iterator[Record]:

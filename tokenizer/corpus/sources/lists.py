@@ -125,9 +125,10 @@ class ListSource(ListedSource):
             if not isinstance(places[name], str) or not str(places[name]).strip():
                 problem = ("MissingMap", f"row {row.number} of {url} names no {name} in its column "
                            f"{names[name]}")
-            elif printable(str(places[name])) != places[name] or "\0" in str(places[name]):
-                problem = ("UnusableName", f"row {row.number} of {url} holds bytes that are no "
-                           "UTF-8 text")
+        texts = [str(row.values.get(name)) for name in names.values() if name is not None]
+        if any(printable(text) != text or "\0" in text for text in texts):
+            problem = ("NotUTF8", f"row {row.number} of {url} holds bytes that are no UTF-8 text; "
+                       "save the list as UTF-8")
         where = f"row {row.number} of {url}"
         return Record(
             key=_key_of(place.strip(), url) if key in (None, "") else str(key),

@@ -127,7 +127,7 @@ class ParquetSource(TableSource):
                     yield self.record(f"{url}#rowgroup={group}&row={row}",
                                       f"{self._stems[url]}-{first_row + row:08d}", values)
                     row += 1
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 if file.error is not None:
                     raise
                 for lost in range(row, num_rows):

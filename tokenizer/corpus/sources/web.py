@@ -28,6 +28,10 @@ class FetchError(InputError):
     """A web address gives no file."""
 
 
+class BadURL(FetchError):
+    """It is no web address."""
+
+
 class UnreachableURL(FetchError):
     """There is no connection to the server."""
 
@@ -128,9 +132,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 def _fetch_once(url: str, config: FetchConfig) -> bytes:
     started = time.monotonic()
-    request = urllib.request.Request(_quoted(url), headers={
-        "User-Agent": AGENT, "Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity"})
     try:
+        request = urllib.request.Request(_quoted(url), headers={
+            "User-Agent": AGENT, "Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity"})
         with _opener(config).open(request, timeout=config.timeout) as response:
             return _body(url, response, config, started)
     except InputError:
@@ -145,7 +149,9 @@ def _fetch_once(url: str, config: FetchConfig) -> bytes:
         raise SlowURL(f"{url} sent nothing for {config.timeout:g} s") from error
     except http.client.IncompleteRead as error:
         raise CutBody(f"{url} ended after {len(error.partial)} bytes of a part") from error
-    except (urllib.error.URLError, OSError, http.client.HTTPException, ValueError) as error:
+    except (http.client.InvalidURL, ValueError) as error:
+        raise BadURL(f"{url} is no web address: {error}") from error
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, TimeoutError):
             raise SlowURL(f"{url} sent nothing for {config.timeout:g} s") from error
@@ -183,9 +189,15 @@ def _opener(config: FetchConfig) -> urllib.request.OpenerDirector:
 
 
 def _quoted(url: str) -> str:
-    """A web address in ASCII: what may not stand in one is percent-encoded."""
+    """A web address in ASCII: what may not stand in one is percent-encoded.
+
+    Raises:
+        ValueError: it has no host, or one that cannot be.
+    """
     parts = urlsplit(url)
     host = parts.netloc
+    if not parts.hostname:
+        raise ValueError("it names no host")
     if not host.isascii():
         host = host.encode("idna").decode()
     return urlunsplit((parts.scheme, host, quote(parts.path, safe="/%:@!$&'()*+,;=~-._"),
