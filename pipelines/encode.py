@@ -15,7 +15,7 @@ from pipelines.plan import Plan, fixed_size_shards, holds_plan, is_unplanned, ma
 from pipelines.shard import encode_entries
 from tokenizer import configs, storage, tokens
 from tokenizer.corpus.modalities import file_modality
-from tokenizer.corpus.sources import Entry, Source, open_source
+from tokenizer.corpus.sources import Entry, Source, is_within_corpus, open_source
 from tokenizer.schema import FORMAT_VERSION, Manifest, TokenSpec
 from tokenizer.tokens import Receipt
 
@@ -184,7 +184,8 @@ def require_apart(config: EncodeConfig) -> None:
     Raises:
         ValueError: the output folder lies in the corpus or in a folder of maps, or holds one.
     """
-    maps = {f"folder of {name} maps": folder for name, folder in config.maps.items()}
+    maps = {f"folder of {name} maps": place for name, place in config.maps.items()
+            if not is_within_corpus(place)}
     for what, folder in {"corpus": config.corpus, **maps}.items():
         if storage.is_within(folder, config.output):
             raise ValueError(f"the {what} {folder} lies in the output folder {config.output}; "

@@ -21,8 +21,8 @@ FORBIDDEN = {
 WITHOUT_TORCH = ("storage", "configs", "schema", "tokens", "checkpoints", "pictures",
                  "corpus/images", "corpus/augment",
                  *(f"corpus/sources/{name}" for name in (
-                     "__init__", "base", "columns", "folder", "huggingface", "listed", "lists",
-                     "parquet", "tables", "tar_members", "tars", "urls", "web")),
+                     "__init__", "base", "columns", "folder", "huggingface", "joined", "listed",
+                     "lists", "parquet", "tables", "tar_members", "tars", "urls", "web")),
                  *(f"corpus/modalities/{name}" for name in (
                      "__init__", "base", "depth", "edges", "image", "low_res", "normals",
                      "segmentation")))

@@ -80,7 +80,7 @@ def test_maps_are_named_by_their_suffix(tmp_path: Path) -> None:
     entries = list(source.entries())
     assert source.read(entries[0]) == {"image": b"image", "segmentation": b"map"}
     assert problems_of(entries) == {"b": "MissingMap"}
-    with pytest.raises(ValueError, match="give segmentation=column:NAME, got 'maps'"):
+    with pytest.raises(FileNotFoundError, match="maps does not exist.* segmentation=column:NAME"):
         open_source(url, {"segmentation": "maps"})
 
 

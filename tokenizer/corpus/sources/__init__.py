@@ -16,7 +16,8 @@ from tokenizer import storage
 from tokenizer.corpus.modalities import file_modality
 from tokenizer.corpus.sources.base import Entry, InputError, Source, SourceChanged
 from tokenizer.corpus.sources.folder import FolderSource
-from tokenizer.corpus.sources.urls import split_options
+from tokenizer.corpus.sources.joined import JoinedSource
+from tokenizer.corpus.sources.urls import is_within_corpus, split_options
 
 
 def open_source(url: str, maps: Mapping[str, str] | None = None, labels: str = "auto",
@@ -26,7 +27,8 @@ def open_source(url: str, maps: Mapping[str, str] | None = None, labels: str = "
     Args:
         url: a folder, or files as `Source.form` of each kind says; options of the kind may follow
             behind a ``#``.
-        maps: where each further modality lies: a folder for folders, else a column or suffix.
+        maps: where each further modality lies: ``column:NAME`` or, in tar files, ``.SUFFIX`` within
+            the corpus; else a source of its own, such as a folder, with the same keys.
         labels: ``auto``, ``folder``, ``none``, ``column:NAME``, ``regex:PATTERN`` or the path of a
             CSV or JSON-lines table.
         modality: what the corpus is read for; of a computed modality the source lists the files
@@ -39,11 +41,37 @@ def open_source(url: str, maps: Mapping[str, str] | None = None, labels: str = "
     whole, options = split_options(url)
     for cls in SOURCES.values():
         if cls.accepts(whole):
-            return cls(whole, maps, labels, held, options)
+            maps = dict(maps or {})
+            beside = {name: maps.pop(name) for name in list(maps) if _is_beside(cls, maps[name])}
+            source = cls(whole, maps, labels, held, options)
+            return JoinedSource(source, {name: _open_maps(name, place, source)
+                                         for name, place in beside.items()}) if beside else source
     forms = "; ".join(cls.form for cls in SOURCES.values())
     state = "is a file, not a folder" if storage.exists(whole) else "does not exist"
     raise FileNotFoundError(f"the corpus {whole} {state}; give a folder of {held} files, or: "
                             f"{forms}")
+
+
+def _is_beside(cls: type[Source], place: str) -> bool:
+    """Whether maps lie in a source of their own, which a corpus of kind ``cls`` does not read."""
+    if cls is FolderSource:
+        return any(kind.accepts(split_options(place)[0]) for kind in SOURCES.values()
+                   if kind is not FolderSource)
+    return not is_within_corpus(place)
+
+
+def _open_maps(name: str, place: str, source: Source) -> Source:
+    """The source of one modality's maps."""
+    if (held := file_modality(name)) != name:
+        raise ValueError(f"{name} are computed from {held} files and need no maps of their own; "
+                         f"leave out {place}")
+    if name in source.modalities:
+        raise ValueError(f"{name} is the corpus itself; maps are of other modalities")
+    try:
+        return open_source(place, None, "none", name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"the {name} maps {place}: {error}; for maps within {source} give "
+                                f"{name}=column:NAME") from error
 
 
 def _all_sources() -> dict[str, type[Source]]:
@@ -61,4 +89,4 @@ SOURCES: dict[str, type[Source]] = _all_sources()
 """Every kind of source by name."""
 
 __all__ = ["SOURCES", "Entry", "FolderSource", "InputError", "Source", "SourceChanged",
-           "open_source"]
+           "is_within_corpus", "open_source"]

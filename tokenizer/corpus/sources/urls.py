@@ -48,6 +48,12 @@ def suffix_of(url: str) -> str:
     return posixpath.splitext(path)[1].lower()
 
 
+def is_within_corpus(place: str) -> bool:
+    """Whether maps are named by a column of the corpus, or by a suffix of its members."""
+    return place.startswith("column:") or (place.startswith(".") and "/" not in place
+                                           and len(place.strip(".")) > 0)
+
+
 def is_web(url: str) -> bool:
     """Whether a URL is a web address."""
     return url.lower().startswith(("http://", "https://"))
