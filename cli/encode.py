@@ -12,8 +12,8 @@ from cli.options import Assignment, by_name, reports_errors
                    "segmentation, normals, and edges and low_res, computed from the images.")
 @click.option("--maps", type=Assignment(), multiple=True,
               help="MODALITY=FOLDER (or other source) of maps that pair with the images by key; "
-                   "MODALITY=column:NAME, and of tar files MODALITY=.SUFFIX, of maps within CORPUS. "
-                   "Edges and low_res need none.")
+                   "MODALITY=column:NAME, and of tar files MODALITY=.SUFFIX, of maps within "
+                   "CORPUS. Edges and low_res need none.")
 @click.option("--labels", default="auto", show_default=True, metavar="HOW",
               help="Where classes come from: auto (.cls members, a column label, else the first "
                    "folder), folder, none, column:NAME, regex:PATTERN (a group of the key), or a "
