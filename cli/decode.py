@@ -1,7 +1,7 @@
 """``img2tokens decode``: a token corpus becomes image files."""
 import click
 
-from cli.options import Assignment, by_name, reports_errors
+from cli.options import Assignment, by_name, part_of, reports_errors, takes_part
 
 
 @click.command()
@@ -18,9 +18,11 @@ from cli.options import Assignment, by_name, reports_errors
               help="Processes that decode at the same time, on one core each.")
 @click.option("--overwrite", is_flag=True,
               help="Start over in OUT; what was decoded there is removed.")
+@takes_part
 @reports_errors
 def decode(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], picture: str,
-           batch_size: int, num_workers: int, overwrite: bool) -> None:
+           batch_size: int, num_workers: int, overwrite: bool, array_index: int | None,
+           array_size: int | None) -> None:
     """Decode the codes of TOKENS into image files under OUT, named by key.
 
     The same command continues a job that was stopped.
@@ -30,11 +32,15 @@ def decode(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], pi
       img2tokens decode tokens images --tokenizer image=tok
       img2tokens decode tokens images --tokenizer image=tok --tokenizer depth=depth-tok
       img2tokens decode tokens images --tokenizer image=tok --format webp --num-workers 4
+      img2tokens decode tokens images --tokenizer image=tok --array-index 3 --array-size 64
     """
-    from pipelines.decode import DecodeConfig, decode_corpus
+    from pipelines.array import Unfinished
+    from pipelines.decode import DecodeConfig, decode_corpus, decode_part
     from pipelines.report import count, failures
+    part = part_of(array_index, array_size)
     config = DecodeConfig(tokens=tokens, output=output,
                           tokenizers=by_name("--tokenizer", tokenizers), picture=picture,
                           batch_size=batch_size, num_workers=num_workers, overwrite=overwrite)
-    done = decode_corpus(config)
-    click.echo(f"{output}: {count(done.num_crops, 'crop')} decoded, {failures(done.dead_letters)}")
+    done = decode_corpus(config) if part is None else decode_part(config, part)
+    click.echo(f"{output}: {done}" if isinstance(done, Unfinished) else
+               f"{output}: {count(done.num_crops, 'crop')} decoded, {failures(done.dead_letters)}")

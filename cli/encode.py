@@ -1,7 +1,7 @@
 """``img2tokens encode``: an image corpus becomes a token corpus."""
 import click
 
-from cli.options import Assignment, by_name, reports_errors
+from cli.options import Assignment, by_name, part_of, reports_errors, takes_part
 
 
 @click.command()
@@ -35,11 +35,12 @@ from cli.options import Assignment, by_name, reports_errors
 @click.option("--max-errors", type=click.IntRange(min=0), metavar="N",
               help="End in failure when more than N images fail.  [default: when all do]")
 @click.option("--overwrite", is_flag=True, help="Start over in TOKENS; what lies there is removed.")
+@takes_part
 @reports_errors
 def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
            maps: tuple[tuple[str, str], ...], labels: str, shard_size: int, batch_size: int,
            precision: str, backend: str, num_workers: int, max_errors: int | None,
-           overwrite: bool) -> None:
+           overwrite: bool, array_index: int | None, array_size: int | None) -> None:
     """Tokenise the images of CORPUS into Parquet shards under TOKENS.
 
     CORPUS is a folder of image files at any depth, tar files in WebDataset's layout, Parquet files
@@ -60,12 +61,16 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
       img2tokens encode 'data/*.parquet' tokens --tokenizer image=tok --labels column:fine_label
       img2tokens encode list.csv tokens --tokenizer image=tok --max-errors 100
       img2tokens encode datasets:USER/NAME@train tokens --tokenizer image=tok
+      img2tokens encode photos tokens --tokenizer image=tok --array-index 3 --array-size 64
     """
-    from pipelines.encode import EncodeConfig, encode_corpus
+    from pipelines.array import Unfinished
+    from pipelines.encode import EncodeConfig, encode_corpus, encode_part
     from pipelines.report import outcome
+    part = part_of(array_index, array_size)
     config = EncodeConfig(
         corpus=corpus, output=tokens, tokenizers=by_name("--tokenizer", tokenizers),
         maps=by_name("--maps", maps), labels=labels, shard_size=shard_size, batch_size=batch_size,
         precision=precision, backend=backend, num_workers=num_workers, max_errors=max_errors,
         overwrite=overwrite)
-    click.echo(outcome(tokens, encode_corpus(config)))
+    done = encode_corpus(config) if part is None else encode_part(config, part)
+    click.echo(f"{tokens}: {done}" if isinstance(done, Unfinished) else outcome(tokens, done))

@@ -4,9 +4,12 @@ Exit codes: 2 for wrong usage (click's own), 1 for a failure, 130 after Ctrl-C.
 """
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from pipelines.array import Part
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -34,6 +37,34 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def takes_part(command: Command) -> Command:
+    """Give a command the options ``--array-index`` and ``--array-size``; see `part_of`."""
+    index = click.option(
+        "--array-index", type=click.IntRange(min=0), metavar="I",
+        help="Number of this task in a job array, from 0: it makes its own part of the shards, in "
+             "this process, without Beam. The task that ends last completes the output.")
+    size = click.option("--array-size", type=click.IntRange(min=1), metavar="N",
+                        help="Number of tasks in the job array, the same for all of them.")
+    return index(size(command))
+
+
+def part_of(index: int | None, size: int | None) -> "Part | None":
+    """The part of a job that the options of an array ask for, or nothing for the whole job.
+
+    Raises:
+        click.UsageError: one of the two is missing, or there is no such part.
+    """
+    from pipelines.array import Part
+    if index is None and size is None:
+        return None
+    if index is None or size is None:
+        raise click.UsageError("--array-index and --array-size belong together: give both")
+    try:
+        return Part(index=index, size=size)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 class Assignment(click.ParamType):

@@ -14,7 +14,7 @@ import errno
 import itertools
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import codecs
+from pipelines.array import ArrayJob, Part, Unfinished, refuse_overwrite
 from pipelines.encode import local_engine
 from pipelines.job import Job, OutputRefused, ShardTask, commit
 from pipelines.names import RESERVED, SUFFIXES, DuplicateKey, NameTable, UnusableKey
@@ -183,6 +184,40 @@ def decode_corpus(config: DecodeConfig) -> Decoded:
         ValueError: a tokenizer is not the one that made the codes, or the output folder holds
             something else.
     """
+    task = prepare_task(config)
+    ended: list[Decoded] = []
+
+    def finish(receipts: Sequence[Receipt]) -> None:
+        ended.append(complete(task.plan, config, receipts))
+    Job(task.plan, task, local_engine(config.num_workers), unit="crops").run(finish)
+    return ended[-1]
+
+
+def decode_part(config: DecodeConfig, part: Part) -> Decoded | Unfinished:
+    """Decode one part of a token corpus, without Beam unless there are several workers.
+
+    Returns:
+        What is left to other parts, or what was decoded where nothing is.
+    Raises:
+        OSError, ValueError: see `decode_corpus`.
+    """
+    refuse_overwrite(config.overwrite, config.output)
+    task = prepare_task(config)
+    engine = local_engine(config.num_workers) if config.num_workers > 1 else None
+
+    def finish(receipts: Sequence[Receipt]) -> None:
+        complete(task.plan, config, receipts)
+    unfinished = ArrayJob(task.plan, task, part, engine, unit="crops").run_part(finish)
+    return unfinished or decoded(
+        tokens.read_receipts(task.url, task.plan.fingerprint).values())
+
+
+def prepare_task(config: DecodeConfig) -> DecodeTask:
+    """Plan the job in its folder, or find it planned as it must be.
+
+    Raises:
+        OSError, ValueError: see `decode_corpus`.
+    """
     corpus = TokenCorpus.open(config.tokens)
     if storage.is_within(config.output, config.tokens):
         raise ValueError(f"the output folder {config.output} lies in the corpus {config.tokens}; "
@@ -191,13 +226,7 @@ def decode_corpus(config: DecodeConfig) -> Decoded:
     prepare_folder(config)
     plan = plan_decoding(corpus, config)
     remove_unfinished(plan, config)
-    ended: list[Decoded] = []
-
-    def finish(receipts: Sequence[Receipt]) -> None:
-        ended.append(complete(plan, config, receipts))
-    task = DecodeTask(plan=plan, corpus=corpus, config=config)
-    Job(plan, task, local_engine(config.num_workers), unit="crops").run(finish)
-    return ended[-1]
+    return DecodeTask(plan=plan, corpus=corpus, config=config)
 
 
 def require_same_tokenizers(corpus: TokenCorpus, config: DecodeConfig) -> None:
@@ -322,10 +351,15 @@ def complete(plan: Plan, config: DecodeConfig, receipts: Sequence[Receipt]) -> D
     if damaged:
         raise AuditFailure(config.output, [problem for _, problem in damaged],
                            [shard for shard, _ in damaged])
+    storage.write_bytes(storage.join(plan.url, tokens.SUCCESS), b"")
+    return decoded(receipts)
+
+
+def decoded(receipts: Collection[Receipt]) -> Decoded:
+    """What the shards with these receipts amount to."""
     dead: Counter[str] = Counter()
     for receipt in receipts:
         dead.update(receipt.dead_letters)
-    storage.write_bytes(storage.join(plan.url, tokens.SUCCESS), b"")
     return Decoded(num_crops=sum(receipt.entry.rows for receipt in receipts),
                    dead_letters=dict(sorted(dead.items())))
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import codecs
+from pipelines.array import ArrayJob, Part, Unfinished, refuse_overwrite
 from pipelines.job import FAILED, Engine, Job, ShardTask, commit
 from pipelines.plan import Plan, fixed_size_shards, holds_plan, is_unplanned, make_plan
 from pipelines.shard import encode_entries
@@ -17,7 +18,7 @@ from tokenizer import configs, storage, tokens
 from tokenizer.corpus.modalities import file_modality
 from tokenizer.corpus.sources import Entry, Source, is_within_corpus, open_source
 from tokenizer.schema import FORMAT_VERSION, Manifest, TokenSpec
-from tokenizer.tokens import Receipt
+from tokenizer.tokens import Receipt, TokenCorpus
 
 PLAN_SCHEMA = pa.schema([
     pa.field("key", pa.string(), nullable=False),
@@ -142,6 +143,11 @@ class EncodeTask(ShardTask):
         rows, dead = encode_entries(entries, self.source, encoders, self.num_threads)
         return commit(self.plan, shard, rows, dead)
 
+    def complete(self, receipts: Sequence[Receipt]) -> Manifest:
+        """Audit and complete the token corpus; see `tokens.complete`."""
+        return tokens.complete(self.url, self.spec, self.plan.fingerprint, receipts,
+                               self.plan.settings["classes"], self.plan.num_inputs, self.plan.keys)
+
 
 def encode_corpus(config: EncodeConfig) -> Manifest:
     """Encode a corpus, or go on where an earlier run of the same job stopped.
@@ -152,6 +158,39 @@ def encode_corpus(config: EncodeConfig) -> Manifest:
         OSError: a folder or tokenizer is missing, a store refuses, or shards could not be made.
         ValueError: the output holds the work of another plan, a tokenizer does not fit, or too many
             inputs failed.
+    """
+    task = prepare_task(config)
+    manifests: list[Manifest] = []
+
+    def finish(receipts: Sequence[Receipt]) -> None:
+        manifests.append(task.complete(receipts))
+    Job(task.plan, task, local_engine(config.num_workers), config.max_errors).run(finish)
+    return manifests[-1]
+
+
+def encode_part(config: EncodeConfig, part: Part) -> Manifest | Unfinished:
+    """Encode one part of a corpus, without Beam unless there are several workers.
+
+    Returns:
+        What is left to other parts, or the manifest where nothing is.
+    Raises:
+        OSError, ValueError: see `encode_corpus`.
+    """
+    refuse_overwrite(config.overwrite, config.output)
+    task = prepare_task(config)
+    engine = local_engine(config.num_workers) if config.num_workers > 1 else None
+
+    def finish(receipts: Sequence[Receipt]) -> None:
+        task.complete(receipts)
+    job = ArrayJob(task.plan, task, part, engine, config.max_errors)
+    return job.run_part(finish) or TokenCorpus.open(config.output).manifest
+
+
+def prepare_task(config: EncodeConfig) -> EncodeTask:
+    """Plan the job in its folder, or find it planned as it must be.
+
+    Raises:
+        OSError, ValueError: see `encode_corpus`.
     """
     require_apart(config)
     source = open_source(config.corpus, {name: config.maps[name] for name in sorted(config.maps)},
@@ -165,17 +204,10 @@ def encode_corpus(config: EncodeConfig) -> Manifest:
     require_no_output(config, source)
     prepare_folder(config.output, config.overwrite)
     plan = plan_encoding(config, source, spec, classes)
-    task = EncodeTask(plan=plan, source=source, spec=spec, tokenizers=urls,
+    return EncodeTask(plan=plan, source=source, spec=spec, tokenizers=urls,
                       batch_size=config.batch_size,
                       num_threads=num_decode_threads(config.num_workers),
                       arithmetic=config.arithmetic)
-    manifests: list[Manifest] = []
-
-    def finish(receipts: Sequence[Receipt]) -> None:
-        manifests.append(tokens.complete(plan.url, spec, plan.fingerprint, receipts, classes,
-                                         plan.num_inputs, plan.keys))
-    Job(plan, task, local_engine(config.num_workers), config.max_errors).run(finish)
-    return manifests[-1]
 
 
 def require_apart(config: EncodeConfig) -> None:
@@ -267,7 +299,7 @@ def prepare_folder(url: str, overwrite: bool) -> None:
     if overwrite and is_ours:
         for part in PARTS:
             storage.remove(storage.join(url, part))
-    elif not is_planned and not is_unplanned(url):
+    elif not (is_planned or is_unplanned(url) or holds_plan(url)):  # planned by others just now
         first = next(name for name in storage.list_names(url) if not name.startswith("."))
         what = "a token corpus without a plan" if is_ours else f"other files, such as {first}"
         remedy = "add --overwrite to replace it" if is_ours else "choose another folder"

@@ -122,7 +122,7 @@ def try_shard(task: ShardTask, shard: int) -> Tally:
 
 
 def commit(plan: Plan, shard: int, rows: pa.Table, dead: Sequence[DeadLetter]) -> Receipt:
-    """Commit one shard of a job; see `tokens.commit_shard`.
+    """Commit one shard of a job; see `tokens.commit_shard`. Of two attempts the first one counts.
 
     Raises:
         OutputRefused: the store takes no more.
@@ -130,7 +130,9 @@ def commit(plan: Plan, shard: int, rows: pa.Table, dead: Sequence[DeadLetter]) -
     """
     require_current(plan)
     try:
-        return tokens.commit_shard(plan.url, shard, plan.num_shards, plan.fingerprint, rows, dead)
+        standing = tokens.read_receipt(plan.url, shard, plan.fingerprint)
+        return standing or tokens.commit_shard(plan.url, shard, plan.num_shards, plan.fingerprint,
+                                               rows, dead)
     except OSError as error:
         raise OutputRefused(f"{plan.url} takes no data: {error.strerror or error}") from error
 
@@ -154,6 +156,7 @@ class Job:
         self._max_errors = max_errors
         self._unit = unit
         self._receipts: dict[int, Receipt] = {}
+        self._shards: Sequence[int] = range(plan.num_shards)
 
     def run(self, finish: Callable[[Sequence[Receipt]], None]) -> None:
         """Make every shard that has no receipt, then complete the output.
@@ -168,13 +171,26 @@ class Job:
         """
         storage.remove(storage.join(self._plan.url, FAILED))
         self._remove_unfinished()
-        self._look()
+        self._find_receipts()
         self._make_all()
+        self._complete(finish)
+
+    def _find_receipts(self) -> None:
+        """Read what receipts there are; where some were lost, the output is complete no more."""
+        # Asked first: other processes may finish the job while the receipts are read.
+        was_complete = storage.exists(storage.join(self._plan.url, tokens.SUCCESS))
+        self._look()
+        if was_complete and self._pending():
+            storage.remove(storage.join(self._plan.url, tokens.SUCCESS))
+
+    def _complete(self, finish: Callable[[Sequence[Receipt]], None]) -> None:
+        """Audit and complete the output, once more after making again what is damaged."""
         try:
             finish(list(self._receipts.values()))
         except AuditFailure as failure:
             if not failure.shards:
                 raise
+            storage.remove(storage.join(self._plan.url, tokens.SUCCESS))
             for shard in failure.shards:
                 storage.remove(storage.join(self._plan.url, tokens.receipt_name(shard)))
                 del self._receipts[shard]
@@ -184,13 +200,12 @@ class Job:
 
     def _make_all(self) -> None:
         """Run the shards without receipts, and again those that fail."""
-        with Progress(self._plan.num_inputs, self._plan.num_shards, self._unit) as bar:
+        with Progress(self._num_inputs(), len(self._shards), self._unit) as bar:
             bar.show(self._receipts.values())
             for pause in (0.0, *PAUSES):
                 if not (pending := self._pending()):
                     break
                 time.sleep(pause)
-                storage.remove(storage.join(self._plan.url, tokens.SUCCESS))
                 with self._watched(bar), contextlib.suppress(WorkerLost):
                     self._engine(self._task, pending)
                 self._look()
@@ -202,7 +217,11 @@ class Job:
         self._require_few_errors()
 
     def _pending(self) -> list[int]:
-        return [shard for shard in range(self._plan.num_shards) if shard not in self._receipts]
+        return [shard for shard in self._shards if shard not in self._receipts]
+
+    def _num_inputs(self) -> int:
+        """Inputs of the shards that this driver sees to."""
+        return self._plan.num_inputs
 
     def _look(self) -> None:
         """Read the receipts that are new."""

@@ -6,6 +6,9 @@
 A worker reads the row group of its shard and nothing else. There are several files because their
 footers, which writers and readers hold in memory, grow with the number of row groups.
 
+Several processes may make the same plan at once. On a disk the first whole plan stays, and the
+others are compared with it; on an object store each writes the same bytes.
+
 The fingerprint is a hash over the settings, which hold everything that decides the job's output,
 the listing of its inputs included. A job goes on only under the fingerprint it started with; so
 does one of an early version, where settings and columns that came later are at their defaults.
@@ -100,7 +103,7 @@ class Plan:
 
 def inputs_name(part: int) -> str:
     """Path of one file of inputs below the job's folder."""
-    return f"{tokens.PLAN}/{INPUTS}{part:05d}.parquet"
+    return f"{tokens.PLAN}/{_inputs_file(part)}"
 
 
 def holds_plan(url: str) -> bool:
@@ -165,19 +168,20 @@ def make_plan(url: str, job: str, settings: dict[str, Any], shards: Shards,
         OSError: the store refuses.
     """
     stored = load_plan(url)
-    listing = _Listing()
+    is_new = stored is None
     if stored is None:
-        storage.remove(storage.join(url, tokens.PLAN))  # what a stopped listing has left
-        listing.write(shards(), url)
+        plan = _write(url, job, settings, shards, notes)
+        stored = load_plan(url) or plan  # another process may have been first
     else:
+        listing = _Listing()
         listing.count(shards())
-    plan = Plan(url=url, job=job, settings={**settings, "inputs": listing.digest()},
-                num_inputs=listing.num_inputs, num_shards=listing.num_shards, notes=notes())
-    if stored is None:
-        storage.write_bytes(storage.join(url, PLAN_JSON), plan.to_json().encode())
-    elif (stored.job, _completed(stored.settings)) != (job, _completed(plan.settings)):
-        raise PlanMismatch(_explain(stored, plan, shards))
-    return plan if stored is None else dataclasses.replace(plan, settings=stored.settings)
+        plan = listing.plan(url, job, settings, notes())
+    if (stored.job, _completed(stored.settings)) != (job, _completed(plan.settings)):
+        mismatch = PlanMismatch(_explain(stored, plan, shards))
+        if is_new and not storage.is_disk(url):  # its inputs may have become those of ours
+            storage.remove(storage.join(url, PLAN_JSON))
+        raise mismatch
+    return dataclasses.replace(plan, settings=stored.settings)
 
 
 def require_current(plan: Plan) -> None:
@@ -199,6 +203,23 @@ def fixed_size_shards(rows: Iterable[dict[str, Any]], schema: pa.Schema,
         yield pa.Table.from_pylist(chunk, schema)
 
 
+def _write(url: str, job: str, settings: dict[str, Any], shards: Shards,
+           notes: Callable[[], dict[str, int]]) -> Plan:
+    """Write the plan of a job; where another process has written one meanwhile, that stays."""
+    listing = _Listing()
+    last = PLAN_JSON.removeprefix(f"{tokens.PLAN}/")
+    with storage.writing_folder(storage.join(url, tokens.PLAN), last) as folder:
+        num_files = listing.write(shards(), folder)
+        written = {_inputs_file(part) for part in range(num_files)}
+        for name in storage.list_names(folder):  # what a stopped listing has left
+            if name.startswith(INPUTS) and name not in written:
+                storage.remove(storage.join(folder, name))
+        plan = listing.plan(url, job, settings, notes())
+        if not storage.exists(storage.join(folder, last)):
+            storage.write_bytes(storage.join(folder, last), plan.to_json().encode())
+    return plan
+
+
 class _Listing:
     """Sums over a stream of shards."""
 
@@ -217,15 +238,15 @@ class _Listing:
         for table in tables:
             self.add(table)
 
-    def write(self, tables: Iterable[pa.Table], url: str) -> None:
-        """Also write the tables, each as one row group, to the files of inputs."""
+    def write(self, tables: Iterable[pa.Table], folder: str) -> int:
+        """Also write the tables, each as one row group, to files of inputs; returns how many."""
         iterator = iter(tables)
         for part in itertools.count():
             first = next(iterator, None)
             if first is None:
                 break
             rest = itertools.islice(iterator, SHARDS_PER_FILE - 1)
-            with (storage.writing(storage.join(url, inputs_name(part))) as file,
+            with (storage.writing(storage.join(folder, _inputs_file(part))) as file,
                   pq.ParquetWriter(file, first.schema, compression="zstd",
                                    write_statistics=False) as writer):
                 for table in itertools.chain([first], rest):
@@ -233,9 +254,17 @@ class _Listing:
                     self.add(table)
         if not self.num_shards:
             raise ValueError("there is no input to plan for")
+        return part
 
-    def digest(self) -> dict[str, Any]:
-        return {"num_inputs": self.num_inputs, "sha256": self._sha256.hexdigest()}
+    def plan(self, url: str, job: str, settings: dict[str, Any], notes: dict[str, int]) -> Plan:
+        """The plan for what was listed."""
+        inputs = {"num_inputs": self.num_inputs, "sha256": self._sha256.hexdigest()}
+        return Plan(url=url, job=job, settings={**settings, "inputs": inputs},
+                    num_inputs=self.num_inputs, num_shards=self.num_shards, notes=notes)
+
+
+def _inputs_file(part: int) -> str:
+    return f"{INPUTS}{part:05d}.parquet"
 
 
 @lru_cache(maxsize=4)

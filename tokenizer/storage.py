@@ -1,20 +1,26 @@
 """Files on any fsspec URL: read, list, and write so that a file is there whole or not at all.
 
 A path without a scheme is a local path. Local files are written to a temporary name in the same
-folder, flushed to disk and renamed; object stores take the bytes in one put.
+folder, flushed to disk and renamed; object stores take the bytes in one put. Several processes, of
+one machine or many, may write and clean up in one folder at the same time.
 
 Whatever a remote file system raises arrives here as `OSError` or `ValueError`; see `remote_errors`.
 """
+import contextlib
 import errno
 import hashlib
 import os
+import platform
 import posixpath
 import secrets
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -22,8 +28,14 @@ from fsspec.implementations.local import LocalFileSystem
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 TEMPORARY_MARK = ".tmp-"
-"""Names that begin with this mark are unfinished writes; no reader looks at them."""
+"""Names that begin with this mark are unfinished writes; no reader looks at them. Behind it stand
+the machine and the process that write, so that another process does not take it for a rest."""
 
+SECONDS_UNTIL_OLD = 86400.0
+"""An unfinished write that nothing was added to for so long is a rest, whoever wrote it."""
+
+NUM_TRIES = 100
+"""How often a folder is removed or put in place when others keep writing there meanwhile."""
 
 @contextmanager
 def remote_errors(url: str) -> Iterator[None]:
@@ -74,6 +86,11 @@ def is_folder(url: str) -> bool:
     fs, path = locate(url)
     with remote_errors(url):
         return bool(fs.isdir(path))
+
+
+def is_disk(url: str) -> bool:
+    """Whether ``url`` is a path of this machine, network file systems included."""
+    return isinstance(locate(url)[0], LocalFileSystem)
 
 
 def is_within(inner: str, outer: str) -> bool:
@@ -135,7 +152,7 @@ def writing(url: str) -> Iterator[IO[bytes]]:
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{TEMPORARY_MARK}{secrets.token_hex(8)}")
+    temporary = target.with_name(_temporary_name())
     try:
         with temporary.open("wb") as file:
             yield file
@@ -149,6 +166,37 @@ def writing(url: str) -> Iterator[IO[bytes]]:
         raise
 
 
+@contextmanager
+def writing_folder(url: str, last: str) -> Iterator[str]:
+    """A folder to fill; it is there, with all it holds, once the block has ended without an error.
+
+    Where others fill the same folder at the same time, one of them wins as a whole, and what the
+    others wrote is dropped. An object store has no folders to rename: there the files appear one by
+    one, under their final names.
+
+    Args:
+        last: name of the file that the block writes last; a folder without it counts as none.
+    Yields:
+        Where to write.
+    """
+    fs, path = locate(url)
+    if not isinstance(fs, LocalFileSystem):
+        yield url
+        return
+    target = Path(path)
+    temporary = target.with_name(_temporary_name())
+    try:
+        temporary.mkdir(parents=True)
+        yield str(temporary)
+        _put_in_place(temporary, target, last)
+    except OSError as error:
+        if error.filename is not None:
+            error.filename = str(error.filename).replace(str(temporary), str(target))
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def list_files(url: str) -> dict[str, int]:
     """Names and sizes in bytes of the files directly in a folder; empty when there is no folder.
 
@@ -159,22 +207,36 @@ def list_files(url: str) -> dict[str, int]:
 
 def list_names(url: str) -> list[str]:
     """Names of the files and folders directly in a folder, sorted, without unfinished writes."""
-    return sorted(name for name, _, _ in _items(url) if not _is_unfinished(name))
+    return sorted(item.name for item in _items(url) if not _is_unfinished(item.name))
 
 
 def remove_unfinished(url: str) -> None:
-    """Remove what killed writers left directly in a folder."""
-    for name in _files(url):
-        if _is_unfinished(name):
-            remove(join(url, name))
+    """Remove what killed writers left directly in a folder, and nothing that is being written.
+
+    What processes of other machines left is removed when it is old; of this machine, at once.
+    """
+    for item in _items(url):
+        if _is_unfinished(item.name) and _is_abandoned(item):
+            remove(join(url, item.name))
 
 
 def remove(url: str) -> None:
-    """Remove a file, or a folder with all it holds; nothing happens where there is none."""
+    """Remove a file, or a folder with all it holds; nothing happens where there is none.
+
+    Others may remove the same, or write into the folder: then it is tried again.
+    """
     fs, path = locate(url)
-    with remote_errors(url):
-        if fs.exists(path):
-            fs.rm(path, recursive=True)
+    for left in reversed(range(NUM_TRIES)):
+        try:
+            with remote_errors(url):
+                if fs.exists(path):
+                    fs.rm(path, recursive=True)
+            return
+        except OSError as error:
+            meanwhile = (isinstance(error, FileNotFoundError)
+                         or error.errno in (errno.ENOTEMPTY, errno.EEXIST))
+            if not left or not meanwhile:
+                raise
 
 
 def read_chunks(url: str, chunk_size: int = 1 << 20) -> Iterator[bytes]:
@@ -205,19 +267,87 @@ def _read(url: str, file: IO[bytes], num_bytes: int) -> bytes:
         return file.read(num_bytes)
 
 
+class _Item(NamedTuple):
+    """A file or folder by name: size in bytes, type, and when it changed, in seconds, if known."""
+    name: str
+    size: int
+    kind: str
+    modified: float | None
+
+
 def _files(url: str) -> dict[str, int]:
-    return {name: size for name, size, kind in _items(url) if kind == "file"}
+    return {item.name: item.size for item in _items(url) if item.kind == "file"}
 
 
-def _items(url: str) -> list[tuple[str, int, str]]:
-    """Name, size in bytes and type of what lies directly in a folder."""
+def _items(url: str) -> list[_Item]:
+    """What lies directly in a folder."""
     fs, path = locate(url)
-    with remote_errors(url):
+    with remote_errors(url), contextlib.suppress(FileNotFoundError):  # removed meanwhile
         fs.invalidate_cache(path)  # other processes write here
         items = fs.ls(path, detail=True) if fs.isdir(path) else []
-    return [(posixpath.basename(item["name"].rstrip("/")), int(item["size"] or 0), item["type"])
-            for item in items]
+        return [_Item(posixpath.basename(item["name"].rstrip("/")), int(item["size"] or 0),
+                      item["type"], _seconds(item.get("mtime"))) for item in items]
+    return []
+
+
+def _seconds(modified: Any) -> float | None:
+    return float(modified) if isinstance(modified, int | float) else None
+
+
+def _put_in_place(temporary: Path, target: Path, last: str) -> None:
+    """Rename a folder to ``target``, unless one with the file ``last`` stands there."""
+    for left in reversed(range(NUM_TRIES)):
+        try:
+            temporary.rename(target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not left:
+                raise
+        if (target / last).exists():
+            return
+        aside = target.with_name(_temporary_name())
+        with contextlib.suppress(OSError):  # another process was faster
+            target.rename(aside)
+            if (aside / last).exists():  # it was put in place since we looked
+                aside.rename(target)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _is_unfinished(name: str) -> bool:
     return name.startswith(TEMPORARY_MARK)
+
+
+def _temporary_name() -> str:
+    return f"{TEMPORARY_MARK}{_machine()}-{os.getpid()}-{secrets.token_hex(8)}"
+
+
+def _is_abandoned(item: _Item) -> bool:
+    """Whether nobody writes any more what is unfinished."""
+    machine, _, rest = item.name.removeprefix(TEMPORARY_MARK).partition("-")
+    process = rest.partition("-")[0]
+    if machine == _machine() and process.isdecimal() and not _is_running(int(process)):
+        return True
+    return item.modified is not None and time.time() - item.modified > SECONDS_UNTIL_OLD
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """Short name of this machine since its start, and of the container that numbers processes."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):  # not on every system
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return sha256("\n".join(parts).encode())[:12]
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process of this machine has this number; where that cannot be asked, yes."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

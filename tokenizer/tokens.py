@@ -162,32 +162,50 @@ def read_parquet(content: bytes) -> pa.Table:
     return pq.ParquetFile(io.BytesIO(content)).read(use_threads=False)
 
 
-def read_receipts(url: str, fingerprint: str, known: Container[int] = ()) -> dict[int, Receipt]:
+def read_receipts(url: str, fingerprint: str, known: Container[int] = (),
+                  wanted: Container[int] | None = None) -> dict[int, Receipt]:
     """The receipts of a corpus by shard.
 
     A receipt that cannot be read counts as absent, so that its shard is made again.
 
     Args:
         known: shards whose receipts need not be read again.
+        wanted: shards whose receipts are read; nothing for all.
     Raises:
         ValueError: a receipt belongs to another plan.
     """
     receipts = {}
-    for name in storage.list_files(storage.join(url, RECEIPTS)):
-        stem = name.removesuffix(".json")
-        if not stem.isdecimal() or int(stem) in known:
+    for shard in receipted_shards(url):
+        if shard in known or (wanted is not None and shard not in wanted):
             continue
-        try:
-            content = storage.read_bytes(storage.join(url, RECEIPTS, name))
-            receipt = configs.from_dict(Receipt, json.loads(content))
-        except ValueError:
-            continue
-        if receipt.fingerprint != fingerprint:
-            raise ValueError(f"{storage.join(url, RECEIPTS, name)} belongs to the plan "
-                             f"{receipt.fingerprint}, this one is {fingerprint}: start over with "
-                             "--overwrite")
-        receipts[receipt.shard] = receipt
+        if (receipt := read_receipt(url, shard, fingerprint)) is not None:
+            receipts[shard] = receipt
     return receipts
+
+
+def receipted_shards(url: str) -> list[int]:
+    """Shards of a corpus that have a receipt, whether it can be read or not; one listing."""
+    stems = (name.removesuffix(".json") for name in storage.list_files(storage.join(url, RECEIPTS)))
+    return [int(stem) for stem in stems if stem.isdecimal()]
+
+
+def read_receipt(url: str, shard: int, fingerprint: str) -> Receipt | None:
+    """The receipt of one shard, or nothing where there is none, or none that can be read.
+
+    Raises:
+        ValueError: it belongs to another plan.
+    """
+    name = storage.join(url, receipt_name(shard))
+    try:
+        receipt = configs.from_dict(Receipt, json.loads(storage.read_bytes(name)))
+    except (ValueError, FileNotFoundError):
+        return None
+    if receipt.shard != shard:
+        return None
+    if receipt.fingerprint != fingerprint:
+        raise ValueError(f"{name} belongs to the plan {receipt.fingerprint}, this one is "
+                         f"{fingerprint}: start over with --overwrite")
+    return receipt
 
 
 class TokenCorpus:

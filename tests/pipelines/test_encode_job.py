@@ -198,7 +198,9 @@ def test_rests_of_killed_writers_are_removed(config: Settings, tmp_path: Path) -
     before = tree(tmp_path / "tokens")
     for folder in ("data", "_receipts", "_plan", "_dead", "."):
         (tmp_path / "tokens" / folder).mkdir(exist_ok=True)
-        (tmp_path / "tokens" / folder / ".tmp-0123456789abcdef").write_bytes(b"half")
+        rest = tmp_path / "tokens" / folder / ".tmp-0123456789abcdef"
+        rest.write_bytes(b"half")
+        os.utime(rest, (0, 0))
     encode_corpus(config())
     assert tree(tmp_path / "tokens") == before
 

@@ -1,10 +1,14 @@
 """A plan is written once, read shard by shard, and names what changed when it does not fit."""
+import itertools
 import json
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -182,7 +186,7 @@ def test_a_listing_that_fails_leaves_no_plan(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="is gone"):
         make_plan(str(tmp_path), "encode", {}, shards)
     assert load_plan(str(tmp_path)) is None
-    assert os.listdir(tmp_path / "_plan") == []
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_empty_listing_is_refused(tmp_path: Path) -> None:
@@ -228,3 +232,54 @@ def test_a_plan_that_was_replaced_stops_its_writers(tmp_path: Path) -> None:
     plan_of(tmp_path, "b")
     with pytest.raises(PlanMismatch, match="another job"):
         require_current(plan)
+
+
+def test_processes_that_plan_at_once_agree_on_one_whole_plan(tmp_path: Path) -> None:
+    together = threading.Barrier(6)
+
+    def plan(number: int) -> Plan | str:
+        listings = itertools.count()
+
+        def shards() -> Iterator[pa.Table]:
+            yield from listing(*"abcde", label=number // 4)()
+            if next(listings) == 0:
+                together.wait(20)
+        try:
+            return make_plan(str(tmp_path), "encode", SETTINGS, shards)
+        except PlanMismatch as error:
+            return str(error)
+    with ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(plan, range(6)))
+    stored = load_plan(str(tmp_path))
+    assert stored and os.listdir(tmp_path) == ["_plan"]
+    label = stored.rows(0)[0]["label"]
+    for number, item in enumerate(made):
+        if number // 4 == label:
+            assert item == stored
+        else:
+            assert "label of the input 'a' was" in str(item)
+    assert [stored.rows(shard) for shard in range(3)] == [
+        [{"key": key, "label": label} for key in keys] for keys in ("ab", "cd", "e")]
+
+
+def test_a_store_never_holds_a_plan_with_the_inputs_of_another() -> None:
+    fsspec.filesystem("memory").rm("/", recursive=True)
+
+    def shards() -> Iterator[pa.Table]:
+        if load_plan("memory://tokens") is None:  # another process is faster
+            make_plan("memory://tokens", "encode", SETTINGS, listing(*"abd"))
+        yield from listing(*"abc")()
+    with pytest.raises(PlanMismatch):
+        make_plan("memory://tokens", "encode", SETTINGS, shards)
+    assert load_plan("memory://tokens") is None
+
+
+def test_a_store_keeps_the_plan_that_another_process_has_made_alike() -> None:
+    fsspec.filesystem("memory").rm("/", recursive=True)
+
+    def shards() -> Iterator[pa.Table]:
+        if load_plan("memory://tokens") is None:
+            make_plan("memory://tokens", "encode", SETTINGS, listing(*"abc"))
+        yield from listing(*"abc")()
+    plan = make_plan("memory://tokens", "encode", SETTINGS, shards)
+    assert plan == load_plan("memory://tokens") and plan.keys(1) == ["c"]

@@ -1,7 +1,11 @@
 """Files are there whole or not at all, on local disks and on object stores."""
 import errno
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -10,6 +14,7 @@ import pytest
 from tokenizer import storage
 
 WEATHER = "weather"
+ROOT = Path(__file__).parents[2]
 
 
 class Storm(Exception):
@@ -111,13 +116,81 @@ def test_a_full_disk_leaves_the_old_file_and_no_rest(
     assert os.listdir(tmp_path) == ["x"]
 
 
-def test_unfinished_writes_are_not_listed_and_can_be_removed(tmp_path: Path) -> None:
-    (tmp_path / f"{storage.TEMPORARY_MARK}12ab").write_bytes(b"half")
+def test_unfinished_writes_are_not_listed_and_removed_when_old(tmp_path: Path) -> None:
     (tmp_path / "whole").write_bytes(b"whole")
+    for name in ("12ab", "another-1-12ab", "another-2-34cd"):
+        (tmp_path / f"{storage.TEMPORARY_MARK}{name}").write_bytes(b"half")
     assert storage.list_files(str(tmp_path)) == {"whole": 5}
     assert storage.list_names(str(tmp_path)) == ["whole"]
+    yesterday = time.time() - storage.SECONDS_UNTIL_OLD - 10
+    for name in ("12ab", "another-1-12ab"):
+        os.utime(tmp_path / f"{storage.TEMPORARY_MARK}{name}", (yesterday, yesterday))
     storage.remove_unfinished(str(tmp_path))
-    assert os.listdir(tmp_path) == ["whole"]
+    assert sorted(os.listdir(tmp_path)) == [".tmp-another-2-34cd", "whole"]
+
+
+WRITER = """
+import sys
+from tokenizer import storage
+with storage.writing(sys.argv[1] + "/x") as file, storage.writing_folder(sys.argv[1] + "/f", "z"):
+    file.write(b"whole")
+    print("begun", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_what_a_living_process_writes_is_left_and_what_a_killed_one_wrote_removed(
+        tmp_path: Path, is_killed: bool) -> None:
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], text=True, cwd=ROOT,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout and writer.stdout.readline() == "begun\n"
+        storage.remove_unfinished(str(tmp_path))
+        assert len(os.listdir(tmp_path)) == 2
+        if is_killed:
+            writer.kill()
+        else:
+            writer.communicate("go on\n")
+    storage.remove_unfinished(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ([] if is_killed else ["f", "x"])
+
+
+def test_of_two_writers_of_a_folder_the_first_one_stays(tmp_path: Path) -> None:
+    with storage.writing_folder(f"{tmp_path}/f", "last") as slow:
+        storage.write_bytes(f"{slow}/last", b"slow")
+        with storage.writing_folder(f"{tmp_path}/f", "last") as fast:
+            storage.write_bytes(f"{fast}/last", b"fast")
+    assert storage.read_bytes(f"{tmp_path}/f/last") == b"fast" and os.listdir(tmp_path) == ["f"]
+
+
+def test_a_folder_of_a_store_is_written_in_place() -> None:
+    fsspec.filesystem("memory").rm("/", recursive=True)
+    with storage.writing_folder("memory://corpus/f", "last") as url:
+        assert url == "memory://corpus/f"
+
+
+def test_a_folder_without_its_last_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f/rest").write_bytes(b"half")
+    with storage.writing_folder(f"{tmp_path}/f", "last") as url:
+        storage.write_bytes(f"{url}/last", b"")
+    assert os.listdir(tmp_path / "f") == ["last"] and os.listdir(tmp_path) == ["f"]
+
+
+def test_a_folder_whose_writing_fails_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError), storage.writing_folder(f"{tmp_path}/f", "last") as url:
+        storage.write_bytes(f"{url}/first", b"")
+        raise ValueError
+    assert os.listdir(tmp_path) == []
+
+
+def test_several_may_remove_the_same_folder(tmp_path: Path) -> None:
+    for _ in range(5):
+        for name in range(20):
+            (tmp_path / f"f/{name}").mkdir(parents=True)
+        with ThreadPoolExecutor(3) as pool:
+            assert list(pool.map(storage.remove, [f"{tmp_path}/f"] * 3)) == [None] * 3
+        assert os.listdir(tmp_path) == []
 
 
 def test_the_longest_name_that_a_disk_takes_can_be_written(tmp_path: Path) -> None:
