@@ -29,16 +29,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from pipelines.encode import EncodeConfig, encode_corpus
-from pipelines.shard import Record, read_entry
+from pipelines.shard import read_entry
 from tokenizer.codec import Codec
 from tokenizer.corpus.sources import open_source
+from tokenizer.tokens import DeadLetter
 
 
 def decoded(corpus: str, codec: Codec) -> np.ndarray:
     """All sound images of a corpus at the codec's size: ``(N, h, w, 3)`` uint8."""
     source = open_source(corpus, labels="none")
-    records = (read_entry(entry, source, {"image": codec}) for entry in source.entries())
-    return np.stack([record.pixels["image"] for record in records if isinstance(record, Record)])
+    results = (read_entry(entry, source, {"image": codec}) for entry in source.entries())
+    return np.stack([record.pixels["image"] for result in results
+                     if not isinstance(result, DeadLetter) for record in result])
 
 
 def bare(codec: Codec, images: np.ndarray, num_workers: int) -> Callable[[], None]:

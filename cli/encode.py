@@ -18,6 +18,14 @@ from cli.options import Assignment, by_name, part_of, reports_errors, takes_part
               help="Where classes come from: auto (.cls members, a column label, else the first "
                    "folder), folder, none, column:NAME, regex:PATTERN (a group of the key), or a "
                    "CSV or JSONL file with key, label, caption.")
+@click.option("--crops", default="centre", show_default=True, metavar="RULE",
+              help="Which boxes of each image become rows: centre; ten-crop (four corners and the "
+                   "centre with their mirror images, of two sizes, 20 in all); random:N.")
+@click.option("--flips", is_flag=True, help="Mirror each crop, left to right, or not: by a draw "
+                                     "with even odds.")
+@click.option("--crop-seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Of the draws of random:N and --flips, which depend on it, the image's key and "
+                   "the crop's number alone.")
 @click.option("--shard-size", type=click.IntRange(min=1), default=512, show_default=True,
               help="Images in one Parquet file.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
@@ -38,9 +46,10 @@ from cli.options import Assignment, by_name, part_of, reports_errors, takes_part
 @takes_part
 @reports_errors
 def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
-           maps: tuple[tuple[str, str], ...], labels: str, shard_size: int, batch_size: int,
-           precision: str, backend: str, num_workers: int, max_errors: int | None,
-           overwrite: bool, array_index: int | None, array_size: int | None) -> None:
+           maps: tuple[tuple[str, str], ...], labels: str, crops: str, flips: bool,
+           crop_seed: int, shard_size: int, batch_size: int, precision: str, backend: str,
+           num_workers: int, max_errors: int | None, overwrite: bool, array_index: int | None,
+           array_size: int | None) -> None:
     """Tokenise the images of CORPUS into Parquet shards under TOKENS.
 
     CORPUS is a folder of image files at any depth, tar files in WebDataset's layout, Parquet files
@@ -56,6 +65,8 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
           --maps depth=depths --tokenizer depth=depth-tok
       img2tokens encode photos tokens --tokenizer image=tok --tokenizer edges=tok-edges
       img2tokens encode photos tokens --tokenizer image=tok --labels 'regex:^n[0-9]+_(.+)$'
+      img2tokens encode photos tokens --tokenizer image=tok --crops ten-crop
+      img2tokens encode photos tokens --tokenizer image=tok --crops random:4 --flips
       img2tokens encode 'shards/{00..07}.tar' tokens --tokenizer image=tok \\
           --maps segmentation=.segmentation.png --tokenizer segmentation=seg-tok
       img2tokens encode 'data/*.parquet' tokens --tokenizer image=tok --labels column:fine_label
@@ -69,7 +80,8 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
     part = part_of(array_index, array_size)
     config = EncodeConfig(
         corpus=corpus, output=tokens, tokenizers=by_name("--tokenizer", tokenizers),
-        maps=by_name("--maps", maps), labels=labels, shard_size=shard_size, batch_size=batch_size,
+        maps=by_name("--maps", maps), labels=labels, crops=crops, flips=flips,
+        crop_seed=crop_seed, shard_size=shard_size, batch_size=batch_size,
         precision=precision, backend=backend, num_workers=num_workers, max_errors=max_errors,
         overwrite=overwrite)
     done = encode_corpus(config) if part is None else encode_part(config, part)

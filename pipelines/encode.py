@@ -13,8 +13,9 @@ from pipelines import codecs
 from pipelines.array import ArrayJob, Part, Unfinished, refuse_overwrite
 from pipelines.job import FAILED, Engine, Job, ShardTask, commit
 from pipelines.plan import Plan, fixed_size_shards, holds_plan, is_unplanned, make_plan
-from pipelines.shard import encode_entries
+from pipelines.shard import encode_entries, token_spec
 from tokenizer import configs, storage, tokens
+from tokenizer.corpus.crops import CENTRE, CropRule, crop_rule
 from tokenizer.corpus.modalities import file_modality
 from tokenizer.corpus.sources import Entry, Source, is_within_corpus, open_source
 from tokenizer.schema import FORMAT_VERSION, Manifest, TokenSpec
@@ -53,6 +54,10 @@ class EncodeConfig:
             such as edges, need no maps.
         maps: folder of each modality that lies beside the corpus, or its column in it.
         labels: where classes and captions come from; see `tokenizer.corpus.labels`.
+        crops: which boxes of each image become rows: ``centre``, or another rule of
+            `tokenizer.corpus.crops`.
+        flips: whether crops are mirrored by a draw, left to right.
+        crop_seed: of the draws of crops and flips.
         shard_size: inputs of one shard.
         batch_size: images that pass through a codec at once; part of the fingerprint.
         precision: arithmetic of the encoders, ``float32`` or ``bf16``; part of the codes' spec.
@@ -67,6 +72,9 @@ class EncodeConfig:
     tokenizers: Mapping[str, str]
     maps: Mapping[str, str] = field(default_factory=dict)
     labels: str = "auto"
+    crops: str = CENTRE.name
+    flips: bool = False
+    crop_seed: int = 0
     shard_size: int = 512
     batch_size: int = 8
     precision: str = "float32"
@@ -76,6 +84,7 @@ class EncodeConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        crop_rule(self.crops, self.flips, self.crop_seed)  # refuses what is no rule
         for name, least in (("shard_size", 1), ("batch_size", 1), ("num_workers", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -101,6 +110,11 @@ class EncodeConfig:
                 if value != type(self).__dataclass_fields__[name].default}
 
     @property
+    def crop_rule(self) -> CropRule:
+        """Which boxes of each image become rows."""
+        return crop_rule(self.crops, self.flips, self.crop_seed)
+
+    @property
     def corpus_modality(self) -> str:
         """What the files of the corpus itself are."""
         return next(held for name in self.tokenizers
@@ -121,6 +135,7 @@ class EncodeTask(ShardTask):
     Attributes:
         tokenizers: folder of the tokenizer of each modality.
         num_threads: inputs that are read and decoded at once.
+        crops: which boxes of each input become rows.
     """
     plan: Plan
     source: Source
@@ -129,6 +144,7 @@ class EncodeTask(ShardTask):
     batch_size: int
     num_threads: int
     arithmetic: Mapping[str, str] = field(default_factory=dict)
+    crops: CropRule = CENTRE
 
     @property
     def url(self) -> str:
@@ -140,8 +156,8 @@ class EncodeTask(ShardTask):
     def run(self, shard: int) -> Receipt:
         encoders = codecs.codecs_of(self.tokenizers, self.spec, self.batch_size, **self.arithmetic)
         entries = (entry_of(row) for row in self.plan.rows(shard))
-        rows, dead = encode_entries(entries, self.source, encoders, self.num_threads)
-        return commit(self.plan, shard, rows, dead)
+        rows, dead = encode_entries(entries, self.source, encoders, self.num_threads, self.crops)
+        return commit(self.plan, shard, rows, dead, self.crops.num_crops)
 
     def complete(self, receipts: Sequence[Receipt]) -> Manifest:
         """Audit and complete the token corpus; see `tokens.complete`."""
@@ -197,7 +213,7 @@ def prepare_task(config: EncodeConfig) -> EncodeTask:
                          config.labels, config.corpus_modality)
     urls = {name: config.tokenizers[name] for name in config.modalities}
     loaded = codecs.open_codecs(urls, config.batch_size, **config.arithmetic)
-    spec = TokenSpec(codes=tuple(codec.spec for codec in loaded.values()))
+    spec = token_spec(loaded, config.crop_rule)
     require_one_ratio(spec)
     classes = source.classes()
     next(source.entries())  # refuses an empty corpus before anything is removed
@@ -207,7 +223,7 @@ def prepare_task(config: EncodeConfig) -> EncodeTask:
     return EncodeTask(plan=plan, source=source, spec=spec, tokenizers=urls,
                       batch_size=config.batch_size,
                       num_threads=num_decode_threads(config.num_workers),
-                      arithmetic=config.arithmetic)
+                      arithmetic=config.arithmetic, crops=config.crop_rule)
 
 
 def require_apart(config: EncodeConfig) -> None:

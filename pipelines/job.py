@@ -121,7 +121,8 @@ def try_shard(task: ShardTask, shard: int) -> Tally:
     return Tally(done=1, rows=receipt.entry.rows, dead_letters=receipt.num_dead_letters)
 
 
-def commit(plan: Plan, shard: int, rows: pa.Table, dead: Sequence[DeadLetter]) -> Receipt:
+def commit(plan: Plan, shard: int, rows: pa.Table, dead: Sequence[DeadLetter],
+           num_crops: int = 1) -> Receipt:
     """Commit one shard of a job; see `tokens.commit_shard`. Of two attempts the first one counts.
 
     Raises:
@@ -132,7 +133,7 @@ def commit(plan: Plan, shard: int, rows: pa.Table, dead: Sequence[DeadLetter]) -
     try:
         standing = tokens.read_receipt(plan.url, shard, plan.fingerprint)
         return standing or tokens.commit_shard(plan.url, shard, plan.num_shards, plan.fingerprint,
-                                               rows, dead)
+                                               rows, dead, num_crops)
     except OSError as error:
         raise OutputRefused(f"{plan.url} takes no data: {error.strerror or error}") from error
 

@@ -14,7 +14,8 @@ def describe(corpus: TokenCorpus) -> str:
     """Counts, spec, codebook usage, classes and dead letters, a few lines each."""
     manifest = corpus.manifest
     num_bytes = sum(entry.bytes for entry in manifest.shards)
-    lines = [f"{corpus.url}: {manifest.num_rows} rows from {manifest.num_inputs} inputs in "
+    crops = f" of {manifest.num_crops} crops each" if manifest.num_crops > 1 else ""
+    lines = [f"{corpus.url}: {manifest.num_rows} rows from {manifest.num_inputs} inputs{crops} in "
              f"{count(len(manifest.shards), 'shard')}, {num_bytes:,} bytes"]
     for code in manifest.spec.codes:
         lines += describe_codes(code, manifest.usage[code.modality])

@@ -3,8 +3,10 @@
     source -> decode threads -> bounded queue -> full batches -> codecs -> rows
 
 Decoding runs ahead of the encoder on threads of its own; results are taken in the order of the
-plan, so the rows do not depend on timing. An input that fails becomes a dead letter; a source that
-fails is raised, and the whole shard is tried again.
+plan, so the rows do not depend on timing. An input is decoded once and gives one row for each of
+its crops, which fill batches together with those of its neighbours. An input that fails, or one of
+whose crops does, becomes one dead letter; a source that fails is raised, and the whole shard is
+tried again.
 
 Letters: N rows, B images of a batch, h and w rows and columns of a code grid or a crop's pixels.
 """
@@ -18,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.ordered import ordered
-from tokenizer.corpus.images import Crop, centre_crop
+from tokenizer.corpus.crops import CENTRE, CropRule
+from tokenizer.corpus.images import Crop
 from tokenizer.corpus.modalities import Modality, fit_together
 from tokenizer.corpus.sources import Entry, InputError, Source
 from tokenizer.corpus.sources.web import UnreachableURL
@@ -59,7 +62,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One input, read.
+    """One crop of an input, read.
 
     Attributes:
         size: height and width of the original, in pixels.
@@ -74,7 +77,7 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """One input, encoded: its record without pixels, and per modality its codes ``(h, w)``."""
+    """One crop, encoded: its record without pixels, and per modality its codes ``(h, w)``."""
     entry: Entry
     size: tuple[int, int]
     crop: Crop
@@ -82,43 +85,57 @@ class Encoded:
 
 
 def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str, Encoder],
-                   num_threads: int) -> tuple[pa.Table, list[DeadLetter]]:
+                   num_threads: int, crops: CropRule = CENTRE,
+                   ) -> tuple[pa.Table, list[DeadLetter]]:
     """Encode the inputs of one shard.
 
     Args:
         entries: in the order of the plan.
-        codecs: by modality; the first one's image size decides the crop.
+        codecs: by modality; the first one's image size decides the crops.
         num_threads: how many inputs are read and decoded at once.
+        crops: which boxes of each input become rows.
     Returns:
-        Rows of `TokenSpec.arrow_schema`, and a dead letter for each input that failed; both in the
-        order of the plan, and the same whatever the number of threads.
+        Rows of `TokenSpec.arrow_schema` in the order of the plan, those of one input by their
+        crops, and a dead letter for each input that failed; both are the same whatever the number
+        of threads.
     Raises:
         SourceUnreachable: the source cannot be read.
     """
     batch_size = next(iter(codecs.values())).batch_size
     done: list[Encoded] = []
     dead: list[DeadLetter] = []
+    refused: set[str] = set()
+    window = num_threads - (-2 * batch_size // crops.num_crops)
 
-    def read(entry: Entry) -> Record | DeadLetter:
-        return read_entry(entry, source, codecs)
-    with ordered(read, entries, num_threads, 2 * batch_size + num_threads) as results:
+    def read(entry: Entry) -> list[Record] | DeadLetter:
+        return read_entry(entry, source, codecs, crops)
+    with ordered(read, entries, num_threads, window) as results:
         records = _apart(results, dead)
         while batch := list(islice(records, batch_size)):
             for result in encode_batch(batch, codecs):
                 if isinstance(result, Encoded):
                     done.append(result)
-                else:
+                elif result.key not in refused:
+                    refused.add(result.key)
                     dead.append(result)
+    done = [item for item in done if item.entry.key not in refused]
     if not done:
         require_present(dead)
-    return to_table(done, TokenSpec(codes=tuple(codec.spec for codec in codecs.values()))), dead
+    return to_table(done, token_spec(codecs, crops)), dead
 
 
-def read_entry(entry: Entry, source: Source,
-               codecs: Mapping[str, Encoder]) -> Record | DeadLetter:
-    """Read one input and bring it to the size of its codecs.
+def token_spec(codecs: Mapping[str, Encoder], crops: CropRule) -> TokenSpec:
+    """What rows of these crops hold."""
+    return TokenSpec(codes=tuple(codec.spec.cropped(crops.settings())
+                                 for codec in codecs.values()))
 
-    Each file is read and decoded once, for its own modality and those that are computed from it.
+
+def read_entry(entry: Entry, source: Source, codecs: Mapping[str, Encoder],
+               crops: CropRule = CENTRE) -> list[Record] | DeadLetter:
+    """Read one input and bring its crops to the size of its codecs.
+
+    Each file is read and decoded once, for all crops, for its own modality and those that are
+    computed from it.
 
     Raises:
         SourceUnreachable: the source, rather than this input, cannot be read.
@@ -139,7 +156,7 @@ def read_entry(entry: Entry, source: Source,
                 decoded[held] = codec.modality.read(payloads[held], url)
         raws = {name: decoded[codec.modality.file_modality()] for name, codec in codecs.items()}
         stage, url = "crop", entry.source
-        return crop_record(entry, raws, codecs)
+        return crop_records(entry, raws, codecs, crops)
     except (OSError, ValueError) as error:
         if stage == "read" and concerns_source(error):
             raise SourceUnreachable(f"{entry.source} cannot be read: {describe(error)}") from error
@@ -147,20 +164,20 @@ def read_entry(entry: Entry, source: Source,
                           message=describe(error))
 
 
-def crop_record(entry: Entry, raws: Mapping[str, np.ndarray],
-                codecs: Mapping[str, Encoder]) -> Record:
-    """Cut the same crop out of every modality of one input.
+def crop_records(entry: Entry, raws: Mapping[str, np.ndarray], codecs: Mapping[str, Encoder],
+                 crops: CropRule) -> list[Record]:
+    """Cut the same crops out of every modality of one input.
 
     Args:
         raws: per modality ``(H, W, ...)`` as `Modality.read` returned it.
     """
     first = next(iter(codecs))
     height, width = raws[first].shape[:2]
-    crop = centre_crop(height, width, codecs[first].spec.image_size)
     modalities = {name: codec.modality for name, codec in codecs.items()}
     sizes = {name: codec.spec.image_size for name, codec in codecs.items()}
-    return Record(entry=entry, size=(height, width), crop=crop,
-                  pixels=fit_together(modalities, raws, crop, sizes))
+    return [Record(entry=entry, size=(height, width), crop=crop,
+                   pixels=fit_together(modalities, raws, crop, sizes))
+            for crop in crops.crops(height, width, sizes[first], entry.key)]
 
 
 def encode_batch(records: Sequence[Record],
@@ -231,10 +248,11 @@ def describe(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _apart(results: Iterable[Record | DeadLetter], dead: list[DeadLetter]) -> Iterator[Record]:
+def _apart(results: Iterable[list[Record] | DeadLetter],
+           dead: list[DeadLetter]) -> Iterator[Record]:
     """The records among ``results``; dead letters go to ``dead``."""
     for result in results:
-        if isinstance(result, Record):
-            yield result
-        else:
+        if isinstance(result, DeadLetter):
             dead.append(result)
+        else:
+            yield from result

@@ -75,8 +75,8 @@ def from_corpus(config: PriorConfig, corpus: TokenCorpus, *, labels: Sequence[st
     modalities = [name for name in names if name in held]
     wanted = modalities if keep is None else [config.target, *modalities]
     for name in wanted:
-        TokenSpec(codes=(config.spec[name],)).require_equal(
-            TokenSpec(codes=(corpus.spec[name],)), corpus.url)
+        TokenSpec(codes=(config.spec[name].cropped({}),)).require_equal(
+            TokenSpec(codes=(corpus.spec[name].cropped({}),)), corpus.url)
     rows = CodeRows.load(corpus, wanted)
     numbers = np.arange(len(rows))
     if held_out:

@@ -5,6 +5,7 @@ pyarrow; neither torch nor Beam is needed to read a corpus.
 
 Letters: h and w the rows and columns of the code grid, D codes a cell, K codebook size.
 """
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,9 @@ FORMAT = "img2tokens.tokens"
 FORMAT_VERSION = 1
 METADATA_KEY = b"img2tokens"
 """The name under which each Parquet file's metadata holds the `TokenSpec` as JSON."""
+
+CROP_SETTINGS = ("crop", "flips", "crop_seed")
+"""Settings of `CodeSpec.preprocessing` that say which crops are rows, not what codes mean."""
 
 
 class SpecMismatch(ValueError):
@@ -76,6 +80,12 @@ class CodeSpec:
     def dtype(self) -> np.dtype[Any]:
         """Smallest unsigned integer type of the format that holds every code: uint16 or uint32."""
         return np.dtype(np.uint16 if self.codebook_size <= 1 << 16 else np.uint32)
+
+    def cropped(self, settings: Mapping[str, Any]) -> "CodeSpec":
+        """The same of other crops: ``settings`` in place of its own `CROP_SETTINGS`."""
+        rest = {name: value for name, value in self.preprocessing.items()
+                if name not in CROP_SETTINGS}
+        return dataclasses.replace(self, preprocessing={**rest, **settings})
 
     def check_codes(self, codes: np.ndarray) -> None:
         """Refuse codes of another grid or outside the codebook.
@@ -236,7 +246,8 @@ class Manifest:
 
     Attributes:
         fingerprint: hash over everything that decides the content: inputs, tokenizers, settings.
-        num_inputs: inputs planned; each is either a row's origin or a dead letter.
+        num_inputs: inputs planned; each is either the origin of rows or a dead letter.
+        num_crops: rows of each input that did not fail.
         dead_letters: how many inputs failed, by error class.
         classes: class names; a row's label is an index into them. Empty where rows have no class.
         usage: per modality, how much of its codebook the corpus uses.
@@ -253,6 +264,7 @@ class Manifest:
     usage: dict[str, CodeUsage]
     class_counts: dict[str, int] = field(default_factory=dict)
     dead_files: tuple[ShardEntry, ...] = ()
+    num_crops: int = 1
 
     @property
     def num_dead_letters(self) -> int:

@@ -10,25 +10,23 @@ Letters: h and w the rows and columns of the code grid, K codebook size.
 """
 import io
 import json
-import threading
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tokenizer import configs, storage
+from tokenizer.card import dataset_card
+from tokenizer.census import Census
 from tokenizer.schema import (
     DEAD_SCHEMA,
-    CodeUsage,
     Manifest,
     ShardEntry,
     TokenSpec,
     codes_array,
-    count_codes,
 )
 
 DATA, PLAN, RECEIPTS, DEAD = "data", "_plan", "_receipts", "_dead"
@@ -68,12 +66,14 @@ class Receipt:
         entry: path, rows, bytes and SHA-256 of its file.
         dead_letters: how many of its inputs failed, by error class.
         dead_file: the same of its dead letters; nothing when no input failed.
+        num_crops: rows of each input that did not fail.
     """
     shard: int
     fingerprint: str
     entry: ShardEntry
     dead_letters: dict[str, int]
     dead_file: ShardEntry | None = None
+    num_crops: int = 1
 
     @property
     def num_dead_letters(self) -> int:
@@ -82,8 +82,8 @@ class Receipt:
 
     @property
     def num_inputs(self) -> int:
-        """Inputs that this shard accounts for: rows and dead letters."""
-        return self.entry.rows + self.num_dead_letters
+        """Inputs that this shard accounts for: those of its rows and dead letters."""
+        return self.entry.rows // self.num_crops + self.num_dead_letters
 
 
 class AuditFailure(ValueError):
@@ -118,7 +118,7 @@ def dead_name(shard: int) -> str:
 
 
 def commit_shard(url: str, shard: int, num_shards: int, fingerprint: str,
-                 rows: pa.Table, dead: Sequence[DeadLetter] = ()) -> Receipt:
+                 rows: pa.Table, dead: Sequence[DeadLetter] = (), num_crops: int = 1) -> Receipt:
     """Write one shard, its dead letters and its receipt, in this order, each atomically.
 
     Dead letters that an earlier attempt has left are removed when there are none now.
@@ -127,6 +127,7 @@ def commit_shard(url: str, shard: int, num_shards: int, fingerprint: str,
         url: the corpus.
         rows: a table of `tokenizer.schema.rows_table`.
         dead: the inputs of this shard that failed.
+        num_crops: rows of each other input.
     Raises:
         OSError: the store refuses; without its receipt the shard counts as not done.
     """
@@ -139,7 +140,7 @@ def commit_shard(url: str, shard: int, num_shards: int, fingerprint: str,
         storage.remove(storage.join(url, dead_name(shard)))
     reasons = dict(sorted(Counter(letter.error for letter in dead).items()))
     receipt = Receipt(shard=shard, fingerprint=fingerprint, entry=entry, dead_letters=reasons,
-                      dead_file=dead_file)
+                      dead_file=dead_file, num_crops=num_crops)
     text = json.dumps(configs.to_dict(receipt), indent=1, sort_keys=True) + "\n"
     storage.write_bytes(storage.join(url, receipt_name(shard)), text.encode())
     return receipt
@@ -309,43 +310,14 @@ def read_checked(url: str, entry: ShardEntry) -> tuple[bytes | None, str | None]
     return content, None
 
 
-class Census:
-    """What the rows of a corpus hold, counted shard by shard; several threads may count."""
-
-    def __init__(self, spec: TokenSpec) -> None:
-        self._lock = threading.Lock()
-        self._codes = {code.modality: np.zeros((code.depth, code.codebook_size), np.int64)
-                       for code in spec.codes}
-        self._classes: Counter[str] = Counter()
-
-    def add(self, spec: TokenSpec, table: pa.Table) -> None:
-        """Count the codes and classes of these rows."""
-        names, labels = table["class_name"].to_pylist(), table["label"].to_pylist()
-        found = [label if name is None else name for name, label in zip(names, labels, strict=True)]
-        with self._lock:
-            self._classes.update(str(value) for value in found if value is not None)
-            for code in spec.codes:
-                self._codes[code.modality] += count_codes(codes_array(code, table),
-                                                          code.codebook_size, code.depth)
-
-    @property
-    def usage(self) -> dict[str, CodeUsage]:
-        """Per modality, how much of its codebook the rows use."""
-        return {name: CodeUsage.of(counts) for name, counts in self._codes.items()}
-
-    @property
-    def class_counts(self) -> dict[str, int]:
-        """Rows of each class, by name."""
-        return dict(sorted(self._classes.items()))
-
-
 def check_shard(url: str, entry: ShardEntry, spec: TokenSpec, census: Census | None = None,
-                keys: Sequence[str] | None = None) -> str | None:
+                keys: Sequence[str] | None = None, num_crops: int = 1) -> str | None:
     """What is wrong with a shard's file, or nothing: size, SHA-256, schema, codes, rows and keys.
 
     Args:
         census: the rows of a sound shard are added to it.
         keys: what the rows' keys must be.
+        num_crops: rows that each of these keys must have, the crops of its image in order.
     """
     content, problem = read_checked(url, entry)
     if content is None:
@@ -361,11 +333,18 @@ def check_shard(url: str, entry: ShardEntry, spec: TokenSpec, census: Census | N
         return f"{entry.name} is damaged: {error}"
     if table.num_rows != entry.rows:
         return f"{entry.name} holds {table.num_rows} rows, its receipt says {entry.rows}"
-    if keys is not None and table["key"].to_pylist() != list(keys):
-        return f"{entry.name} does not hold the keys of its plan, each once and in order"
+    if keys is not None and not holds_crops(table, keys, num_crops):
+        times = "once" if num_crops == 1 else f"{num_crops} times, its crops"
+        return f"{entry.name} does not hold the keys of its plan, each {times} and in order"
     if census is not None:
         census.add(spec, table)
     return None
+
+
+def holds_crops(table: pa.Table, keys: Sequence[str], num_crops: int) -> bool:
+    """Whether the rows are those of these keys in order, each with all crops of its image."""
+    return (table["key"].to_pylist() == [key for key in keys for _ in range(num_crops)]
+            and table["crop_index"].to_pylist() == list(range(num_crops)) * len(keys))
 
 
 def check_receipt(url: str, receipt: Receipt, spec: TokenSpec, census: Census | None = None,
@@ -373,8 +352,8 @@ def check_receipt(url: str, receipt: Receipt, spec: TokenSpec, census: Census | 
     """What is wrong with a shard's file or its dead letters, or nothing.
 
     Args:
-        planned: keys of the shard's inputs in order, with repeats; each must be a row or a dead
-            letter.
+        planned: keys of the shard's inputs in order, with repeats; each must have its rows or a
+            dead letter.
     """
     expected = planned
     if receipt.dead_file is not None:
@@ -386,7 +365,7 @@ def check_receipt(url: str, receipt: Receipt, spec: TokenSpec, census: Census | 
             expected = surviving_keys(planned, dead)
             if len(planned) - len(expected) != dead.total():
                 return f"{receipt.dead_file.name} holds keys that its plan does not"
-    return check_shard(url, receipt.entry, spec, census, expected)
+    return check_shard(url, receipt.entry, spec, census, expected, receipt.num_crops)
 
 
 def surviving_keys(planned: Sequence[str], dead: Counter[str]) -> list[str]:
@@ -408,9 +387,9 @@ def complete(url: str, spec: TokenSpec, fingerprint: str, receipts: Iterable[Rec
 
     Args:
         receipts: one for each shard of the plan.
-        num_inputs: inputs of the plan; rows and dead letters must add up to it.
-        planned: the keys of a shard's inputs in the order of the plan; each must be a row or a dead
-            letter, and the rows must be in this order.
+        num_inputs: inputs of the plan; those of rows and dead letters must add up to it.
+        planned: the keys of a shard's inputs in the order of the plan; each must have its rows or a
+            dead letter, and the rows must be in this order.
     Raises:
         AuditFailure: a shard is missing, damaged or surplus, or inputs are unaccounted for.
     """
@@ -425,8 +404,9 @@ def complete(url: str, spec: TokenSpec, fingerprint: str, receipts: Iterable[Rec
         shards=tuple(receipt.entry for receipt in receipts),
         dead_letters=dict(sorted(dead.items())), classes=tuple(classes), usage=census.usage,
         class_counts=census.class_counts,
-        dead_files=tuple(receipt.dead_file for receipt in receipts if receipt.dead_file))
-    storage.write_bytes(storage.join(url, CARD), dataset_card(manifest).encode())
+        dead_files=tuple(receipt.dead_file for receipt in receipts if receipt.dead_file),
+        num_crops=max((receipt.num_crops for receipt in receipts), default=1))
+    storage.write_bytes(storage.join(url, CARD), dataset_card(manifest, DATA).encode())
     storage.write_bytes(storage.join(url, MANIFEST), manifest.to_json().encode())
     storage.write_bytes(storage.join(url, SUCCESS), b"")
     return manifest
@@ -485,29 +465,11 @@ def verify(corpus: TokenCorpus) -> Iterator[str | None]:
     num_rows, num_dead = (sum(entry.rows for entry in entries)
                           for entries in (manifest.shards, manifest.dead_files))
     sums = {"num_rows": (manifest.num_rows, num_rows),
-            "num_inputs": (manifest.num_inputs, num_rows + num_dead),
+            "num_inputs": (manifest.num_inputs, num_rows // manifest.num_crops + num_dead),
             "dead_letters": (manifest.num_dead_letters, num_dead)}
     for name, (stated, found) in sums.items():
         if stated != found:
             yield f"{MANIFEST} says {name} {stated}, its files add up to {found}"
-
-
-def dataset_card(manifest: Manifest) -> str:
-    """README.md of a corpus: with it, `datasets.load_dataset` and the Hub read the shards as is."""
-    lines = ["---", "configs:", "- config_name: default", f"  data_files: {DATA}/*.parquet",
-             "tags:", "- img2tokens", "---", "", "# Token corpus", "",
-             f"{manifest.num_rows} rows from {manifest.num_inputs} inputs, "
-             f"{manifest.num_dead_letters} dead letters, {len(manifest.shards)} shards.", "",
-             "| modality | grid | codebook | used | perplexity | tokenizer |",
-             "|---|---|---|---|---|---|"]
-    for spec in manifest.spec.codes:
-        usage = manifest.usage[spec.modality]
-        shape = " x ".join(map(str, spec.code_shape))
-        lines.append(f"| {spec.modality} | {shape} | {spec.codebook_size} "
-                     f"| {usage.used}{usage.by_depth} | {usage.perplexity:.1f} "
-                     f"| `{spec.tokenizer}` |")
-    return "\n".join([*lines, "", "Codes are stored in raster order; `manifest.json` holds the "
-                      "spec, and each shard's metadata repeats it.", ""])
 
 
 def _write_table(url: str, name: str, table: pa.Table) -> ShardEntry:

@@ -15,11 +15,13 @@ GRID, SIZE = (2, 3), (8, 12)
 class FakeCodec:
     """A code is the mean of its 4 x 4 pixels, in sixteenths of the range."""
 
-    def __init__(self, modality: Modality, name: str = "a", batch_size: int = 4) -> None:
+    def __init__(self, modality: Modality, name: str = "a", batch_size: int = 4,
+                 grid: tuple[int, int] = GRID) -> None:
         self.modality = modality
         self.batch_size = batch_size
-        self.spec = CodeSpec(modality=modality.name, grid=GRID, codebook_size=16, image_size=SIZE,
-                             tokenizer=f"sha256:{name}", preprocessing=modality.preprocessing())
+        self.spec = CodeSpec(modality=modality.name, grid=grid, codebook_size=16,
+                             image_size=(4 * grid[0], 4 * grid[1]), tokenizer=f"sha256:{name}",
+                             preprocessing=modality.preprocessing())
         self.batches: list[int] = []
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
@@ -28,7 +30,7 @@ class FakeCodec:
         grey = pixels.mean(-1) if pixels.ndim == 4 else pixels.astype(np.float64)
         if (grey == np.iinfo(pixels.dtype).max).all(axis=(1, 2)).any():
             raise ValueError("white pictures are refused")
-        blocks = grey.reshape(-1, GRID[0], 4, GRID[1], 4).mean(axis=(2, 4))
+        blocks = grey.reshape(-1, self.spec.grid[0], 4, self.spec.grid[1], 4).mean(axis=(2, 4))
         return (blocks * 16 / (np.iinfo(pixels.dtype).max + 1)).astype(self.spec.dtype)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
 """What samples are given: by label, from rows of a corpus, or images to complete."""
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from drawn_codes import CORPUS, conditions
 from prior.dataset import CodeRows
 from prior.givens import from_corpus, from_labels
 from prior.model import Condition, PriorConfig
-from tokenizer.schema import SpecMismatch
+from tokenizer.schema import SpecMismatch, TokenSpec
 from tokenizer.splits import Split
 from tokenizer.tokens import TokenCorpus
 
@@ -72,6 +73,14 @@ def test_rows_of_a_corpus_bring_all_conditions_it_holds(corpus: TokenCorpus) -> 
                                   rows.codes["segmentation"].reshape(60, -1))
     np.testing.assert_array_equal(givens.conditions["label"][:, 0], rows.labels)
     assert givens.originals is None and givens.start.shape == (60, 0)
+
+
+def test_rows_may_be_of_other_crops_than_those_of_the_training(corpus: TokenCorpus) -> None:
+    config = config_of(corpus)
+    spec = TokenSpec(codes=tuple(code.cropped({"crop": "ten-crop"}) for code in config.spec.codes))
+    of_others = dataclasses.replace(config, spec=spec)
+    assert of_others.spec != config.spec
+    assert len(from_corpus(of_others, corpus)) == 60
 
 
 def test_labels_replace_those_of_the_rows_in_turn(corpus: TokenCorpus) -> None:

@@ -23,8 +23,9 @@ DEAD = {"b": "Broken", "e": "Missing"}
 def rows(keys: list[str], spec: TokenSpec = SPEC) -> pa.Table:
     """Rows whose codes follow from their keys."""
     codes = np.array([[ord(key) % 8] * 4 for key in keys], np.uint16).reshape(-1, 2, 2)
-    numbers = dict.fromkeys(("height", "width", "crop_index", "left", "top", "crop_width",
-                             "crop_height"), [1] * len(keys))
+    numbers = dict.fromkeys(("height", "width", "left", "top", "crop_width", "crop_height"),
+                            [1] * len(keys))
+    numbers["crop_index"] = [0] * len(keys)
     return rows_table(spec, {"image": codes}, {
         "key": keys, "source": keys, "flipped": [False] * len(keys), **numbers,
         "label": [ord(key) % 2 for key in keys],

@@ -1,0 +1,67 @@
+"""``img2tokens encode --crops`` on a real tokenizer: same bytes by any number of processes."""
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from random_tokenizers import save_tokenizer, tree
+
+from cli.main import main
+
+ImageFolder = Callable[[int], Path]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_tokenizer(tmp_path_factory.mktemp("tokenizers") / "image")
+
+
+def encode(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["encode", *map(str, arguments)])
+
+
+@pytest.mark.slow
+def test_one_and_two_processes_write_the_same_bytes(image_folder: ImageFolder, tokenizer: str,
+                                                    tmp_path: Path) -> None:
+    photos = image_folder(9)
+    (photos / "img-007.png").write_bytes(b"no image")
+    for num_workers in (1, 2):
+        done = encode(photos, tmp_path / f"by-{num_workers}", "--tokenizer", f"image={tokenizer}",
+                      "--crops", "random:3", "--flips", "--shard-size", 2,
+                      "--num-workers", num_workers)
+        assert done.exit_code == 0, done.output
+    assert tree(tmp_path / "by-1") == tree(tmp_path / "by-2")
+
+
+def test_codes_of_ten_crop_are_those_of_the_codec_exactly(image_folder: ImageFolder, tokenizer: str,
+                                                          tmp_path: Path) -> None:
+    from tokenizer.codec import Codec
+    from tokenizer.corpus.crops import TenCrop
+    from tokenizer.schema import codes_array
+    from tokenizer.tokens import TokenCorpus
+    photos, out = image_folder(2), tmp_path / "tokens"
+    done = encode(photos, out, "--tokenizer", f"image={tokenizer}", "--crops", "ten-crop")
+    assert done.exit_code == 0, done.output
+    assert f"{out}: 40 rows in 1 shard, 0 dead letters\n" in done.output
+    codec, corpus = Codec.load(tokenizer), TokenCorpus.open(str(out))
+    size = codec.spec.image_size
+    assert corpus.spec["image"] == dataclasses.replace(
+        codec.spec, preprocessing={**codec.spec.preprocessing, "crop": "ten-crop"})
+    expected = []
+    for path in sorted(photos.iterdir()):
+        raw = codec.modality.read(path.read_bytes(), path.name)
+        crops = TenCrop().crops(*raw.shape[:2], size, path.stem)
+        expected += [codec.encode(codec.modality.fit(raw, crop, size)[None])[0] for crop in crops]
+    assert np.array_equal(codes_array(codec.spec, corpus.read_shard(0)), expected)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (("--crops", "five-crop"), "crops are centre, ten-crop, random:N; got 'five-crop'"),
+    (("--crops", "ten-crop", "--flips"), "leave out --flips"),
+    (("--crops", "random:0"), "random:N takes N of at least 1, got 0")])
+def test_what_is_no_rule_is_one_line(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    done = encode(tmp_path, tmp_path / "tokens", "--tokenizer", "image=tok", *options)
+    assert done.exit_code == 1 and words in done.output
+    assert done.output.startswith("Error: ") and done.output.count("\n") == 1

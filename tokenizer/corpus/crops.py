@@ -1,0 +1,191 @@
+"""Crop rules: which boxes of an image become rows of a token corpus.
+
+A rule gives every image the same number of crops. They follow from the sizes of the image and of
+the tokenizer's input; where a rule draws, also from a seed, the image's key and the crop's number,
+and from nothing else. Each row can so be made again by itself. All modalities of an image share its
+crops. To add a rule, subclass `CropRule` here and list it in `CROPS`; the encode job finds it there
+by name.
+"""
+import dataclasses
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tokenizer.corpus.augment import Augmentation
+from tokenizer.corpus.images import Crop, centre_crop
+
+LEAST_SIDE = 0.8
+"""Smallest side of a drawn crop as a share of the largest possible one, as in training."""
+
+ENLARGEMENTS = (1.1, 1.05)
+"""Sides of the centre crops that ten-crop divides, in sides of the tokenizer's input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropRule(ABC):
+    """One way to choose crops.
+
+    Attributes:
+        name: its name in options and specs.
+        takes_count: whether a number follows the name, as in ``random:4``; it becomes the field
+            ``count``.
+        draws: whether boxes are drawn.
+        flips: whether each crop is mirrored, left to right, by a draw with even odds.
+        seed: of all draws.
+    """
+    name: ClassVar[str]
+    takes_count: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+    flips: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"the seed of crops must be at least 0, got {self.seed}")
+
+    @property
+    @abstractmethod
+    def num_crops(self) -> int:
+        """Crops of each image."""
+
+    @abstractmethod
+    def boxes(self, height: int, width: int, size: tuple[int, int], key: str) -> Iterator[Crop]:
+        """The crops of one image, their numbers left at 0; arguments as for `crops`."""
+
+    def crops(self, height: int, width: int, size: tuple[int, int], key: str) -> list[Crop]:
+        """The crops of one image, `num_crops` of them, numbered from 0.
+
+        Args:
+            height: rows of the image and of its maps; ``width`` likewise.
+            size: target h and w in pixels.
+            key: stable id of the image.
+        """
+        return [dataclasses.replace(crop, index=index)
+                for index, crop in enumerate(self.boxes(height, width, size, key))]
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the crops, as JSON values for `CodeSpec.preprocessing`."""
+        settings: dict[str, Any] = {"crop": self.name}
+        if self.takes_count:
+            settings["crop"] += f":{self.num_crops}"
+        if self.flips:
+            settings["flips"] = True
+        if self.flips or self.draws:
+            settings["crop_seed"] = self.seed
+        return settings
+
+    def _draw(self, least_side: float, index: int, height: int, width: int,
+              size: tuple[int, int], key: str) -> Crop:
+        """A crop of at least this side, drawn as in training from seed, key and number."""
+        augmentation = Augmentation(seed=self.seed, crop_share=least_side, flip=self.flips)
+        return augmentation.crop(height, width, size, position_of(key, index))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Centre(CropRule):
+    """The largest centred box with the aspect ratio of the tokenizer's input."""
+    name: ClassVar[str] = "centre"
+
+    @property
+    def num_crops(self) -> int:
+        return 1
+
+    def boxes(self, height: int, width: int, size: tuple[int, int], key: str) -> Iterator[Crop]:
+        yield self._draw(1.0, 0, height, width, size, key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TenCrop(CropRule):
+    """Four corners and the centre, each with its mirror image, out of two larger centre crops.
+
+    For an input of side s these are the boxes of side s in the largest centred crop, scaled to side
+    ``int(1.1 s)`` and then to ``int(1.05 s)``: 20 in all. Their order is that of the published
+    code, which mirrors the whole and crops again: top left, top right, bottom left, bottom right,
+    centre; then, mirrored, top right, top left, bottom right, bottom left, centre. Boxes lie on
+    whole pixels of the original, and are resampled from it once.
+
+    Source: Sun et al. 2024, arXiv:2406.06525 (LlamaGen).
+    """
+    name: ClassVar[str] = "ten-crop"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.flips:
+            raise ValueError("ten-crop holds the mirror image of each of its crops: leave out "
+                             "--flips")
+
+    @property
+    def num_crops(self) -> int:
+        return 10 * len(ENLARGEMENTS)
+
+    def boxes(self, height: int, width: int, size: tuple[int, int], key: str) -> Iterator[Crop]:
+        whole = centre_crop(height, width, size)
+        for enlargement in ENLARGEMENTS:
+            share = min(size) / int(min(size) * enlargement)
+            rows, columns = (max(1, round(side * share)) for side in (whole.height, whole.width))
+            down, right = whole.height - rows, whole.width - columns
+            corners = [(0, 0), (0, right), (down, 0), (down, right)]
+            mirrored = [corners[place] for place in (1, 0, 3, 2)]
+            centre = (down // 2, right // 2)
+            for flipped, places in ((False, [*corners, centre]), (True, [*mirrored, centre])):
+                for top, left in places:
+                    yield Crop(left=whole.left + left, top=whole.top + top, width=columns,
+                               height=rows, flipped=flipped)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Random(CropRule):
+    """Boxes of 0.8 to 1 of the largest possible side, anywhere in the image, as in training.
+
+    Attributes:
+        count: crops of each image.
+    """
+    count: int
+    name: ClassVar[str] = "random"
+    takes_count: ClassVar[bool] = True
+    draws: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.count < 1:
+            raise ValueError(f"random:N takes N of at least 1, got {self.count}")
+
+    @property
+    def num_crops(self) -> int:
+        return self.count
+
+    def boxes(self, height: int, width: int, size: tuple[int, int], key: str) -> Iterator[Crop]:
+        for index in range(self.count):
+            yield self._draw(LEAST_SIDE, index, height, width, size, key)
+
+
+CENTRE = Centre()
+"""One crop of each image: what everything else than the encode job uses, and its default."""
+
+CROPS: dict[str, type[CropRule]] = {rule.name: rule for rule in (Centre, TenCrop, Random)}
+"""Every crop rule by name."""
+
+
+def crop_rule(text: str, flips: bool = False, seed: int = 0) -> CropRule:
+    """The rule that ``text`` names.
+
+    Args:
+        text: a name of `CROPS`, with a number where the rule takes one: ``random:4``.
+    Raises:
+        ValueError: there is no such rule, or its settings are out of range.
+    """
+    name, colon, number = text.partition(":")
+    rule = CROPS.get(name)
+    if rule is None or bool(colon) != rule.takes_count or (colon and not number.isdecimal()):
+        known = ", ".join(f"{kind.name}:N" if kind.takes_count else kind.name
+                          for kind in CROPS.values())
+        raise ValueError(f"crops are {known}; got {text!r}")
+    settings: dict[str, Any] = {"count": int(number)} if rule.takes_count else {}
+    return rule(flips=flips, seed=seed, **settings)
+
+
+def position_of(key: str, index: int) -> int:
+    """A number below 2^64 for one crop of one image: what draws depend on beside the seed."""
+    return int.from_bytes(hashlib.sha256(f"{index}\n{key}".encode()).digest()[:8], "big")
