@@ -106,9 +106,9 @@ def try_shard(task: ShardTask, shard: int) -> Tally:
     Raises:
         OutputRefused: the store takes no more; word was left if it took that.
     """
-    if storage.exists(storage.join(task.url, STOP)):
-        return Tally(skipped=1)
     try:
+        if storage.exists(storage.join(task.url, STOP)):
+            return Tally(skipped=1)
         task.prepare()
         receipt = task.run(shard)
     except (OSError, ValueError) as error:

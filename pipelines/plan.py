@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from tokenizer import configs, storage, tokens
 from tokenizer.schema import CodeSpec, flatten
+from tokenizer.stores import StoredFile
 
 FORMAT = "img2tokens.plan"
 FORMAT_VERSION = 1
@@ -94,10 +95,8 @@ class Plan:
         part, row_group = divmod(shard, SHARDS_PER_FILE)
         name = storage.join(self.url, inputs_name(part))
         try:
-            lock, file = _open_inputs(name, self.fingerprint)
-            with lock, storage.remote_errors(name):
-                return file.read_row_group(row_group, columns=columns, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
+            return _open_inputs(name, self.fingerprint).read(row_group, columns)
+        except FileNotFoundError as error:
             raise ValueError(f"{name} is damaged ({error}); start over with --overwrite") from error
 
 
@@ -267,12 +266,30 @@ def _inputs_file(part: int) -> str:
     return f"{INPUTS}{part:05d}.parquet"
 
 
+class _Inputs:
+    """A file of inputs; several threads may read it."""
+
+    def __init__(self, name: str) -> None:
+        self._lock = threading.Lock()
+        self._file = StoredFile(name)
+        with self._file.telling_damage("start over with --overwrite"):
+            self._parquet = pq.ParquetFile(self._file)
+
+    def read(self, row_group: int, columns: Sequence[str] | None) -> pa.Table:
+        """Some columns, or all, of one row group.
+
+        Raises:
+            OSError: its store cannot be reached.
+            ValueError: the file is damaged.
+        """
+        with self._lock, self._file.telling_damage("start over with --overwrite"):
+            return self._parquet.read_row_group(row_group, columns=columns, use_threads=False)
+
+
 @lru_cache(maxsize=4)
-def _open_inputs(name: str, fingerprint: str) -> tuple[threading.Lock, pq.ParquetFile]:
+def _open_inputs(name: str, fingerprint: str) -> _Inputs:
     """A file of inputs of the plan with this fingerprint, opened once in a process."""
-    fs, path = storage.locate(name)
-    with storage.remote_errors(name):
-        return threading.Lock(), pq.ParquetFile(fs.open(path, "rb"))
+    return _Inputs(name)
 
 
 def _as_first(row: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,8 @@ OF_ONE_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirect
 OF_ONE_FILE_CODES = {errno.EIO, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 """System errors that concern one file; any other means that the source cannot be reached."""
 
-GONE = {FileNotFoundError.__name__: "is there any more", UnreachableURL.__name__: "can be reached"}
+GONE = {FileNotFoundError.__name__: "is there any more", PermissionError.__name__: "may be read",
+        UnreachableURL.__name__: "can be reached"}
 """Errors of one file that, where they are those of all, mean that the source is gone."""
 
 

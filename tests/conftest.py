@@ -1,10 +1,15 @@
 """Shared fixtures: one thread for torch, and folders of small drawn images."""
+import json
 import os
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from object_store import SECONDS, ObjectStore
+from object_store import start as object_store_start
 from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -39,3 +44,35 @@ def image_folder(tmp_path: Path) -> Callable[[int], Path]:
             Image.fromarray(picture).save(folder / f"img-{index:03d}.png")
         return folder
     return make
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """An S3 server on loopback; ``s3://`` leads to it, for the processes of a test too."""
+    import fsspec
+    store, stop = object_store_start()
+    options = {"config_kwargs": {"read_timeout": SECONDS / 2}}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+                "ENDPOINT_URL": store.endpoint, "ACCESS_KEY_ID": "key", "MAX_ATTEMPTS": "3",
+                "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1",
+                "EC2_METADATA_DISABLED": "true", "CONFIG_FILE": os.devnull,
+                "SHARED_CREDENTIALS_FILE": os.devnull}.items():
+            patch.setenv(f"AWS_{name}", value)
+        patch.setenv("FSSPEC_S3", json.dumps(options))
+        patch.setitem(fsspec.config.conf, "s3", options)
+        # Clients wait before they try again, up to seconds; here a hundredth of that.
+        patch.setattr("botocore.retryhandler.random", SimpleNamespace(random=lambda: 0.01))
+        patch.setattr("s3fs.S3FileSystem.retries", 3)
+        yield store
+    stop()
+
+
+@pytest.fixture
+def s3(object_store: ObjectStore) -> Iterator[ObjectStore]:
+    """The S3 server in good weather, with an empty bucket."""
+    object_store.bucket = f"s3://{secrets.token_hex(8)}"
+    object_store.ask("PUT", "")
+    object_store.requests.clear()
+    yield object_store
+    object_store.faults.clear()

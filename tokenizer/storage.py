@@ -4,7 +4,8 @@ A path without a scheme is a local path. Local files are written to a temporary 
 folder, flushed to disk and renamed; object stores take the bytes in one put. Several processes, of
 one machine or many, may write and clean up in one folder at the same time.
 
-Whatever a remote file system raises arrives here as `OSError` or `ValueError`; see `remote_errors`.
+Whatever a remote file system raises arrives here as `OSError`, with the URL, or `ValueError`; see
+`tokenizer.stores`. What a store does not say is an error, never absence.
 """
 import contextlib
 import errno
@@ -22,8 +23,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+from tokenizer.stores import is_local, kind_of, locate, persistently, remote_errors
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -37,33 +39,6 @@ SECONDS_UNTIL_OLD = 86400.0
 NUM_TRIES = 100
 """How often a folder is removed or put in place when others keep writing there meanwhile."""
 
-@contextmanager
-def remote_errors(url: str) -> Iterator[None]:
-    """In the block, turn errors of a remote file system's own classes into `OSError`.
-
-    Args:
-        url: what the block reads or writes, and nothing else, so that no other error is taken for
-            one of its file system. Errors of local files are left as they are.
-    """
-    try:
-        yield
-    except (OSError, ValueError):
-        raise
-    # Broad on purpose: each client library has error classes of its own, without a common base, and
-    # fsspec takes any library as a plugin.
-    except Exception as error:
-        if fsspec.utils.get_protocol(url) in LocalFileSystem.protocol:
-            raise
-        reason = str(error) or "no reason given"
-        raise OSError(f"{url} cannot be reached ({type(error).__name__}: {reason})") from error
-
-
-def locate(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL and the path within it."""
-    with remote_errors(url):
-        fs, path = fsspec.core.url_to_fs(url)
-    return fs, path
-
 
 def join(url: str, *parts: str) -> str:
     """A URL below ``url``; parts are relative POSIX paths.
@@ -75,16 +50,25 @@ def join(url: str, *parts: str) -> str:
 
 
 def exists(url: str) -> bool:
-    """Whether a file or folder is at ``url``."""
-    fs, path = locate(url)
-    with remote_errors(url):
-        return bool(fs.exists(path))
+    """Whether a file or folder is at ``url``.
+
+    Raises:
+        OSError: its store does not say.
+    """
+    return kind_of(url) is not None
 
 
 def is_folder(url: str) -> bool:
-    """Whether ``url`` is a folder."""
+    """Whether ``url`` is a folder.
+
+    Raises:
+        OSError: its store does not say.
+    """
+    kind = kind_of(url)
+    if kind != "file" or is_local(url):
+        return kind == "directory"
     fs, path = locate(url)
-    with remote_errors(url):
+    with remote_errors(url):  # a page of the web may list a folder; a key may begin other keys
         return bool(fs.isdir(path))
 
 
@@ -94,8 +78,10 @@ def is_disk(url: str) -> bool:
 
 
 def is_within(inner: str, outer: str) -> bool:
-    """Whether ``inner`` is the folder ``outer``, or would lie in it."""
+    """Whether ``inner`` is the folder ``outer``, or would lie in it; local links are followed."""
     (fs, path), (outer_fs, folder) = locate(inner), locate(outer)
+    if isinstance(fs, LocalFileSystem):
+        path, folder = os.path.realpath(path), os.path.realpath(folder)
     return bool(fs == outer_fs and f"{path.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/"))
 
 
@@ -110,7 +96,7 @@ def size(url: str) -> int | None:
 
 
 def read_bytes(url: str) -> bytes:
-    """The content of one file.
+    """The content of one file; read again, a few times, where the connection to a store breaks.
 
     Raises:
         FileNotFoundError: nothing is at ``url``.
@@ -118,7 +104,7 @@ def read_bytes(url: str) -> bytes:
     """
     fs, path = locate(url)
     with remote_errors(url):
-        return bytes(fs.cat_file(path))
+        return bytes(persistently(url, lambda: fs.cat_file(path)))
 
 
 def write_bytes(url: str, content: bytes) -> None:
@@ -210,12 +196,18 @@ def list_names(url: str) -> list[str]:
     return sorted(item.name for item in _items(url) if not _is_unfinished(item.name))
 
 
+def list_kinds(url: str) -> dict[str, str]:
+    """What lies directly in a folder: by name ``file``, ``directory`` or whatever else it is."""
+    return {item.name: item.kind for item in _items(url) if not _is_unfinished(item.name)}
+
+
 def remove_unfinished(url: str) -> None:
     """Remove what killed writers left directly in a folder, and nothing that is being written.
 
-    What processes of other machines left is removed when it is old; of this machine, at once.
+    What processes of other machines left is removed when it is old; of this machine, at once. On
+    object stores there is nothing such.
     """
-    for item in _items(url):
+    for item in _items(url) if is_local(url) else ():
         if _is_unfinished(item.name) and _is_abandoned(item):
             remove(join(url, item.name))
 
@@ -225,18 +217,19 @@ def remove(url: str) -> None:
 
     Others may remove the same, or write into the folder: then it is tried again.
     """
-    fs, path = locate(url)
     for left in reversed(range(NUM_TRIES)):
         try:
-            with remote_errors(url):
-                if fs.exists(path):
-                    fs.rm(path, recursive=True)
-            return
+            if kind_of(url) is None:
+                return
+            _remove(url)
+            if is_local(url):
+                return
         except OSError as error:
             meanwhile = (isinstance(error, FileNotFoundError)
                          or error.errno in (errno.ENOTEMPTY, errno.EEXIST))
             if not left or not meanwhile:
                 raise
+    raise OSError(f"{url} cannot be removed whole; run the same command again")
 
 
 def read_chunks(url: str, chunk_size: int = 1 << 20) -> Iterator[bytes]:
@@ -275,6 +268,18 @@ class _Item(NamedTuple):
     modified: float | None
 
 
+def _remove(url: str) -> None:
+    """Remove what is there; clients that remove many files in one call may say nothing of the rest.
+    """
+    fs, path = locate(url)
+    with remote_errors(url):
+        if isinstance(fs, LocalFileSystem) or not set(path) & set("*?["):
+            fs.rm(path, recursive=True)
+            return
+        for name in fs.find(path):  # other file systems would take the path for a pattern
+            fs.rm_file(name)
+
+
 def _files(url: str) -> dict[str, int]:
     return {item.name: item.size for item in _items(url) if item.kind == "file"}
 
@@ -284,7 +289,9 @@ def _items(url: str) -> list[_Item]:
     fs, path = locate(url)
     with remote_errors(url), contextlib.suppress(FileNotFoundError):  # removed meanwhile
         fs.invalidate_cache(path)  # other processes write here
-        items = fs.ls(path, detail=True) if fs.isdir(path) else []
+        items = fs.ls(path, detail=True) if is_folder(url) else []
+        if not isinstance(fs, LocalFileSystem):  # object stores may list a folder's own marker
+            items = [item for item in items if item["name"].strip("/") != path.strip("/")]
         return [_Item(posixpath.basename(item["name"].rstrip("/")), int(item["size"] or 0),
                       item["type"], _seconds(item.get("mtime"))) for item in items]
     return []

@@ -28,6 +28,7 @@ from tokenizer.schema import (
     TokenSpec,
     codes_array,
 )
+from tokenizer.stores import StoredFile
 
 DATA, PLAN, RECEIPTS, DEAD = "data", "_plan", "_receipts", "_dead"
 MANIFEST, SUCCESS, CARD = "manifest.json", "_SUCCESS", "README.md"
@@ -273,21 +274,20 @@ def read_shard(url: str, entry: ShardEntry, spec: TokenSpec,
 
     Raises:
         FileNotFoundError: the file is missing.
+        OSError: its store cannot be reached.
         ValueError: the file is damaged, or holds codes of another spec.
     """
     name = storage.join(url, entry.name)
     remedy = f"`img2tokens inspect {url} --verify` lists every shard that is missing or damaged"
-    fs, path = storage.locate(name)
     try:
-        with storage.remote_errors(name), fs.open(path, "rb") as file:
-            parquet = pq.ParquetFile(file)
-            spec.require_equal(TokenSpec.from_arrow(parquet.schema_arrow, name), name)
-            return parquet.read(columns=list(columns) if columns is not None else None,
-                                use_threads=False)
+        file = StoredFile(name)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{name} is missing; {remedy}") from error
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{name} is damaged ({error}); {remedy}") from error
+    with file, file.telling_damage(remedy):
+        parquet = pq.ParquetFile(file)
+        spec.require_equal(TokenSpec.from_arrow(parquet.schema_arrow, name), name)
+        return parquet.read(columns=list(columns) if columns is not None else None,
+                            use_threads=False)
 
 
 def read_dead_letters(url: str, entry: ShardEntry) -> list[DeadLetter]:

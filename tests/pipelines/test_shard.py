@@ -172,8 +172,8 @@ def test_errors_of_a_store_s_own_classes_fail_the_shard_too() -> None:
         def cat_file(self, *arguments: object, **options: object) -> bytes:
             raise Throttled("slow down")
 
-        def isdir(self, path: str) -> bool:
-            return True
+        def info(self, path: str, **options: object) -> dict[str, object]:
+            return {"name": path, "type": "directory", "size": 0}
     fsspec.register_implementation("busy", BusyFileSystem, clobber=True)
     entry = Entry(key="a", sources={"image": "busy://photos/a.png"})
     with pytest.raises(SourceUnreachable, match=r"a\.png cannot be reached \(Throttled: slow down"):

@@ -16,9 +16,9 @@ import re
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol, TextIO
+from typing import Any, NamedTuple, Protocol
 
-from tokenizer import storage
+from tokenizer import storage, stores
 
 MAX_LABEL = 1_000_000
 """Largest number that a table may give as a label; every smaller one is a class."""
@@ -208,12 +208,11 @@ class TableLabels(Labels):
 
     def _read(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Line number and values by column of each row."""
-        fs, path = storage.locate(self.url)
-        with fs.open(path, "rt", encoding="utf-8-sig", newline="") as file:
-            if self.url.lower().endswith(("jsonl", "ndjson")):
-                yield from _json_rows(file)
-            else:
-                yield from _csv_rows(file, "\t" if self.url.lower().endswith("tsv") else ",")
+        lines = stores.read_lines(self.url)
+        if self.url.lower().endswith(("jsonl", "ndjson")):
+            yield from _json_rows(lines)
+        else:
+            yield from _csv_rows(lines, "\t" if self.url.lower().endswith("tsv") else ",")
 
 
 def labels_from(text: str) -> Labels:
@@ -268,8 +267,8 @@ def _distinct_labels(rows: sqlite3.Connection) -> list[str]:
         "SELECT DISTINCT label FROM labels WHERE label IS NOT NULL ORDER BY label")]
 
 
-def _csv_rows(file: TextIO, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+def _csv_rows(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
     if "key" not in (reader.fieldnames or ()):
         raise ValueError("the first line names the columns key, label and caption; it holds "
                          f"{', '.join(reader.fieldnames or ()) or 'nothing'}")
@@ -279,8 +278,8 @@ def _csv_rows(file: TextIO, delimiter: str) -> Iterator[tuple[int, dict[str, Any
         yield reader.line_num, row
 
 
-def _json_rows(file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, text in enumerate(file, 1):
+def _json_rows(lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, text in enumerate(lines, 1):
         if text.strip():
             try:
                 row = json.loads(text)

@@ -197,16 +197,16 @@ def test_a_store_that_fails_is_not_a_damaged_file(tmp_path: Path,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source(save(tmp_path / "data.parquet", {"image": images(4)}))
     entry = list(source.entries())[1]
-    sound = parquet._Watched.read
+    sound = parquet.StoredFile.read
 
     def fail(self: Any, size: int = -1) -> bytes:
         self.error = ConnectionResetError("peer")
         raise self.error
-    monkeypatch.setattr(parquet._Watched, "read", fail)
+    monkeypatch.setattr(parquet.StoredFile, "read", fail)
     with pytest.raises(OSError) as caught:
         source.read(entry)
     assert not isinstance(caught.value, InputError)
-    monkeypatch.setattr(parquet._Watched, "read", sound)
+    monkeypatch.setattr(parquet.StoredFile, "read", sound)
     assert source.read(entry) == {"image": b"\1" * 5}
 
 

@@ -31,6 +31,7 @@ from tokenizer.corpus.sources.urls import (
     stems,
     suffix_of,
 )
+from tokenizer.stores import StoredFile
 
 ROWS_AT_ONCE = 16
 """Rows with images that memory holds."""
@@ -108,7 +109,7 @@ class ParquetSource(TableSource):
             found[modality] = value
         return found
 
-    def _records_of(self, url: str, file: "_Watched",
+    def _records_of(self, url: str, file: StoredFile,
                     parquet: pq.ParquetFile) -> Iterator[Record]:
         """The records of one file, row group by row group."""
         wanted = {*self.file_columns.values(), *filter(None, self.text_columns.values())}
@@ -246,45 +247,23 @@ class _Unreadable(ValueError):
     """A file that can be reached is no sound Parquet file."""
 
 
-class _Watched:
-    """A file for Arrow that remembers the error of its store, which Arrow may disguise."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.error: Exception | None = None
-
-    def read(self, size: int = -1) -> bytes:
-        try:
-            return self._file.read(size)
-        except Exception as error:
-            self.error = error
-            raise
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-
 @contextmanager
-def opened(url: str) -> Iterator[tuple[_Watched, pq.ParquetFile]]:
+def opened(url: str) -> Iterator[tuple[StoredFile, pq.ParquetFile]]:
     """A Parquet file to read in small pieces; in the block, damage is `_Unreadable`.
 
     Raises:
         OSError: its store cannot be reached.
     """
-    fs, path = storage.locate(url)
-    with storage.remote_errors(url):
-        file = fs.open(path, "rb")
-    watched = _Watched(file)
-    with file:
+    with StoredFile(url) as file:
         try:
-            parquet = pq.ParquetFile(watched, pre_buffer=False, buffer_size=1 << 20,
+            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20,
                                      page_checksum_verification=True)
-            yield watched, parquet
+            yield file, parquet
         except (SourceChanged, InputError, _Unreadable):
             raise
         except (pa.ArrowException, OSError) as error:
-            if watched.error is not None:
-                raise OSError(f"{url} cannot be reached: {watched.error}") from error
+            if file.error is not None:
+                raise file.error from error
             raise _Unreadable(" ".join(str(error).split())) from error
 
 
@@ -303,7 +282,7 @@ def holds_places(url: str) -> bool:
     return False
 
 
-def _identity(url: str, file: _Watched) -> str:
+def _identity(url: str, file: StoredFile) -> str:
     """What changes with a file's content: its size, its tag, and the hash of its footer."""
     size = int(file.seek(0, os.SEEK_END))
     file.seek(max(0, size - 8))

@@ -5,10 +5,9 @@
 import glob
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from urllib.parse import parse_qsl, urlsplit
-
-import fsspec
 
 from tokenizer import storage
 
@@ -134,9 +133,25 @@ def _unbraced(url: str) -> list[str]:
 def _matches(pattern: str) -> list[str]:
     if "://" not in pattern:
         return sorted(glob.glob(pattern, recursive=True))
-    fs, path = storage.locate(pattern)
-    with storage.remote_errors(pattern):
-        found = fs.glob(path)
-    return sorted(name if "://" in name else f"{fsspec.utils.get_protocol(pattern)}://"
-                  f"{name.lstrip('/') if not pattern.startswith('file:') else name}"
-                  for name in found)
+    head, mark, chain = pattern.partition("::")
+    start = head[:head.index("*")].rindex("/") + 1
+    return sorted(_below(f"{head[:start]}{mark}{chain}", [head[start:].split("/")]))
+
+
+def _below(folder: str, patterns: list[list[str]]) -> Iterator[str]:
+    """What matches one of several patterns, given by their parts, below a folder.
+
+    The search that a file system offers itself leaves out what could not be listed.
+    """
+    current = list(patterns)
+    for parts in current:  # grows meanwhile: ** is also no folder at all
+        if parts[0] == "**" and parts[1:]:
+            current.append(parts[1:])
+    for name, kind in storage.list_kinds(folder).items():
+        place, is_folder = storage.join(folder, name), kind == "directory"
+        deeper = [parts for parts in current if parts[0] == "**" and is_folder]
+        named = [rest for first, *rest in current if first != "**" and fnmatchcase(name, first)]
+        if [] in named or (["**"] in current and not is_folder):
+            yield place
+        if deeper := deeper + [rest for rest in named if rest and is_folder]:
+            yield from _below(place, deeper)
