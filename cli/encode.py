@@ -1,7 +1,7 @@
 """``img2tokens encode``: an image corpus becomes a token corpus."""
 import click
 
-from cli.options import Assignment, by_name, part_of, reports_errors, takes_part
+from cli.options import Assignment, Size, by_name, part_of, reports_errors, takes_part
 
 
 @click.command()
@@ -18,6 +18,8 @@ from cli.options import Assignment, by_name, part_of, reports_errors, takes_part
               help="Where classes come from: auto (.cls members, a column label, else the first "
                    "folder), folder, none, column:NAME, regex:PATTERN (a group of the key), or a "
                    "CSV or JSONL file with key, label, caption.")
+@click.option("--size", type=Size(), help="Height and width of the crops in pixels, multiples of "
+                                          "those of one code; the tokenizer's own by default.")
 @click.option("--crops", default="centre", show_default=True, metavar="RULE",
               help="Which boxes of each image become rows: centre; ten-crop (four corners and the "
                    "centre with their mirror images, of two sizes, 20 in all); random:N.")
@@ -46,10 +48,10 @@ from cli.options import Assignment, by_name, part_of, reports_errors, takes_part
 @takes_part
 @reports_errors
 def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
-           maps: tuple[tuple[str, str], ...], labels: str, crops: str, flips: bool,
-           crop_seed: int, shard_size: int, batch_size: int, precision: str, backend: str,
-           num_workers: int, max_errors: int | None, overwrite: bool, array_index: int | None,
-           array_size: int | None) -> None:
+           maps: tuple[tuple[str, str], ...], labels: str, size: tuple[int, int] | None, crops: str,
+           flips: bool, crop_seed: int, shard_size: int, batch_size: int, precision: str,
+           backend: str, num_workers: int, max_errors: int | None, overwrite: bool,
+           array_index: int | None, array_size: int | None) -> None:
     """Tokenise the images of CORPUS into Parquet shards under TOKENS.
 
     CORPUS is a folder of image files at any depth, tar files in WebDataset's layout, Parquet files
@@ -65,6 +67,7 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
           --maps depth=depths --tokenizer depth=depth-tok
       img2tokens encode photos tokens --tokenizer image=tok --tokenizer edges=tok-edges
       img2tokens encode photos tokens --tokenizer image=tok --labels 'regex:^n[0-9]+_(.+)$'
+      img2tokens encode photos tokens --tokenizer image=tok --size 256x384
       img2tokens encode photos tokens --tokenizer image=tok --crops ten-crop
       img2tokens encode photos tokens --tokenizer image=tok --crops random:4 --flips
       img2tokens encode 'shards/{00..07}.tar' tokens --tokenizer image=tok \\
@@ -80,7 +83,7 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
     part = part_of(array_index, array_size)
     config = EncodeConfig(
         corpus=corpus, output=tokens, tokenizers=by_name("--tokenizer", tokenizers),
-        maps=by_name("--maps", maps), labels=labels, crops=crops, flips=flips,
+        maps=by_name("--maps", maps), labels=labels, size=size, crops=crops, flips=flips,
         crop_seed=crop_seed, shard_size=shard_size, batch_size=batch_size,
         precision=precision, backend=backend, num_workers=num_workers, max_errors=max_errors,
         overwrite=overwrite)

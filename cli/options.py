@@ -82,6 +82,20 @@ class Assignment(click.ParamType):
         return name, text
 
 
+class Size(click.ParamType):
+    """A height and a width in pixels, as in ``256x384``."""
+    name = "heightxwidth"
+
+    def convert(self, value: Any, param: click.Parameter | None,
+                ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        height, _, width = str(value).partition("x")
+        if not (height.isdecimal() and width.isdecimal()):
+            self.fail(f"{value!r} is no height and width, for example 256x384", param, ctx)
+        return int(height), int(width)
+
+
 def by_name(option: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The values of a repeated `Assignment` option by name.
 

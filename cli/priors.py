@@ -56,7 +56,7 @@ def load_decoders(pairs: Iterable[tuple[str, str]], config: "PriorConfig",
     from prior.gallery import check_decoders
     from tokenizer.codec import Codec
     named = [(name or config.target, folder) for name, folder in pairs]
-    decoders: dict[str, Decoder] = {name: Codec.load(folder, device=device)
-                                    for name, folder in by_name("--tokenizer", named).items()}
-    check_decoders(config.spec, decoders)
-    return decoders
+    codecs = {name: Codec.load(folder, device=device)
+              for name, folder in by_name("--tokenizer", named).items()}
+    check_decoders(config.spec, codecs)
+    return {name: codec.at_size(config.spec[name].image_size) for name, codec in codecs.items()}

@@ -21,32 +21,34 @@ def open_codec(url: str, batch_size: int, **arithmetic: str) -> "Codec":
         OSError, ValueError: it cannot be read; see `Codec.load`.
     """
     from tokenizer.codec import Codec  # loads torch
-    codec = Codec.load(url, batch_size=batch_size, **arithmetic)
-    with _LOCK:
-        return _LOADED.setdefault(_name(codec.spec.tokenizer, batch_size, arithmetic), codec)
+    return _keep(Codec.load(url, batch_size=batch_size, **arithmetic), batch_size, arithmetic)
 
 
 def codec_of(url: str, spec: CodeSpec, batch_size: int, **arithmetic: str) -> "Codec":
-    """The tokenizer at ``url``, which must be the one that ``spec`` names.
+    """The tokenizer at ``url``, which must be the one that ``spec`` names, at its image size.
 
     Raises:
         ValueError: another tokenizer lies there now.
     """
     with _LOCK:
-        loaded = _LOADED.get(_name(spec.tokenizer, batch_size, arithmetic))
+        loaded = _LOADED.get(_name(spec, batch_size, arithmetic))
     codec = loaded or open_codec(url, batch_size, **arithmetic)
     if codec.spec.tokenizer != spec.tokenizer:
         raise ValueError(f"the {spec.modality} tokenizer {url} is {codec.spec.tokenizer}, the job "
                          f"was planned with {spec.tokenizer}; put that one back")
-    return codec
+    return _resized(codec, spec.image_size, batch_size, arithmetic)
 
 
 def open_codecs(urls: Mapping[str, str], batch_size: int,
+                image_size: tuple[int, int] | None = None,
                 **arithmetic: str) -> "dict[str, Codec]":
     """The tokenizers by modality, each checked to be of its modality.
 
+    Args:
+        image_size: height and width of all their pictures, where not each one's own.
     Raises:
-        ValueError: a tokenizer is of another modality than it was given for.
+        ValueError: a tokenizer is of another modality than it was given for, or cannot take
+            pictures of this size.
     """
     codecs = {}
     for modality, url in urls.items():
@@ -54,7 +56,8 @@ def open_codecs(urls: Mapping[str, str], batch_size: int,
         if codec.spec.modality != modality:
             raise ValueError(f"{url} is a tokenizer of {codec.spec.modality}, not of {modality}: "
                              f"write {codec.spec.modality}=FOLDER")
-        codecs[modality] = codec
+        codecs[modality] = _resized(codec, image_size or codec.spec.image_size, batch_size,
+                                    arithmetic)
     return codecs
 
 
@@ -65,5 +68,18 @@ def codecs_of(urls: Mapping[str, str], spec: TokenSpec, batch_size: int,
             for code in spec.codes if code.modality in urls}
 
 
-def _name(tokenizer: str, batch_size: int, arithmetic: Mapping[str, str]) -> tuple[object, ...]:
-    return (tokenizer, batch_size, *sorted(arithmetic.items()))
+def _resized(codec: "Codec", image_size: tuple[int, int], batch_size: int,
+             arithmetic: Mapping[str, str]) -> "Codec":
+    if codec.spec.image_size == image_size:
+        return codec
+    return _keep(codec.at_size(image_size), batch_size, arithmetic)
+
+
+def _keep(codec: "Codec", batch_size: int, arithmetic: Mapping[str, str]) -> "Codec":
+    """This codec, or the one like it that the process has kept before."""
+    with _LOCK:
+        return _LOADED.setdefault(_name(codec.spec, batch_size, arithmetic), codec)
+
+
+def _name(spec: CodeSpec, batch_size: int, arithmetic: Mapping[str, str]) -> tuple[object, ...]:
+    return (spec.tokenizer, spec.image_size, batch_size, *sorted(arithmetic.items()))

@@ -54,6 +54,7 @@ class EncodeConfig:
             such as edges, need no maps.
         maps: folder of each modality that lies beside the corpus, or its column in it.
         labels: where classes and captions come from; see `tokenizer.corpus.labels`.
+        size: height and width in pixels of what the encoders see, where not each tokenizer's own.
         crops: which boxes of each image become rows: ``centre``, or another rule of
             `tokenizer.corpus.crops`.
         flips: whether crops are mirrored by a draw, left to right.
@@ -72,6 +73,7 @@ class EncodeConfig:
     tokenizers: Mapping[str, str]
     maps: Mapping[str, str] = field(default_factory=dict)
     labels: str = "auto"
+    size: tuple[int, int] | None = None
     crops: str = CENTRE.name
     flips: bool = False
     crop_seed: int = 0
@@ -212,7 +214,7 @@ def prepare_task(config: EncodeConfig) -> EncodeTask:
     source = open_source(config.corpus, {name: config.maps[name] for name in sorted(config.maps)},
                          config.labels, config.corpus_modality)
     urls = {name: config.tokenizers[name] for name in config.modalities}
-    loaded = codecs.open_codecs(urls, config.batch_size, **config.arithmetic)
+    loaded = codecs.open_codecs(urls, config.batch_size, config.size, **config.arithmetic)
     spec = token_spec(loaded, config.crop_rule)
     require_one_ratio(spec)
     classes = source.classes()

@@ -17,6 +17,7 @@ Letters: N images, H and W sides of the image, h and w rows and columns of the c
 size.
 """
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -67,31 +68,18 @@ class Codec:
         if backend != TORCH and (device, precision) != ("cpu", "float32"):
             raise ValueError(f"the backend {backend} computes on cpu in float32, got {device} and "
                              f"{precision}; leave out the backend")
-        config = model.config
-        self.modality: Modality = config.build_modality()
+        self.modality: Modality = model.config.build_modality()
         self.batch_size = batch_size
-        self.spec = CodeSpec(
-            modality=self.modality.name, grid=config.grid, depth=config.quantizer.depth,
-            image_size=config.image_size,
-            codebook_size=config.quantizer.codebook_size, tokenizer=fingerprint,
-            preprocessing=self.modality.preprocessing(), precision=precision)
-        one_pixel = self.modality.to_pixels(torch.zeros(1, self.modality.out_channels, 1, 1))
-        self._pixel_shape = (*config.image_size, *one_pixel.shape[3:])
         self._device = usable_device(device)
         self._autocast = torch.bfloat16 if precision == "bf16" else None
-        self._at_once = batch_size
+        self._backend = backend
         if self._device.type == "cpu":
             keep_freed_memory()
-            self._at_once = min(batch_size, max(1, FEATURES_AT_ONCE // config.num_features))
         if precision == "bf16":
             model = with_convolutions_in(torch.bfloat16, model)
         self._model = model.to(self._device).eval()
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._encoder: LatentsOf | None = None
-        if backend != TORCH:
-            from tokenizer.backends.runtimes import open_runtime
-            self._encoder = open_runtime(backend, self._model, (
-                self._at_once, self.modality.in_channels, *config.image_size))
+        self._set_size(model.config, fingerprint, precision)
 
     @classmethod
     def load(cls, url: str, batch_size: int = 8, device: str = "cpu",
@@ -113,6 +101,35 @@ class Codec:
         model = VQGAN.from_weights(config, checkpoints.load_weights(url))
         return cls(model, checkpoints.fingerprint(url), batch_size=batch_size, device=device,
                    precision=precision, backend=backend)
+
+    def at_size(self, image_size: tuple[int, int]) -> "Codec":
+        """This codec for pictures of another height and width, with the same weights.
+
+        Raises:
+            ValueError: a side is no multiple of the pixels of one code.
+        """
+        config = dataclasses.replace(self._model.config, image_size=image_size)
+        codec = copy.copy(self)
+        codec._set_size(config, self.spec.tokenizer, self.spec.precision)
+        return codec
+
+    def _set_size(self, config: VQGANConfig, fingerprint: str, precision: str) -> None:
+        """Set what depends on the size of the pictures."""
+        self.spec = CodeSpec(
+            modality=self.modality.name, grid=config.grid, depth=config.quantizer.depth,
+            image_size=config.image_size,
+            codebook_size=config.quantizer.codebook_size, tokenizer=fingerprint,
+            preprocessing=self.modality.preprocessing(), precision=precision)
+        one_pixel = self.modality.to_pixels(torch.zeros(1, self.modality.out_channels, 1, 1))
+        self._pixel_shape = (*config.image_size, *one_pixel.shape[3:])
+        self._at_once = self.batch_size
+        if self._device.type == "cpu":
+            self._at_once = min(self.batch_size, max(1, FEATURES_AT_ONCE // config.num_features))
+        self._encoder: LatentsOf | None = None
+        if self._backend != TORCH:
+            from tokenizer.backends.runtimes import open_runtime
+            self._encoder = open_runtime(self._backend, self._model, (
+                self._at_once, self.modality.in_channels, *config.image_size))
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels to codes.

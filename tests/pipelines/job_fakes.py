@@ -24,6 +24,11 @@ class FakeCodec:
                              preprocessing=modality.preprocessing())
         self.batches: list[int] = []
 
+    def at_size(self, image_size: tuple[int, int]) -> "FakeCodec":
+        grid = (image_size[0] // 4, image_size[1] // 4)
+        return FakeCodec(self.modality, self.spec.tokenizer.removeprefix("sha256:"),
+                         self.batch_size, grid)
+
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         assert len(pixels) <= self.batch_size and pixels.dtype == self.modality.pixel_dtype
         self.batches.append(len(pixels))

@@ -47,6 +47,14 @@ def test_threads_share_one_codec(loads: list[str]) -> None:
     assert len({id(codec) for codec in found}) == 1
 
 
+def test_a_codec_is_made_once_for_each_size(loads: list[str]) -> None:
+    spec = FakeCodec(RGB(), "a", grid=(3, 5)).spec
+    first = codecs.codec_of("a", spec, 8)
+    assert first.spec == spec and codecs.codec_of("a", spec, 8) is first
+    assert codecs.open_codecs({"image": "a"}, 8, (12, 20))["image"] is first
+    assert codecs.open_codecs({"image": "a"}, 8)["image"].spec.image_size == (8, 12)
+
+
 def test_another_tokenizer_than_planned_is_refused(loads: list[str]) -> None:
     spec = FakeCodec(RGB(), "a").spec
     with pytest.raises(ValueError, match="image tokenizer b is sha256:b, .* with sha256:a; put"):

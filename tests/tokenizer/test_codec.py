@@ -1,4 +1,5 @@
 """The codec: codes that depend on their image alone, from any thread; and what it refuses."""
+import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -207,6 +208,28 @@ def test_a_codec_loads_from_any_fsspec_url() -> None:
     codec = Codec.load(url, batch_size=2)
     assert codec.encode(pixels_for(codec, 3)).shape == (3, 8, 12)
     fsspec.filesystem("memory").rm("/codec-test", recursive=True)
+
+
+def test_another_size_takes_other_pictures_with_the_same_weights(tmp_path: Path) -> None:
+    model = build_model()
+    save(str(tmp_path), model)
+    own = Codec.load(str(tmp_path))
+    wide = own.at_size((16, 64))
+    assert wide.spec == dataclasses.replace(own.spec, image_size=(16, 64), grid=(4, 16))
+    config = dataclasses.replace(model.config, image_size=(16, 64))
+    made_so = Codec(VQGAN.from_weights(config, model.codec_weights()), "sha256:0")
+    pixels = pixels_for(wide, 3)
+    assert pixels.shape == (3, 16, 64, 3)
+    codes = wide.encode(pixels)
+    assert codes.shape == (3, 4, 16) and np.array_equal(codes, made_so.encode(pixels))
+    assert np.array_equal(wide.decode(codes), made_so.decode(codes))
+    assert own.spec.image_size == (32, 48) and own.encode(pixels_for(own, 1)).shape == (1, 8, 12)
+
+
+@pytest.mark.parametrize("size", [(30, 48), (32, 2), (0, 48)])
+def test_a_size_that_is_no_multiple_of_a_code_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="multiples of 4 .* got"):
+        build_codec().at_size(size)
 
 
 def test_notes_on_code_usage_do_not_change_the_fingerprint(tmp_path: Path) -> None:
