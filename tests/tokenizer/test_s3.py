@@ -93,6 +93,19 @@ def test_a_write_is_one_put_under_the_final_name(s3: ObjectStore) -> None:
         == [f"PUT {bucket}/b/x", f"PUT {bucket}/b/y"]
 
 
+@pytest.mark.slow
+def test_a_large_file_goes_up_and_comes_down_in_parts_or_not_at_all(s3: ObjectStore) -> None:
+    url, content = f"{s3.bucket}/big", CONTENT * 420
+    s3.faults = [Fault("busy", "PUT .*partNumber=2")]
+    with pytest.raises(OSError, match=f"{url} cannot be reached"):
+        storage.write_bytes(url, content)
+    s3.faults.clear()
+    assert not storage.exists(url) and b"<Upload>" not in s3.ask("GET", "?uploads")[1]
+    s3.faults = [Fault("cut", "PUT .*partNumber", times=2), Fault("cut", "GET .*/big", times=2)]
+    storage.write_bytes(url, content)
+    assert storage.read_bytes(url) == content and not s3.faults
+
+
 def test_removing_takes_names_literally(s3: ObjectStore) -> None:
     for name in ("a[1]/x", "a1/x", "b*", "bc"):
         storage.write_bytes(f"{s3.bucket}/{name}", b"1")
