@@ -30,9 +30,10 @@ PLAN_SCHEMA = pa.schema([
     pa.field("caption", pa.string()),
     pa.field("error", pa.string()),
     pa.field("message", pa.string()),
+    pa.field("stamps", pa.map_(pa.string(), pa.string())),
 ])
-"""One input: its key, the URL of each modality and which bytes of it, its label, and what the
-listing found wrong."""
+"""One input: its key, the URL of each modality and which bytes of it, its label, what the listing
+found wrong, and what tells whether its files change."""
 
 PARTS = (tokens.SUCCESS, tokens.MANIFEST, tokens.CARD, tokens.RECEIPTS, FAILED, tokens.DEAD,
          tokens.DATA, tokens.PLAN)
@@ -280,14 +281,15 @@ def row_of(entry: Entry) -> dict[str, Any]:
     ranges = [(name, list(stretch)) for name, stretch in entry.ranges.items()] or None
     return {"key": entry.key, "sources": list(entry.sources.items()), "ranges": ranges,
             "label": entry.label, "class_name": entry.class_name, "caption": entry.caption,
-            "error": error, "message": message}
+            "error": error, "message": message, "stamps": list(entry.stamps.items()) or None}
 
 
 def entry_of(row: Mapping[str, Any]) -> Entry:
     """The input that `row_of` described."""
     problem = None if row["error"] is None else (row["error"], row["message"])
     ranges = {name: (first, count) for name, (first, count) in row.get("ranges") or ()}
-    return Entry(key=row["key"], sources=dict(row["sources"]), ranges=ranges, label=row["label"],
+    return Entry(key=row["key"], sources=dict(row["sources"]), ranges=ranges,
+                 stamps=dict(row.get("stamps") or ()), label=row["label"],
                  class_name=row["class_name"], caption=row["caption"], problem=problem)
 
 

@@ -41,6 +41,10 @@ SHARDS_PER_FILE = 1000
 LATER_COLUMNS = frozenset({"ranges"})
 """Columns of inputs that the first plans did not have; where empty they count as absent."""
 
+STAMPS = "stamps"
+"""Column that tells whether files change; compared by itself, and no part of the fingerprint: a
+copy of a corpus has other times and the same codes."""
+
 Shards = Callable[[], Iterable[pa.Table]]
 """Lists the inputs anew at each call: one table for each shard, with a column ``key``."""
 
@@ -166,20 +170,22 @@ def make_plan(url: str, job: str, settings: dict[str, Any], shards: Shards,
         PlanMismatch: the folder holds the work of another plan.
         OSError: the store refuses.
     """
-    stored = load_plan(url)
+    stored, listing = load_plan(url), _Listing()
     is_new = stored is None
     if stored is None:
-        plan = _write(url, job, settings, shards, notes)
+        plan = _write(listing, url, job, settings, shards, notes)
         stored = load_plan(url) or plan  # another process may have been first
     else:
-        listing = _Listing()
-        listing.count(shards())
+        listing.compare(shards(), stored)
         plan = listing.plan(url, job, settings, notes())
     if (stored.job, _completed(stored.settings)) != (job, _completed(plan.settings)):
         mismatch = PlanMismatch(_explain(stored, plan, shards))
         if is_new and not storage.is_disk(url):  # its inputs may have become those of ours
             storage.remove(storage.join(url, PLAN_JSON))
         raise mismatch
+    if listing.changed is not None:
+        raise PlanMismatch(f"{url} was planned for other files: {listing.changed}. Put back the "
+                           "old one, with its time, or start over with --overwrite")
     return dataclasses.replace(plan, settings=stored.settings)
 
 
@@ -202,10 +208,9 @@ def fixed_size_shards(rows: Iterable[dict[str, Any]], schema: pa.Schema,
         yield pa.Table.from_pylist(chunk, schema)
 
 
-def _write(url: str, job: str, settings: dict[str, Any], shards: Shards,
+def _write(listing: "_Listing", url: str, job: str, settings: dict[str, Any], shards: Shards,
            notes: Callable[[], dict[str, int]]) -> Plan:
     """Write the plan of a job; where another process has written one meanwhile, that stays."""
-    listing = _Listing()
     last = PLAN_JSON.removeprefix(f"{tokens.PLAN}/")
     with storage.writing_folder(storage.join(url, tokens.PLAN), last) as folder:
         num_files = listing.write(shards(), folder)
@@ -220,22 +225,31 @@ def _write(url: str, job: str, settings: dict[str, Any], shards: Shards,
 
 
 class _Listing:
-    """Sums over a stream of shards."""
+    """Sums over a stream of shards.
+
+    Attributes:
+        changed: the first file that is no longer the one of an earlier plan, and what it was.
+    """
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
         self.num_inputs = 0
         self.num_shards = 0
+        self.changed: str | None = None
 
-    def add(self, table: pa.Table) -> None:
-        for row in table.to_pylist():
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        for row in rows:
             self._sha256.update(configs.canonical_json(_as_first(row)).encode() + b"\n")
-        self.num_inputs += table.num_rows
+        self.num_inputs += len(rows)
         self.num_shards += 1
 
-    def count(self, tables: Iterable[pa.Table]) -> None:
-        for table in tables:
-            self.add(table)
+    def compare(self, tables: Iterable[pa.Table], stored: Plan) -> None:
+        """Add the tables, and look whether files are those of an earlier plan."""
+        for shard, table in enumerate(tables):
+            rows = table.to_pylist()
+            self.add(rows)
+            if self.changed is None and STAMPS in table.column_names and shard < stored.num_shards:
+                self.changed = _changed_file(stored.rows(shard), rows)
 
     def write(self, tables: Iterable[pa.Table], folder: str) -> int:
         """Also write the tables, each as one row group, to files of inputs; returns how many."""
@@ -250,7 +264,7 @@ class _Listing:
                                    write_statistics=False) as writer):
                 for table in itertools.chain([first], rest):
                     writer.write_table(table, row_group_size=max(1, table.num_rows))
-                    self.add(table)
+                    self.add(table.to_pylist())
         if not self.num_shards:
             raise ValueError("there is no input to plan for")
         return part
@@ -295,7 +309,7 @@ def _open_inputs(name: str, fingerprint: str) -> _Inputs:
 def _as_first(row: dict[str, Any]) -> dict[str, Any]:
     """A row as a plan of the first version has it, without what came later and is empty."""
     return {name: value for name, value in row.items()
-            if value is not None or name not in LATER_COLUMNS}
+            if name != STAMPS and (value is not None or name not in LATER_COLUMNS)}
 
 
 def _completed(settings: dict[str, Any]) -> dict[str, Any]:
@@ -353,6 +367,18 @@ def _first_difference(stored: Plan, shards: Shards) -> str:
         return (f"{name} of the input {after['key']!r} was {_short(before.get(name))}, "
                 f"now {_short(after[name])}")
     return "the listing of the inputs changed"
+
+
+def _changed_file(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> str | None:
+    """The first file whose stamp differs, and how; nothing where the inputs themselves differ."""
+    for old, new in zip(before, after, strict=False):
+        if old["key"] != new["key"]:
+            return None
+        now, sources = dict(new[STAMPS] or ()), dict(new["sources"])
+        for modality, was in old.get(STAMPS) or ():
+            if now.get(modality, was) != was:
+                return f"{sources[modality]} was {was}, is {now[modality]}"
+    return None
 
 
 def _short(value: Any) -> str:

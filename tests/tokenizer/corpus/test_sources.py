@@ -256,8 +256,8 @@ def test_memory_holds_one_folder_not_the_corpus(monkeypatch: pytest.MonkeyPatch,
                                                 tmp_path: Path) -> None:
     def listing(root: str, path: str) -> folder.Listing:
         if path == root:
-            return folder.Listing([], [f"{number:03d}" for number in range(100)], [])
-        return folder.Listing([f"{number:03d}.png" for number in range(50)], [], [])
+            return folder.Listing({}, [f"{number:03d}" for number in range(100)], [])
+        return folder.Listing({f"{number:03d}.png": "" for number in range(50)}, [], [])
 
     monkeypatch.setattr(folder, "_list_local", listing)
     source = FolderSource(str(tmp_path), labels="none")

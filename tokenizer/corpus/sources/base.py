@@ -29,6 +29,8 @@ class Entry:
         sources: where each modality lies; the source's own modality comes first. A part of a file
             is named after a ``#``, as in ``shards/00.tar#000123.jpg``.
         ranges: first byte and number of bytes of each modality that is a stretch of a file.
+        stamps: of each modality that is a file of its own, what changes whenever its content does,
+            where the listing tells it: size, and entity tag or time.
         label: index of its class in `Source.classes`, and ``class_name`` the class's name.
         caption: a text about it.
         problem: class and message of an error that was found without reading the files, or nothing.
@@ -36,6 +38,7 @@ class Entry:
     key: str
     sources: Mapping[str, str]
     ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    stamps: Mapping[str, str] = field(default_factory=dict)
     label: int | None = None
     class_name: str | None = None
     caption: str | None = None

@@ -13,15 +13,16 @@ from tokenizer import storage
 from tokenizer.corpus.labels import Labels, OwnLabels, labels_from
 from tokenizer.corpus.modalities import MODALITIES, file_modality
 from tokenizer.corpus.sources.base import Entry, Source
-from tokenizer.corpus.sources.urls import printable, require_known
+from tokenizer.corpus.sources.urls import local_stamp, printable, require_known, stamp
 
 ARCHIVES = {".tar": "*.tar", ".parquet": "*.parquet", ".csv": "NAME.csv", ".jsonl": "NAME.jsonl"}
 """How a folder's files are given that hold images instead of being some, by suffix."""
 
 
 class Listing(NamedTuple):
-    """One folder by name: its files, its subfolders, and what is neither, such as broken links."""
-    files: list[str]
+    """One folder by name: its files with their stamps, its subfolders, and what is neither, such as
+    broken links."""
+    files: dict[str, str]
     folders: list[str]
     others: list[str]
 
@@ -118,10 +119,12 @@ class FolderSource(Source):
         stems: dict[str, dict[str, list[str]]] = {}
         subfolders: set[str] = set()
         broken: set[tuple[str, str]] = set()
+        stamps: dict[tuple[str, str], str] = {}
         for modality in self.modalities:
             listing = self._list(modality, folder, notes)
             subfolders.update(f"{name}/" for name in listing.folders)
             broken.update((modality, name) for name in listing.others)
+            stamps |= {(modality, name): told for name, told in listing.files.items() if told}
             for name in sorted((*listing.files, *listing.others)):
                 stem, suffix = posixpath.splitext(name)
                 if suffix.lower() in MODALITIES[modality].suffixes:
@@ -133,16 +136,19 @@ class FolderSource(Source):
             if name in subfolders:
                 yield from self._walk(folder + name, notes)
             else:
-                yield from self._pair(folder, name, stems.pop(name), broken)
+                yield from self._pair(folder, name, stems.pop(name), broken, stamps)
 
     def _pair(self, folder: str, stem: str, names: dict[str, list[str]],
-              broken: set[tuple[str, str]]) -> Iterator[Entry]:
+              broken: set[tuple[str, str]],
+              stamps: Mapping[tuple[str, str], str]) -> Iterator[Entry]:
         """The entry of one key, then one for each further file of that key."""
         key = printable(folder + stem)
         sources = {modality: printable(storage.join(self.urls[modality], folder + files[0]))
                    for modality, files in names.items()}
         problem = self._problem(folder + stem, names, broken)
-        yield Entry(key=key, sources=sources, problem=problem)
+        told = {modality: stamps[modality, files[0]] for modality, files in names.items()
+                if not problem and (modality, files[0]) in stamps}
+        yield Entry(key=key, sources=sources, stamps=told, problem=problem)
         first = self.modalities[0]
         for name in names.get(first, [])[1:]:
             url = printable(storage.join(self.url, folder + name))
@@ -184,9 +190,11 @@ class FolderSource(Source):
                 listing = (_list_local(root, path) if isinstance(fs, LocalFileSystem)
                            else _list_remote(fs, path))
         except (FileNotFoundError, NotADirectoryError):
-            return Listing([], [], [])
-        visible = Listing(*([name for name in names if not name.startswith(".")]
-                            for names in listing))
+            return Listing({}, [], [])
+        visible = Listing({name: told for name, told in listing.files.items()
+                           if not name.startswith(".")},
+                          *([name for name in names if not name.startswith(".")]
+                            for names in listing[1:]))
         notes["hidden files and folders"] += sum(map(len, listing)) - sum(map(len, visible))
         if modality == self.modalities[0]:
             kept = [name for name in visible.folders if folder + name not in self._maps_inside]
@@ -214,19 +222,22 @@ def _path_within(url: str, inner: str) -> str | None:
 
 
 def _list_remote(fs: fsspec.AbstractFileSystem, path: str) -> Listing:
-    listing = Listing([], [], [])
+    listing = Listing({}, [], [])
     for item in fs.ls(path, detail=True):
         full = item["name"].rstrip("/")
         if full == path:  # object stores may list a folder's own marker
             continue
-        kinds = {"file": listing.files, "directory": listing.folders}
-        kinds.get(item["type"], listing.others).append(posixpath.basename(full))
+        name = posixpath.basename(full)
+        if item["type"] == "file":
+            listing.files[name] = stamp(item)
+        else:
+            (listing.folders if item["type"] == "directory" else listing.others).append(name)
     return listing
 
 
 def _list_local(root: str, path: str) -> Listing:
     """A local folder; links are followed unless they lead back to a folder above them."""
-    listing = Listing([], [], [])
+    listing = Listing({}, [], [])
     with os.scandir(path) as items:
         for item in items:
             is_folder = os.path.isdir(item.path) if item.is_symlink() else item.is_dir()
@@ -234,10 +245,17 @@ def _list_local(root: str, path: str) -> Listing:
             if is_folder and not (item.is_symlink() and _leads_back(root, item.path)):
                 listing.folders.append(item.name)
             elif is_file:
-                listing.files.append(item.name)
+                listing.files[item.name] = _stamp_of(item)
             else:
                 listing.others.append(item.name)
     return listing
+
+
+def _stamp_of(item: "os.DirEntry[str]") -> str:
+    try:
+        return local_stamp(item.stat())
+    except OSError:  # gone since it was listed; reading it will tell
+        return ""
 
 
 def _leads_back(root: str, link: str) -> bool:

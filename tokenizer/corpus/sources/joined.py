@@ -56,7 +56,7 @@ class JoinedSource(Source):
         for name in self.beside:
             for key, body in maps.execute("SELECT key, body FROM maps WHERE modality = ? AND NOT "
                                           "used ORDER BY number", (name,)):
-                source, _, problem = json.loads(body)
+                source, _, problem, _ = json.loads(body)
                 message = f"no {self.source.modalities[0]} of {self.source} has the key {key!r}"
                 yield Entry(key=key, sources={name: source}, problem=(
                     (problem[0], problem[1]) if problem else ("MapWithoutImage", message)))
@@ -73,6 +73,7 @@ class JoinedSource(Source):
     def _joined(self, entry: Entry, maps: sqlite3.Connection) -> Entry:
         """An entry with its maps, or with the problem that one of them has."""
         sources, ranges, problem = dict(entry.sources), dict(entry.ranges), None
+        stamps = dict(entry.stamps)
         for name, source in self.beside.items():
             row = maps.execute("SELECT number, body FROM maps WHERE modality = ? AND key = ? "
                                "ORDER BY number", (name, entry.key)).fetchone()
@@ -81,12 +82,15 @@ class JoinedSource(Source):
                                       f"{entry.key!r}")
                 continue
             maps.execute("UPDATE maps SET used = 1 WHERE number = ?", row[:1])
-            sources[name], stretch, wrong = json.loads(row[1])
+            sources[name], stretch, wrong, stamp = json.loads(row[1])
+            if stamp:
+                stamps[name] = stamp
             if stretch:
                 ranges[name] = (stretch[0], stretch[1])
             if wrong:
                 problem = problem or (wrong[0], wrong[1])
-        return dataclasses.replace(entry, sources=sources, ranges=ranges, problem=problem)
+        return dataclasses.replace(entry, sources=sources, ranges=ranges, stamps=stamps,
+                                   problem=problem)
 
     def _listed(self) -> sqlite3.Connection:
         """Where every map lies, in a temporary database on disk."""
@@ -98,7 +102,8 @@ class JoinedSource(Source):
                 maps.executemany(
                     "INSERT INTO maps (modality, key, body, used) VALUES (?, ?, ?, 0)",
                     ((name, entry.key, json.dumps([entry.source, entry.ranges.get(name),
-                                                   entry.problem])) for entry in source.entries()))
+                                                   entry.problem, entry.stamps.get(name)]))
+                     for entry in source.entries()))
             maps.execute("CREATE INDEX by_key ON maps (modality, key, number)")
             self._maps = maps
         return self._maps

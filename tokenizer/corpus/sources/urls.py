@@ -3,16 +3,23 @@
     shards/{00..07}.tar    data/*.parquet    list.csv#column=url&retries=5    s3://bucket/a/**/*.tar
 """
 import glob
+import os
 import posixpath
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from fnmatch import fnmatchcase
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from tokenizer import storage
 
 ETAGS = ("ETag", "etag", "md5Hash", "content_md5", "blob_id", "crc32c", "sha256")
 """Names under which file systems keep what changes with a file's content."""
+
+TIMES = ("mtime", "LastModified", "last_modified", "updated")
+"""Names under which file systems keep when a file was written."""
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -93,9 +100,20 @@ def identity(url: str) -> str:
     fs, path = storage.locate(url)
     with storage.remote_errors(url):
         info = fs.info(path)
-    tags = [str(info[name]).strip('"') for name in ETAGS if info.get(name)]
-    size = info.get("size")
-    return ", ".join(([] if size is None else [f"{size} bytes"]) + tags[:1])
+    return ", ".join([*_size(info), *_tag(info)])
+
+
+def stamp(info: Mapping[str, Any]) -> str:
+    """Size, and entity tag or else time, of a file in a listing; as far as they are told."""
+    times = [_moment(info[name]) for name in TIMES if info.get(name)]
+    return ", ".join([*_size(info), *(_tag(info) or times[:1])])
+
+
+def local_stamp(state: os.stat_result) -> str:
+    """The same of a local file."""
+    seconds, rest = divmod(state.st_mtime_ns, 10 ** 9)
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{state.st_size} bytes, {moment}.{rest:09d}Z"
 
 
 def printable(name: str) -> str:
@@ -112,6 +130,18 @@ def stems(urls: list[str]) -> list[str]:
              for path in paths]
     return found if len(set(found)) == len(urls) else [
         f"{number:05d}-{stem}" for number, stem in enumerate(found)]
+
+
+def _size(info: Mapping[str, Any]) -> list[str]:
+    return [] if info.get("size") is None else [f"{info['size']} bytes"]
+
+
+def _tag(info: Mapping[str, Any]) -> list[str]:
+    return [str(info[name]).strip('"') for name in ETAGS if info.get(name)][:1]
+
+
+def _moment(value: Any) -> str:
+    return str(value.isoformat() if isinstance(value, datetime) else value)
 
 
 def _unbraced(url: str) -> list[str]:
