@@ -75,6 +75,7 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
       img2tokens encode 'data/*.parquet' tokens --tokenizer image=tok --labels column:fine_label
       img2tokens encode list.csv tokens --tokenizer image=tok --max-errors 100
       img2tokens encode datasets:USER/NAME@train tokens --tokenizer image=tok
+      img2tokens encode s3://images/a s3://tokens/a --tokenizer image=s3://models/tok
       img2tokens encode photos tokens --tokenizer image=tok --array-index 3 --array-size 64
     """
     from pipelines.array import Unfinished
