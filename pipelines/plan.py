@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from tokenizer import configs, storage, tokens
 from tokenizer.schema import CodeSpec, flatten
-from tokenizer.stores import StoredFile
+from tokenizer.stores import StoredFile, is_local
 
 FORMAT = "img2tokens.plan"
 FORMAT_VERSION = 1
@@ -180,7 +180,7 @@ def make_plan(url: str, job: str, settings: dict[str, Any], shards: Shards,
         plan = listing.plan(url, job, settings, notes())
     if (stored.job, _completed(stored.settings)) != (job, _completed(plan.settings)):
         mismatch = PlanMismatch(_explain(stored, plan, shards))
-        if is_new and not storage.is_disk(url):  # its inputs may have become those of ours
+        if is_new and not is_local(url):  # its inputs may have become those of ours
             storage.remove(storage.join(url, PLAN_JSON))
         raise mismatch
     if listing.changed is not None:

@@ -72,11 +72,6 @@ def is_folder(url: str) -> bool:
         return bool(fs.isdir(path))
 
 
-def is_disk(url: str) -> bool:
-    """Whether ``url`` is a path of this machine, network file systems included."""
-    return isinstance(locate(url)[0], LocalFileSystem)
-
-
 def is_within(inner: str, outer: str) -> bool:
     """Whether ``inner`` is the folder ``outer``, or would lie in it; local links are followed."""
     (fs, path), (outer_fs, folder) = locate(inner), locate(outer)

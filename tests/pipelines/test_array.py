@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from job_fakes import tree
+from object_store import ObjectStore
 
 from pipelines import array, job
 from pipelines.array import Part, Unfinished
@@ -35,7 +36,7 @@ def left_after(config: EncodeConfig, *indices: int, size: int) -> list[int]:
             for done in parts(config, *indices, size=size)]
 
 
-def start(photos: Path, out: Path, index: int, size: int) -> "subprocess.Popen[str]":
+def start(photos: Path, out: Path | str, index: int, size: int) -> "subprocess.Popen[str]":
     """Start one task as a process."""
     paths = os.pathsep.join(map(str, (ROOT, SCRIPT.parent)))
     return subprocess.Popen(
@@ -221,3 +222,19 @@ def test_killed_tasks_are_repeated_and_the_last_one_audits(corpus: Path, tmp_pat
     said = ends([*(processes[index] for index in living), *again])
     assert "complete" in said
     assert tree(out) == tree(tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_processes_that_share_a_bucket_end_in_the_same_files(corpus: Path, tmp_path: Path,
+                                                             s3: ObjectStore) -> None:
+    out = f"{s3.bucket}/tokens"
+    processes = [start(corpus, out, index, 3) for index in range(3)]
+    while len(storage.list_names(f"{out}/{tokens.RECEIPTS}")) < 2:
+        assert processes[1].poll() is None
+    processes[1].send_signal(signal.SIGKILL)
+    processes[1].wait(60)
+    said = ends([processes[0], processes[2], start(corpus, out, 1, 3)])
+    fs, path = storage.locate(out)
+    assert "complete" in said
+    assert {name[len(path) + 1:]: fs.cat_file(name) for name in fs.find(path)} == tree(
+        tmp_path / "alone")

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from job_fakes import save_maps, tree
+from object_store import ObjectStore
 
 from pipelines import encode
 from pipelines.array import Part
 from pipelines.encode import EncodeConfig, encode_corpus, encode_part, entry_of, row_of
 from pipelines.plan import PlanMismatch, load_plan
+from tokenizer import storage
 from tokenizer.corpus.sources import Entry, open_source
 from tokenizer.corpus.sources.urls import stamp
 
@@ -58,6 +60,34 @@ def test_a_changed_map_is_named(config: Settings, tmp_path: Path) -> None:
     encode_corpus(make)
     other_time(tmp_path / "depths/img-009.png")
     with pytest.raises(PlanMismatch, match=r"depths/img-009\.png was"):
+        encode_corpus(make)
+
+
+def test_a_changed_map_beside_a_list_is_named(config: Settings, tmp_path: Path) -> None:
+    photos = Path(config().corpus)
+    (tmp_path / "list.csv").write_text("path,key\n" + "".join(
+        f"{path},{path.stem}\n" for path in sorted(photos.iterdir())))
+    save_maps(tmp_path / "depths", photos, lambda size: np.full(size, 700, np.uint16))
+    make = config(corpus=str(tmp_path / "list.csv"), maps={"depth": str(tmp_path / "depths")},
+                  tokenizers={"image": "tok", "depth": "depth-tok"})
+    assert encode_corpus(make).num_dead_letters == 0
+    other_time(tmp_path / "depths/img-009.png")
+    with pytest.raises(PlanMismatch, match=r"depths/img-009\.png was"):
+        encode_corpus(make)
+
+
+def test_a_changed_object_is_named_without_a_request_for_each(config: Settings,
+                                                              s3: ObjectStore) -> None:
+    for path in Path(config().corpus).iterdir():
+        storage.write_bytes(f"{s3.bucket}/photos/{path.name}", path.read_bytes())
+    make = config(corpus=f"{s3.bucket}/photos")
+    encode_corpus(make)
+    s3.requests.clear()
+    encode_corpus(make)
+    assert not [request for request in s3.requests if ".png" in request.partition("?")[0]]
+    changed = f"{s3.bucket}/photos/img-004.png"
+    storage.write_bytes(changed, storage.read_bytes(changed)[::-1])
+    with pytest.raises(PlanMismatch, match=rf"{changed} was (\d+) bytes, \w+, is \1 bytes, \w+\."):
         encode_corpus(make)
 
 
