@@ -133,6 +133,7 @@ def test_faults_that_pass_do_not_show_in_the_tokens(s3: ObjectStore, bucket: str
     (Fault("cut", "PUT .*/_receipts/00001"), "takes no data"),
     (Fault("busy", "GET .*/photos/img-5"), "photos/img-5.png cannot be read"),
     (Fault("denied", "GET .*/photos/img-[678]"), "none of 3 files may be read"),
+    (Fault("expired", "GET .*/photos/img-[5-9]"), "The token has expired"),
     (Fault("busy", "GET .*prefix=photos"), "cannot be reached (The store rests.)"),
     (Fault("busy", "GET .*/tok/model"), "tok/model.safetensors cannot be reached"),
     (Fault("busy", "HEAD .*/tokens/_plan/plan.json"), "_plan/plan.json cannot be reached"),
@@ -164,6 +165,22 @@ def test_a_store_that_does_not_answer_is_not_taken_for_an_empty_folder(
     done = encode(local / "photos", f"{bucket}/tokens", f"{bucket}/tok")
     assert done.exit_code == 1 and "holds other files, such as img-0.png" in done.output
     assert objects(f"{bucket}/tokens") == tree(local / "photos")
+
+
+def test_pictures_come_out_the_same_whatever_befalls_them(s3: ObjectStore, bucket: str,
+                                                          local: Path) -> None:
+    upload(local / "tokens", f"{bucket}/tokens")
+    command = ("decode", f"{bucket}/tokens", f"{bucket}/pictures", "--tokenizer",
+               f"image={bucket}/tok")
+    s3.faults = [Fault("cut", "GET .*/data/", times=2), Fault("cut", "PUT .*/img", times=2),
+                 Fault("lost", "PUT .*/img", times=2), Fault("busy", "PUT .*/img-7")]
+    done = run(*command)
+    assert done.exit_code == 1 and f"{bucket}/pictures" in done.stderr
+    assert sum(line.startswith("Error: ") for line in done.stderr.splitlines()) == 1
+    s3.faults = [Fault("busy", "GET .*/_receipts/", times=1)]
+    done = run(*command)
+    assert done.exit_code == 0, done.output
+    assert objects(f"{bucket}/pictures") == tree(local / "pictures")
 
 
 @pytest.mark.slow
