@@ -225,6 +225,15 @@ def test_killed_tasks_are_repeated_and_the_last_one_audits(corpus: Path, tmp_pat
 
 
 @pytest.mark.slow
+def test_two_whole_jobs_and_a_task_in_one_folder_at_once_are_harmless(corpus: Path,
+                                                                      tmp_path: Path) -> None:
+    said = ends([start(corpus, tmp_path / "tokens", index, size)
+                 for index, size in ((0, 0), (0, 0), (1, 2))])
+    assert said[:2] == ["complete"] * 2
+    assert tree(tmp_path / "tokens") == tree(tmp_path / "alone")
+
+
+@pytest.mark.slow
 def test_processes_that_share_a_bucket_end_in_the_same_files(corpus: Path, tmp_path: Path,
                                                              s3: ObjectStore) -> None:
     out = f"{s3.bucket}/tokens"
