@@ -148,6 +148,7 @@ def start() -> tuple[ObjectStore, Any]:
     handler = type("Handler", (Proxy,), {"store": store, "upstream": server.get_host_and_port()})
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     proxy.daemon_threads = True
+    proxy.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that are killed
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     store.endpoint = f"http://127.0.0.1:{proxy.server_address[1]}"
 
