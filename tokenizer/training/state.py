@@ -159,6 +159,8 @@ class TrainingState:
 
 def _load(module: nn.Module, saved: Mapping[str, torch.Tensor]) -> None:
     """Load what `state_dict` of this module returned, now or before it had all of its buffers."""
-    buffers = {name: buffer for name, buffer in module.named_buffers() if name not in saved}
+    own = module.state_dict()
+    buffers = {name: own[name] for name, _ in module.named_buffers()
+               if name in own and name not in saved}
     module.load_state_dict(buffers | {name: tensor for name, tensor in saved.items()
                                       if not name.endswith(RUNNING_STATISTICS)})
