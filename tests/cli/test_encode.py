@@ -1,4 +1,5 @@
 """``img2tokens encode`` on real tokenizers: exact codes, one line of outcome, any interruption."""
+import os
 import signal
 import subprocess
 import sys
@@ -165,7 +166,10 @@ def stop_in_mid_run(arguments: Sequence[object], out: Path, number: signal.Signa
     while not (receipts.exists() and len(list(receipts.glob("*.json"))) >= 3):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(number)
+    if number == signal.SIGKILL:
+        os.killpg(process.pid, number)  # the workers too, as when a machine goes down
+    else:
+        process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     if number == signal.SIGINT:
         assert process.returncode == 130
