@@ -17,7 +17,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -113,8 +113,20 @@ def write_bytes(url: str, content: bytes) -> None:
         with writing(url) as file:
             file.write(content)
     else:
+        _put(url, lambda: fs.pipe_file(path, content))
+
+
+def _put(url: str, put: Callable[[], object]) -> None:
+    """Write to a store, and once more where it misses the parts of a large file.
+
+    They are gone when their completion was carried out but its answer got lost on the way.
+    """
+    try:
         with remote_errors(url):
-            fs.pipe_file(path, content)
+            put()
+    except FileNotFoundError:
+        with remote_errors(url):
+            put()
 
 
 @contextmanager
@@ -128,8 +140,7 @@ def writing(url: str) -> Iterator[IO[bytes]]:
         with tempfile.NamedTemporaryFile() as pieces:
             yield pieces
             pieces.flush()
-            with remote_errors(url):
-                fs.put_file(pieces.name, path)
+            _put(url, lambda: fs.put_file(pieces.name, path))
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -210,3 +210,24 @@ def test_a_block_that_fails_leaves_nothing(folder: str) -> None:
         file.write(b"half")
         raise ValueError
     assert storage.list_names(folder) == []
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_write_whose_parts_are_gone_is_made_once_more(monkeypatch: pytest.MonkeyPatch,
+                                                        times: int) -> None:
+    fs = fsspec.filesystem("memory")
+    put, tries = type(fs).pipe_file, []
+
+    def lose(self: fsspec.AbstractFileSystem, path: str, value: bytes, **options: object) -> None:
+        tries.append(path)
+        if len(tries) <= times:
+            raise FileNotFoundError("the specified upload does not exist")
+        put(self, path, value, **options)
+    monkeypatch.setattr(type(fs), "pipe_file", lose)
+    if times == 1:
+        storage.write_bytes("memory://twice/a", b"1")
+        assert storage.read_bytes("memory://twice/a") == b"1"
+    else:
+        with pytest.raises(FileNotFoundError):
+            storage.write_bytes("memory://twice/b", b"1")
+    assert len(tries) == 2
