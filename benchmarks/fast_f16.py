@@ -12,11 +12,9 @@ than those for GPUs. Three trainings, one after the other, measured on images he
 Nothing else should run on the machine meanwhile.
 """
 import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+
+from trainings import train
 
 BATCH_SIZE = 8
 SETTINGS = ("training.optimizer.learning_rate=1e-3", "training.optimizer.warmup_steps=20",
@@ -24,18 +22,6 @@ SETTINGS = ("training.optimizer.learning_rate=1e-3", "training.optimizer.warmup_
             "training.ema_decay=0.98", "training.adversarial.weight=0",
             "training.mixed_precision=auto", "model.quantizer.revive_after=20",
             "model.quantizer.codebook_size=1024", "training.evaluate_every=100000")
-
-
-def train(corpus: str, out: Path, recipe: str, size: int, held_out: int,
-          *budget: str) -> dict[str, Any]:
-    """Train one; its figures on the held-out images."""
-    settings = [*SETTINGS, f"model.image_size={size},{size}"]
-    command = [sys.executable, "-m", "cli", "train-tokenizer", corpus, str(out), "--recipe", recipe,
-               "--held-out", str(held_out), "--held-out-by", "name", *budget,
-               *(part for setting in settings for part in ("--set", setting))]
-    subprocess.run(command, check=True)
-    figures: dict[str, Any] = json.loads((out / "evaluation.json").read_text())
-    return figures
 
 
 def main() -> None:
@@ -48,16 +34,15 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=40)
     parser.add_argument("--out", type=Path, default=Path("bench-fast-f16"))
     options = parser.parse_args()
-    common = options.size, options.held_out
-    steps = str(-(-options.images // BATCH_SIZE))
-    reference = train(options.corpus, options.out / "reference", "f16_16384_cosine", *common,
-                      "--steps", steps)
-    minutes = reference["training"]["minutes"]
-    rows = {"reference": reference,
-            "fast, same images": train(options.corpus, options.out / "same-images", "fast_f16",
-                                       *common, "--steps", steps),
-            "fast, same minutes": train(options.corpus, options.out / "same-minutes", "fast_f16",
-                                        *common, "--minutes", str(minutes))}
+    settings = [*SETTINGS, f"model.image_size={options.size},{options.size}"]
+    steps = ("--steps", str(-(-options.images // BATCH_SIZE)))
+    reference = train(options.corpus, options.out / "reference", "f16_16384_cosine",
+                      options.held_out, steps, settings)
+    minutes = ("--minutes", str(reference["training"]["minutes"]))
+    rows = {"reference": reference}
+    for name, budget in {"fast, same images": steps, "fast, same minutes": minutes}.items():
+        rows[name] = train(options.corpus, options.out / name.replace(", ", "-").replace(" ", "-"),
+                           "fast_f16", options.held_out, budget, settings)
     print(f"{options.size} px, batches of {BATCH_SIZE}, {options.held_out} images held out by name")
     print("| training | PSNR, dB | codes used | images | minutes |\n|---|---|---|---|---|")
     for name, figures in rows.items():

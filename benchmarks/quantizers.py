@@ -7,11 +7,9 @@ other by ``img2tokens train-tokenizer`` and measured on images held out by name.
 run on the machine meanwhile. A training that was stopped goes on when the same command is repeated.
 """
 import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+
+from trainings import train
 
 KINDS: dict[str, list[str]] = {
     "classic": [],
@@ -21,19 +19,6 @@ KINDS: dict[str, list[str]] = {
     "lfq": ["model.quantizer.code_dim=10"],
     "ibq": ["model.quantizer.code_dim=32"]}
 """Settings beside the kind: the channels that make 1024 codes, or that the kind is made for."""
-
-
-def train(corpus: str, out: Path, kind: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Train one; its figures on the held-out images."""
-    settings = [f"model.quantizer.kind={kind}", *KINDS[kind],
-                f"training.mixed_precision={options.precision}", *options.set]
-    command = [sys.executable, "-m", "cli", "train-tokenizer", corpus, str(out), "--recipe",
-               "small_128", "--minutes", str(options.minutes), "--held-out", str(options.held_out),
-               "--held-out-by", "name", *(part for setting in settings
-                                          for part in ("--set", setting))]
-    subprocess.run(command, check=True)
-    figures: dict[str, Any] = json.loads((out / "evaluation.json").read_text())
-    return figures
 
 
 def main() -> None:
@@ -50,7 +35,10 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     for kind in options.kinds:
-        figures = train(options.corpus, options.out / kind, kind, options)
+        settings = [f"model.quantizer.kind={kind}", *KINDS[kind],
+                    f"training.mixed_precision={options.precision}", *options.set]
+        figures = train(options.corpus, options.out / kind, "small_128", options.held_out,
+                        ("--minutes", str(options.minutes)), settings)
         rows.append(f"| {kind} | {figures['psnr']:.2f} | {figures['codes_used']:.1%} | "
                     f"{figures['perplexity']:.0f} | {figures['training']['steps']} |")
     print(f"small_128, {options.minutes:g} minutes each, "
