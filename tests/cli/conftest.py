@@ -1,35 +1,35 @@
 """Untrained tokenizers of images and maps, and a token corpus that they made."""
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from random_tokenizers import save_tokenizer
 
-from tokenizer import checkpoints
 from tokenizer.codec import Codec
-from tokenizer.recipes import tiny
 from tokenizer.schema import TokenSpec, rows_table
 from tokenizer.tokens import commit_shard, complete
-from tokenizer.vqgan.model import KIND, VQGAN
 
 NUM_ROWS, SIDE, NUM_CLASSES = 24, 32, 3
 
 
-def write_tokenizer(folder: Path, modality: dict[str, object]) -> Codec:
-    torch.manual_seed(len(folder.name))
-    model = VQGAN(tiny(modality).model)
-    checkpoints.save_config(str(folder), KIND, model.config)
-    checkpoints.save_weights(str(folder), model.codec_weights())
-    return Codec.load(str(folder))
+def write_tokenizer(folder: Path, **modality: Any) -> Codec:
+    return Codec.load(save_tokenizer(folder, seed=len(folder.name), **modality))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of an untrained tokenizer of images."""
+    return save_tokenizer(tmp_path_factory.mktemp("tokenizers") / "image")
 
 
 @pytest.fixture(scope="session")
 def tokenized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tokenizers ``image`` and ``segmentation``, and the token corpus ``tokens``."""
     folder = tmp_path_factory.mktemp("tokenized")
-    codecs = [write_tokenizer(folder / "image", {"name": "image"}),
-              write_tokenizer(folder / "segmentation",
-                              {"name": "segmentation", "num_classes": NUM_CLASSES})]
+    codecs = [write_tokenizer(folder / "image"),
+              write_tokenizer(folder / "segmentation", modality="segmentation",
+                              num_classes=NUM_CLASSES)]
     generator = np.random.default_rng(0)
     maps = generator.integers(0, NUM_CLASSES, (NUM_ROWS, 4, 4)).repeat(8, 1).repeat(8, 2)
     pixels = [generator.integers(0, 256, (NUM_CLASSES, 3))[maps].astype(np.uint8),

@@ -1,6 +1,15 @@
-"""Tokenizers of the recipe ``tiny`` with random weights, and files of a folder to compare."""
+"""Tokenizers of the recipe ``tiny`` with random weights, a runner, and files to compare."""
 from pathlib import Path
 from typing import Any
+
+from click.testing import CliRunner, Result
+
+from cli.main import main
+
+
+def encode(*arguments: object) -> Result:
+    """Run ``img2tokens encode`` in this process."""
+    return CliRunner().invoke(main, ["encode", *map(str, arguments)])
 
 
 def save_tokenizer(folder: Path, seed: int = 0, modality: str = "image", **settings: Any) -> str:

@@ -9,22 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from PIL import Image
-from random_tokenizers import save_tokenizer, tree
+from random_tokenizers import encode, save_tokenizer, tree
 
 from cli.main import main
 
 ImageFolder = Callable[[int], Path]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_tokenizer(tmp_path_factory.mktemp("tokenizers") / "image")
-
-
-def encode(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["encode", *map(str, arguments)])
 
 
 def test_codes_are_those_of_the_codec_exactly(image_folder: ImageFolder, tokenizer: str,
@@ -120,13 +111,17 @@ def test_another_tokenizer_is_refused_by_fingerprint(image_folder: ImageFolder, 
 
 
 @pytest.mark.slow
-def test_one_and_two_processes_write_the_same_bytes(image_folder: ImageFolder, tokenizer: str,
-                                                    tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [("--shard-size", 3),
+                                     ("--crops", "random:3", "--flips", "--shard-size", 4)],
+                         ids=["centre", "crops"])
+def test_one_and_two_processes_write_the_same_bytes(
+        image_folder: ImageFolder, tokenizer: str, tmp_path: Path,
+        options: tuple[str | int, ...]) -> None:
     photos = image_folder(23)
     (photos / "img-007.png").write_bytes(b"no image")
     for num_workers in (1, 2):
         done = encode(photos, tmp_path / f"by-{num_workers}", "--tokenizer", f"image={tokenizer}",
-                      "--shard-size", 3, "--num-workers", num_workers)
+                      *options, "--num-workers", num_workers)
         assert done.exit_code == 0, done.output
     assert tree(tmp_path / "by-1") == tree(tmp_path / "by-2")
 

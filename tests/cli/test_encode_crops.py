@@ -1,38 +1,13 @@
-"""``img2tokens encode --crops`` on a real tokenizer: same bytes by any number of processes."""
+"""``img2tokens encode --crops`` on a real tokenizer."""
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
-from random_tokenizers import save_tokenizer, tree
-
-from cli.main import main
+from random_tokenizers import encode
 
 ImageFolder = Callable[[int], Path]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_tokenizer(tmp_path_factory.mktemp("tokenizers") / "image")
-
-
-def encode(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["encode", *map(str, arguments)])
-
-
-@pytest.mark.slow
-def test_one_and_two_processes_write_the_same_bytes(image_folder: ImageFolder, tokenizer: str,
-                                                    tmp_path: Path) -> None:
-    photos = image_folder(9)
-    (photos / "img-007.png").write_bytes(b"no image")
-    for num_workers in (1, 2):
-        done = encode(photos, tmp_path / f"by-{num_workers}", "--tokenizer", f"image={tokenizer}",
-                      "--crops", "random:3", "--flips", "--shard-size", 2,
-                      "--num-workers", num_workers)
-        assert done.exit_code == 0, done.output
-    assert tree(tmp_path / "by-1") == tree(tmp_path / "by-2")
 
 
 def test_codes_of_ten_crop_are_those_of_the_codec_exactly(image_folder: ImageFolder, tokenizer: str,
