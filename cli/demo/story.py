@@ -50,7 +50,7 @@ class DemoSettings:
     overrides: tuple[tuple[str, ...], tuple[str, ...]] = (
         ("model.autoencoder.channel_multipliers=1", "model.autoencoder.width=64",
          "model.autoencoder.latent_channels=64", "model.quantizer.codebook_size=512",
-         "training.crop_share=1"),
+         "training.crop_share=1", "training.colours=0"),
         ("training.batch_size=8",))
 
 
