@@ -8,11 +8,15 @@ completes the output; two that find it at the same time write the same files.
 """
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pipelines.job import STOP, Engine, Job, OutputRefused, ShardTask, try_shard
 from pipelines.plan import Plan
 from tokenizer import storage, tokens
 from tokenizer.tokens import Receipt
+
+Result = TypeVar("Result")
+"""What completing a job gives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,23 @@ def refuse_overwrite(overwrite: bool, url: str) -> None:
     if overwrite:
         raise ValueError("the tasks of an array cannot overwrite: each would remove what the "
                          f"others have made; remove {url} before they start")
+
+
+def make_part(job: "ArrayJob", finish: Callable[[Sequence[Receipt]], Result],
+              read: Callable[[], Result]) -> "Result | Unfinished":
+    """Make one part of a job, and complete the output when no other part is left.
+
+    Args:
+        finish: see `Job.run`.
+        read: gives what ``finish`` returns where another task has completed the output.
+    Returns:
+        What is left to other parts, or what ``finish`` returned.
+    Raises:
+        OSError, ValueError: see `ArrayJob.run_part`.
+    """
+    ended: list[Result] = []
+    unfinished = job.run_part(lambda receipts: ended.append(finish(receipts)))
+    return unfinished or (ended[-1] if ended else read())
 
 
 class ArrayJob(Job):

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import codecs
-from pipelines.array import ArrayJob, Part, Unfinished, refuse_overwrite
+from pipelines.array import ArrayJob, Part, Unfinished, make_part, refuse_overwrite
 from pipelines.encode import local_engine
 from pipelines.job import Job, OutputRefused, ShardTask, commit
 from pipelines.names import RESERVED, SUFFIXES, DuplicateKey, NameTable, UnusableKey
@@ -204,12 +204,10 @@ def decode_part(config: DecodeConfig, part: Part) -> Decoded | Unfinished:
     refuse_overwrite(config.overwrite, config.output)
     task = prepare_task(config)
     engine = local_engine(config.num_workers) if config.num_workers > 1 else None
-
-    def finish(receipts: Sequence[Receipt]) -> None:
-        complete(task.plan, config, receipts)
-    unfinished = ArrayJob(task.plan, task, part, engine, unit="crops").run_part(finish)
-    return unfinished or decoded(
-        tokens.read_receipts(task.url, task.plan.fingerprint).values())
+    job = ArrayJob(task.plan, task, part, engine, unit="crops")
+    return make_part(job, lambda receipts: complete(task.plan, config, receipts),
+                     lambda: decoded(tokens.read_receipts(task.url,
+                                                          task.plan.fingerprint).values()))
 
 
 def prepare_task(config: DecodeConfig) -> DecodeTask:

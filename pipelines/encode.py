@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import codecs
-from pipelines.array import ArrayJob, Part, Unfinished, refuse_overwrite
+from pipelines.array import ArrayJob, Part, Unfinished, make_part, refuse_overwrite
 from pipelines.job import FAILED, Engine, Job, ShardTask, commit
 from pipelines.plan import Plan, fixed_size_shards, holds_plan, is_unplanned, make_plan
 from pipelines.shard import encode_entries, token_spec
@@ -198,11 +198,8 @@ def encode_part(config: EncodeConfig, part: Part) -> Manifest | Unfinished:
     refuse_overwrite(config.overwrite, config.output)
     task = prepare_task(config)
     engine = local_engine(config.num_workers) if config.num_workers > 1 else None
-
-    def finish(receipts: Sequence[Receipt]) -> None:
-        task.complete(receipts)
     job = ArrayJob(task.plan, task, part, engine, config.max_errors)
-    return job.run_part(finish) or TokenCorpus.open(config.output).manifest
+    return make_part(job, task.complete, lambda: TokenCorpus.open(config.output).manifest)
 
 
 def prepare_task(config: EncodeConfig) -> EncodeTask:

@@ -111,14 +111,7 @@ def inputs_name(part: int) -> str:
 
 def holds_plan(url: str) -> bool:
     """Whether a plan of this program, whole or not and of any version, lies in a folder."""
-    name = storage.join(url, PLAN_JSON)
-    if not storage.exists(name):
-        return False
-    try:
-        data = json.loads(storage.read_bytes(name))
-    except ValueError:
-        return False
-    return isinstance(data, dict) and data.get("format") == FORMAT
+    return storage.read_json_object(storage.join(url, PLAN_JSON)).get("format") == FORMAT
 
 
 def is_unplanned(url: str) -> bool:

@@ -207,15 +207,8 @@ def _claim(out: str, request: Mapping[str, Any], givens: Givens, overwrite: bool
 
 def _asked_before(out: str) -> dict[str, Any] | None:
     """What was asked for of the samples in a folder; ``None`` where no sampling job wrote."""
-    name = storage.join(out, SAMPLING)
-    if not storage.exists(name):
-        return None
-    try:
-        request = json.loads(storage.read_bytes(name))
-    except ValueError:
-        return None
-    is_ours = isinstance(request, dict) and request.keys() >= {"prior", "generation", "content"}
-    return request if is_ours else None
+    request = storage.read_json_object(storage.join(out, SAMPLING))
+    return request if request.keys() >= {"prior", "generation", "content"} else None
 
 
 def _require_empty(out: str) -> None:

@@ -10,6 +10,7 @@ Whatever a remote file system raises arrives here as `OSError`, with the URL, or
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import platform
 import posixpath
@@ -100,6 +101,19 @@ def read_bytes(url: str) -> bytes:
     fs, path = locate(url)
     with remote_errors(url):
         return bytes(persistently(url, lambda: fs.cat_file(path)))
+
+
+def read_json_object(url: str) -> dict[str, Any]:
+    """The object in a JSON file; an empty one where there is no file, or it holds anything else.
+
+    Raises:
+        OSError: the file cannot be read or reached.
+    """
+    try:
+        data = json.loads(read_bytes(url))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def write_bytes(url: str, content: bytes) -> None:

@@ -231,3 +231,12 @@ def test_a_write_whose_parts_are_gone_is_made_once_more(monkeypatch: pytest.Monk
         with pytest.raises(FileNotFoundError):
             storage.write_bytes("memory://twice/b", b"1")
     assert len(tries) == 2
+
+
+@pytest.mark.parametrize(("content", "found"), [
+    (b'{"a": 1}', {"a": 1}), (b"[1]", {}), (b"{cut", {}), (b"\xff", {}), (None, {})])
+def test_a_json_object_is_read_where_there_is_one(tmp_path: Path, content: bytes | None,
+                                                  found: dict[str, int]) -> None:
+    if content is not None:
+        (tmp_path / "file.json").write_bytes(content)
+    assert storage.read_json_object(str(tmp_path / "file.json")) == found
