@@ -1,7 +1,7 @@
 """``img2tokens encode``: an image corpus becomes a token corpus."""
 import click
 
-from cli.options import Assignment, Size, by_name, part_of, reports_errors, takes_part
+from cli.options import Assignment, ErrorLimit, Size, by_name, part_of, reports_errors, takes_part
 
 
 @click.command()
@@ -42,15 +42,16 @@ from cli.options import Assignment, Size, by_name, part_of, reports_errors, take
                    "img2tokens[onnx].")
 @click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
               help="Processes that encode at the same time, on one core each.")
-@click.option("--max-errors", type=click.IntRange(min=0), metavar="N",
-              help="End in failure when more than N images fail.  [default: when all do]")
+@click.option("--max-errors", type=ErrorLimit(), metavar="N|SHARE",
+              help="End in failure when more images fail: a number such as 5, or a share such as "
+                   "1% or 0.01; finished shards are kept.  [default: when all fail]")
 @click.option("--overwrite", is_flag=True, help="Start over in TOKENS; what lies there is removed.")
 @takes_part
 @reports_errors
 def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
            maps: tuple[tuple[str, str], ...], labels: str, size: tuple[int, int] | None, crops: str,
            flips: bool, crop_seed: int, shard_size: int, batch_size: int, precision: str,
-           backend: str, num_workers: int, max_errors: int | None, overwrite: bool,
+           backend: str, num_workers: int, max_errors: int | float | None, overwrite: bool,
            array_index: int | None, array_size: int | None) -> None:
     """Tokenise the images of CORPUS into Parquet shards under TOKENS.
 
@@ -73,7 +74,7 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
       img2tokens encode 'shards/{00..07}.tar' tokens --tokenizer image=tok \\
           --maps segmentation=.segmentation.png --tokenizer segmentation=seg-tok
       img2tokens encode 'data/*.parquet' tokens --tokenizer image=tok --labels column:fine_label
-      img2tokens encode list.csv tokens --tokenizer image=tok --max-errors 100
+      img2tokens encode list.csv tokens --tokenizer image=tok --max-errors 1%
       img2tokens encode datasets:USER/NAME@train tokens --tokenizer image=tok
       img2tokens encode s3://images/a s3://tokens/a --tokenizer image=s3://models/tok
       img2tokens encode photos tokens --tokenizer image=tok --array-index 3 --array-size 64

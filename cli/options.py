@@ -4,6 +4,7 @@ Exit codes: 2 for wrong usage (click's own), 1 for a failure, 130 after Ctrl-C.
 """
 import functools
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -108,6 +109,27 @@ def by_name(option: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
             raise click.UsageError(f"{option} {name}= is given twice: {values[name]} and {value}")
         values[name] = value
     return values
+
+
+class ErrorLimit(click.ParamType):
+    """How many inputs may fail: a number (int), or a share (float) such as ``1%`` or ``0.01``."""
+    name = "n|share"
+
+    def convert(self, value: Any, param: click.Parameter | None,
+                ctx: click.Context | None) -> int | float:
+        if isinstance(value, int | float):
+            return value
+        text, percent = str(value).strip(), str(value).strip().endswith("%")
+        if text.isdecimal():
+            return int(text)
+        try:
+            share = float(Decimal(text.rstrip("%")) / (100 if percent else 1))
+        except ArithmeticError:
+            share = -1.0
+        if not 0 <= share <= 1 or (share == 1 and not percent):
+            self.fail(f"{text!r} is neither a number of images such as 5 nor a share of them such "
+                      "as 1% or 0.01", param, ctx)
+        return share
 
 
 class ImageCount(click.ParamType):

@@ -95,7 +95,7 @@ class ArrayJob(Job):
     """
 
     def __init__(self, plan: Plan, task: ShardTask, part: Part, engine: Engine | None = None,
-                 max_errors: int | None = None, unit: str = "images") -> None:
+                 max_errors: int | float | None = None, unit: str = "images") -> None:
         super().__init__(plan, task, engine or self._run_here, max_errors, unit)
         self._part = part
         self._shards = part.shards(plan.num_shards)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipelines import codecs
 from pipelines.array import ArrayJob, Part, Unfinished, make_part, refuse_overwrite
 from pipelines.job import FAILED, Engine, Job, ShardTask, commit
+from pipelines.limits import ErrorLimit
 from pipelines.plan import Plan, fixed_size_shards, holds_plan, is_unplanned, make_plan
 from pipelines.shard import encode_entries, token_spec
 from tokenizer import configs, storage, tokens
@@ -66,7 +67,8 @@ class EncodeConfig:
         backend: what computes them: ``torch``, ``openvino`` or ``onnxruntime``; part of the
             fingerprint where it is not torch, since it may flip a near tie.
         num_workers: processes that encode at the same time.
-        max_errors: how many inputs may fail; ``None`` for any number short of all.
+        max_errors: how many inputs may fail: a number, or as a float a share of all; ``None`` for
+            any number short of all.
         overwrite: start over where another job's work lies.
     """
     corpus: str
@@ -83,11 +85,12 @@ class EncodeConfig:
     precision: str = "float32"
     backend: str = "torch"
     num_workers: int = 1
-    max_errors: int | None = None
+    max_errors: int | float | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         crop_rule(self.crops, self.flips, self.crop_seed)  # refuses what is no rule
+        ErrorLimit(self.max_errors)  # and what is no limit
         for name, least in (("shard_size", 1), ("batch_size", 1), ("num_workers", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from pipelines.limits import ErrorLimit
 from pipelines.plan import Plan, require_current
 from pipelines.progress import Progress
 from tokenizer import storage, tokens
@@ -145,16 +146,16 @@ class Job:
         plan: what there is to do.
         task: makes its shards.
         engine: runs the task.
-        max_errors: how many inputs may fail; ``None`` for any number short of all.
+        max_errors: how many inputs may fail, as a number or a share; see `ErrorLimit`.
         unit: what an input is called, in the plural.
     """
 
-    def __init__(self, plan: Plan, task: ShardTask, engine: Engine, max_errors: int | None = None,
-                 unit: str = "images") -> None:
+    def __init__(self, plan: Plan, task: ShardTask, engine: Engine,
+                 max_errors: int | float | None = None, unit: str = "images") -> None:
         self._plan = plan
         self._task = task
         self._engine = engine
-        self._max_errors = max_errors
+        self._limit = ErrorLimit(max_errors)
         self._unit = unit
         self._receipts: dict[int, Receipt] = {}
         self._shards: Sequence[int] = range(plan.num_shards)
@@ -259,9 +260,7 @@ class Job:
         return reasons
 
     def _too_many_errors(self) -> bool:
-        num_errors = self._reasons().total()
-        return num_errors == self._plan.num_inputs or (
-            self._max_errors is not None and num_errors > self._max_errors)
+        return self._limit.is_exceeded(self._reasons().total(), self._plan.num_inputs)
 
     def _require_few_errors(self) -> None:
         if not self._too_many_errors():
@@ -269,7 +268,8 @@ class Job:
         reasons = self._reasons()
         limit, remedy = "all that there are", "mend the inputs and run with --overwrite"
         if reasons.total() < self._plan.num_inputs:
-            limit = f"more than the {self._max_errors} that --max-errors allows"
+            allowed = self._limit.in_words(self._plan.num_inputs)
+            limit = f"more than the {allowed} that --max-errors allows"
             remedy = f"run again with a larger --max-errors, or {remedy}"
         kinds = ", ".join(f"{count} {error}" for error, count in reasons.most_common(5))
         raise TooManyErrors(

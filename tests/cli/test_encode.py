@@ -63,6 +63,10 @@ def test_dead_letters_are_told_in_the_outcome(image_folder: ImageFolder, tokeniz
     arguments = (photos, tmp_path / "tokens", "--tokenizer", f"image={tokenizer}")
     done = encode(*arguments, "--max-errors", 0)
     assert done.exit_code == 1 and "1 of 3 images failed, more than the 0" in done.output
+    done = encode(*arguments, "--max-errors", "33%")
+    assert done.exit_code == 1 and "1 of 3 images failed, more than the 0 (33%)" in done.output
+    assert encode(*arguments, "--max-errors", "34%").exit_code == 0
+    assert encode(*arguments, "--max-errors", "0.4").exit_code == 0
     done = encode(*arguments)
     assert done.exit_code == 0
     assert "2 rows in 1 shard, 1 dead letter (1 UnreadableImage)" in done.output
@@ -73,7 +77,8 @@ def test_dead_letters_are_told_in_the_outcome(image_folder: ImageFolder, tokeniz
     (("--tokenizer", "tok"), "'tok' is not of the form NAME=VALUE"),
     (("--tokenizer", "image=a", "--tokenizer", "image=b"), "image= is given twice: a and b"),
     (("--tokenizer", "image=a", "--shard-size", "0"), "0 is not in the range x>=1"),
-    (("--tokenizer", "image=a", "--max-errors", "-1"), "-1 is not in the range x>=0"),
+    *((("--tokenizer", "image=a", "--max-errors", wrong), f"'{wrong}' is neither a number of")
+      for wrong in ("-1", "1.0", "1.5", "101%", "-1%", "many", "%", "nan")),
 ])
 def test_wrong_usage_is_exit_code_2(tmp_path: Path, options: Sequence[str], words: str) -> None:
     done = encode(tmp_path, tmp_path / "tokens", *options)
