@@ -131,7 +131,7 @@ class LocalEngine(BeamEngine):
             return FnApiRunner()
         # "exec", so that the worker itself is the child of this process; its modules are ours.
         command = (f"PYTHONPATH={shlex.quote(os.pathsep.join(filter(None, sys.path)))} "
-                   f"exec {shlex.quote(sys.executable)} -m pipelines.worker")
+                   f"exec {shlex.quote(sys.executable)} -m pipelines.worker {os.getpid()}")
         return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
 
     def options(self) -> list[str]:

@@ -37,6 +37,9 @@ the machine and the process that write, so that another process does not take it
 SECONDS_UNTIL_OLD = 86400.0
 """An unfinished write that nothing was added to for so long is a rest, whoever wrote it."""
 
+ENDED = (b"Z", b"X")
+"""States of processes that have ended, as ``proc(5)`` of Linux names them."""
+
 NUM_TRIES = 100
 """How often a folder is removed or put in place when others keep writing there meanwhile."""
 
@@ -368,9 +371,16 @@ def _machine() -> str:
 
 
 def _is_running(process: int) -> bool:
-    """Whether a process of this machine has this number; where that cannot be asked, yes."""
+    """Whether a process of this machine has this number; where that cannot be asked, yes.
+
+    One that has ended counts as ended also while nobody has asked how, as long as in a container
+    whose first process asks for none.
+    """
     if os.name != "posix":
         return True
+    with contextlib.suppress(OSError):  # only Linux says
+        if Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0] in ENDED:
+            return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -155,6 +155,19 @@ def test_what_a_living_process_writes_is_left_and_what_a_killed_one_wrote_remove
     assert sorted(os.listdir(tmp_path)) == ([] if is_killed else ["f", "x"])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says that a process has ended")
+def test_what_a_killed_process_wrote_is_removed_before_anyone_asks_how_it_ended(
+        tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], text=True, cwd=ROOT,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout and writer.stdout.readline() == "begun\n"
+        writer.kill()
+        os.waitid(os.P_PID, writer.pid, os.WEXITED | os.WNOWAIT)
+        os.kill(writer.pid, 0)  # its number is still taken
+        storage.remove_unfinished(str(tmp_path))
+        assert os.listdir(tmp_path) == []
+
+
 def test_of_two_writers_of_a_folder_the_first_one_stays(tmp_path: Path) -> None:
     with storage.writing_folder(f"{tmp_path}/f", "last") as slow:
         storage.write_bytes(f"{slow}/last", b"slow")
