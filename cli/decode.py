@@ -1,7 +1,14 @@
 """``img2tokens decode``: a token corpus becomes image files."""
 import click
 
-from cli.options import Assignment, by_name, part_of, reports_errors, takes_part
+from cli.options import (
+    Assignment,
+    by_name,
+    filters_rows,
+    part_of,
+    reports_errors,
+    takes_part,
+)
 
 
 @click.command()
@@ -18,11 +25,12 @@ from cli.options import Assignment, by_name, part_of, reports_errors, takes_part
               help="Processes that decode at the same time, on one core each.")
 @click.option("--overwrite", is_flag=True,
               help="Start over in OUT; what was decoded there is removed.")
+@filters_rows
 @takes_part
 @reports_errors
 def decode(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], picture: str,
-           batch_size: int, num_workers: int, overwrite: bool, array_index: int | None,
-           array_size: int | None) -> None:
+           batch_size: int, num_workers: int, overwrite: bool, row_filter: str | None,
+           array_index: int | None, array_size: int | None) -> None:
     """Decode the codes of TOKENS into image files under OUT, named by key.
 
     The same command continues a job that was stopped.
@@ -32,6 +40,7 @@ def decode(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], pi
       img2tokens decode tokens images --tokenizer image=tok
       img2tokens decode tokens images --tokenizer image=tok --tokenizer depth=depth-tok
       img2tokens decode tokens images --tokenizer image=tok --format webp --num-workers 4
+      img2tokens decode tokens images --tokenizer image=tok --filter 'class_name == "sky"'
       img2tokens decode tokens images --tokenizer image=tok --array-index 3 --array-size 64
     """
     from pipelines.array import Unfinished
@@ -40,7 +49,8 @@ def decode(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], pi
     part = part_of(array_index, array_size)
     config = DecodeConfig(tokens=tokens, output=output,
                           tokenizers=by_name("--tokenizer", tokenizers), picture=picture,
-                          batch_size=batch_size, num_workers=num_workers, overwrite=overwrite)
+                          batch_size=batch_size, num_workers=num_workers, overwrite=overwrite,
+                          filter=row_filter)
     done = decode_corpus(config) if part is None else decode_part(config, part)
     click.echo(f"{output}: {done}" if isinstance(done, Unfinished) else
                f"{output}: {count(done.num_crops, 'crop')} decoded, {failures(done.dead_letters)}")

@@ -68,6 +68,14 @@ def part_of(index: int | None, size: int | None) -> "Part | None":
         raise click.UsageError(str(error)) from None
 
 
+def filters_rows(command: Command) -> Command:
+    """Give a command the option ``--filter``, as ``row_filter``; see `tokenizer.filters`."""
+    return click.option(
+        "--filter", "row_filter", metavar="EXPR",
+        help="Take only rows for which this holds: columns, numbers and text in quotes with == != "
+             "< <= > >= in (...), is null, and or not; see docs/token_corpus.md.")(command)
+
+
 class Assignment(click.ParamType):
     """An option's value of the form ``NAME=VALUE``, as a pair."""
     name = "name=value"

@@ -32,6 +32,7 @@ from pipelines.plan import Plan, load_plan, make_plan
 from pipelines.shard import describe
 from tokenizer import configs, storage, tokens
 from tokenizer.corpus.modalities import PICTURE_SUFFIXES
+from tokenizer.filters import RowFilter, selected_tables
 from tokenizer.schema import codes_array
 from tokenizer.tokens import AuditFailure, DeadLetter, Receipt, TokenCorpus
 
@@ -64,6 +65,7 @@ class DecodeConfig:
         batch_size: crops that pass through a codec at once.
         num_workers: processes that decode at the same time.
         overwrite: start over where an earlier decode job has written.
+        filter: which rows to decode, an expression of `tokenizer.filters`; ``None`` for all.
     """
     tokens: str
     output: str
@@ -72,6 +74,7 @@ class DecodeConfig:
     batch_size: int = 8
     num_workers: int = 1
     overwrite: bool = False
+    filter: str | None = None
 
     def __post_init__(self) -> None:
         if self.picture not in PICTURE_SUFFIXES:
@@ -140,6 +143,8 @@ class DecodeTask(ShardTask):
         decoders = codecs.codecs_of(self.config.tokenizers, self.corpus.spec,
                                     self.config.batch_size)
         table = self.corpus.read_shard(shard)
+        if (rows := row_filter(self.corpus, self.config)) is not None:
+            table = rows.select(table)
         codes = {name: codes_array(self.corpus.spec[name], table) for name in decoders}
         living = iter(index for index, row in enumerate(planned) if row["error"] is None)
         while batch := list(itertools.islice(living, self.config.batch_size)):
@@ -220,11 +225,24 @@ def prepare_task(config: DecodeConfig) -> DecodeTask:
     if storage.is_within(config.output, config.tokens):
         raise ValueError(f"the output folder {config.output} lies in the corpus {config.tokens}; "
                          "choose another folder for the images")
+    if (rows := row_filter(corpus, config)) is not None:
+        rows.require_any(corpus)
     require_same_tokenizers(corpus, config)
     prepare_folder(config)
     plan = plan_decoding(corpus, config)
     remove_unfinished(plan, config)
     return DecodeTask(plan=plan, corpus=corpus, config=config)
+
+
+def row_filter(corpus: TokenCorpus, config: DecodeConfig) -> RowFilter | None:
+    """Which rows of the corpus to decode; nothing for all.
+
+    Raises:
+        ValueError: the expression cannot be read, or does not fit the corpus.
+    """
+    if config.filter is None:
+        return None
+    return RowFilter.parse(config.filter, corpus.spec.arrow_schema())
 
 
 def require_same_tokenizers(corpus: TokenCorpus, config: DecodeConfig) -> None:
@@ -295,16 +313,18 @@ def plan_decoding(corpus: TokenCorpus, config: DecodeConfig) -> Plan:
              if code["modality"] in config.tokenizers]
     settings = {"corpus": corpus.manifest.fingerprint, "codes": codes, "picture": config.picture,
                 "batch_size": config.batch_size}
+    if (rows := row_filter(corpus, config)) is not None:
+        settings["filter"] = rows.text
 
     def shards() -> Iterator[pa.Table]:
         names = NameTable()
-        for table in corpus.tables(["key", "crop_index"]):
+        for table in selected_tables(corpus, ["key", "crop_index"], rows):
             for row in table.to_pylist():
                 with contextlib.suppress(UnusableKey):  # told below
                     names.add(**row)
-        for table in corpus.tables(["key", "crop_index"]):
-            rows = [name_row(names, **row) for row in table.to_pylist()]
-            yield pa.Table.from_pylist(rows, NAMES_SCHEMA)
+        for table in selected_tables(corpus, ["key", "crop_index"], rows):
+            named = [name_row(names, **row) for row in table.to_pylist()]
+            yield pa.Table.from_pylist(named, NAMES_SCHEMA)
     return make_plan(config.job_folder, "decode", settings, shards)
 
 

@@ -106,6 +106,15 @@ class RowFilter:
         """The rows of a table that are taken, in order."""
         return table.filter(pa.array(self.mask(table)))
 
+    def require_any(self, corpus: TokenCorpus) -> None:
+        """Refuse to go on with nothing; reads until the first row that is taken.
+
+        Raises:
+            ValueError: there is none.
+        """
+        found = (table.num_rows for table in selected_tables(corpus, ["key"], self))
+        self.require_rows(next(filter(None, found), 0), corpus.url)
+
     def require_rows(self, num_rows: int, url: str) -> None:
         """Refuse to go on with nothing.
 

@@ -289,3 +289,44 @@ def test_images_on_an_object_store_are_the_same(job: DecodeConfig, tmp_path: Pat
              for path in memory.find("/images")}
     assert found == tree(tmp_path / "out")
     assert Image.open(io.BytesIO(found["img-000.png"])).size == SIZE[::-1]
+
+
+def test_a_filter_decodes_the_rows_that_it_takes_from_every_shard(job: DecodeConfig,
+                                                                  tmp_path: Path) -> None:
+    decode_corpus(job)
+    some = dataclasses.replace(job, output=str(tmp_path / "some"),
+                               filter="key in ('img-003', 'img-008', 'img-001')")
+    assert decode_corpus(some) == Decoded(num_crops=3, dead_letters={})
+    assert images(tmp_path / "some") == ["img-001.png", "img-003.png", "img-008.png"]
+    whole, part = tree(tmp_path / "out"), tree(tmp_path / "some")
+    assert all(part[path] == whole[path] for path in images(tmp_path / "some"))
+
+
+def test_names_are_those_of_the_rows_that_a_filter_takes(tmp_path: Path, fakes: object,
+                                                         without_beam: None) -> None:
+    save_corpus(tmp_path / "tokens", ["a", "A", "a"], [0, 0, 1])
+    job = DecodeConfig(tokens=str(tmp_path / "tokens"), output=str(tmp_path / "out"),
+                       tokenizers={"image": "tok"}, filter="key == 'A' or crop_index == 1")
+    decode_corpus(job)
+    assert len(images(tmp_path / "out")) == 2
+
+
+def test_a_job_does_not_go_on_with_another_filter(job: DecodeConfig) -> None:
+    some = dataclasses.replace(job, filter="crop_index == 0")
+    decode_corpus(some)
+    for filter in (None, "crop_index < 1"):
+        with pytest.raises(PlanMismatch, match="filter was 'crop_index == 0', now"):
+            decode_corpus(dataclasses.replace(job, filter=filter))
+    assert decode_corpus(some).num_crops == 10
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("key == 'none'", "takes none of the rows"), ("label == 'a'", "cannot be compared"),
+    ("klass == 1", "no column klass")])
+def test_a_filter_that_takes_nothing_or_does_not_fit_leaves_all_as_it_was(
+        job: DecodeConfig, tmp_path: Path, text: str, words: str) -> None:
+    decode_corpus(job)
+    before = tree(tmp_path / "out")
+    with pytest.raises(ValueError, match=words):
+        decode_corpus(dataclasses.replace(job, filter=text, overwrite=True))
+    assert tree(tmp_path / "out") == before
