@@ -4,7 +4,7 @@ Nothing here knows what a shard becomes, nor which engine runs it. A `ShardTask`
 commits it; the receipts it leaves in the job's folder are the only record of what is done, so the
 same command goes on after any kind of stop.
 
-    _receipts/00000.json   one for each finished shard
+    _receipts/00000.json   one for each finished shard; see `tokenizer.receipts`
     _failed/00000.json     why a shard failed as a whole; kept only while the job is unfinished
     _failed/stop           asks workers to begin no further shard
 """
@@ -23,6 +23,7 @@ from pipelines.limits import ErrorLimit
 from pipelines.plan import Plan, require_current
 from pipelines.progress import Progress
 from tokenizer import storage, tokens
+from tokenizer.receipts import pack_receipts, remove_receipts
 from tokenizer.tokens import AuditFailure, DeadLetter, Receipt
 
 FAILED = "_failed"
@@ -184,6 +185,11 @@ class Job:
         self._look()
         if was_complete and self._pending():
             storage.remove(storage.join(self._plan.url, tokens.SUCCESS))
+        self._pack()
+
+    def _pack(self) -> None:
+        """Leave the receipts of a very large job in few files."""
+        pack_receipts(self._plan.url, self._receipts, self._plan.num_shards)
 
     def _complete(self, finish: Callable[[Sequence[Receipt]], None]) -> None:
         """Audit and complete the output, once more after making again what is damaged."""
@@ -193,11 +199,12 @@ class Job:
             if not failure.shards:
                 raise
             storage.remove(storage.join(self._plan.url, tokens.SUCCESS))
+            remove_receipts(self._plan.url, failure.shards)
             for shard in failure.shards:
-                storage.remove(storage.join(self._plan.url, tokens.receipt_name(shard)))
                 del self._receipts[shard]
             self._make_all()
             finish(list(self._receipts.values()))
+        self._pack()
         storage.remove(storage.join(self._plan.url, FAILED))
 
     def _make_all(self) -> None:

@@ -9,9 +9,8 @@ Two attempts at one shard write the same bytes, so it does not matter which of t
 Letters: h and w the rows and columns of the code grid, K codebook size.
 """
 import io
-import json
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,6 +20,14 @@ import pyarrow.parquet as pq
 from tokenizer import configs, storage
 from tokenizer.card import dataset_card
 from tokenizer.census import Census
+
+# Receipts are part of a corpus, so that its readers and writers find them here too.
+from tokenizer.receipts import RECEIPTS as RECEIPTS
+from tokenizer.receipts import Receipt, write_receipt
+from tokenizer.receipts import read_receipt as read_receipt
+from tokenizer.receipts import read_receipts as read_receipts
+from tokenizer.receipts import receipt_name as receipt_name
+from tokenizer.receipts import receipted_shards as receipted_shards
 from tokenizer.schema import (
     DEAD_SCHEMA,
     Manifest,
@@ -30,11 +37,14 @@ from tokenizer.schema import (
 )
 from tokenizer.stores import StoredFile
 
-DATA, PLAN, RECEIPTS, DEAD = "data", "_plan", "_receipts", "_dead"
+DATA, PLAN, DEAD = "data", "_plan", "_dead"
 MANIFEST, SUCCESS, CARD = "manifest.json", "_SUCCESS", "README.md"
 
 NUM_AUDIT_THREADS = 4
 """Shards checked at once: reading and hashing overlap with the delays of a store."""
+
+RECEIPTS_AT_ONCE = 1000
+"""Checks begun or waiting at most, however many shards there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,36 +67,6 @@ class DeadLetter:
     message: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Receipt:
-    """The commit of one shard, written last.
-
-    Attributes:
-        shard: its index in the plan.
-        fingerprint: of the plan it belongs to.
-        entry: path, rows, bytes and SHA-256 of its file.
-        dead_letters: how many of its inputs failed, by error class.
-        dead_file: the same of its dead letters; nothing when no input failed.
-        num_crops: rows of each input that did not fail.
-    """
-    shard: int
-    fingerprint: str
-    entry: ShardEntry
-    dead_letters: dict[str, int]
-    dead_file: ShardEntry | None = None
-    num_crops: int = 1
-
-    @property
-    def num_dead_letters(self) -> int:
-        """Inputs of this shard that failed."""
-        return sum(self.dead_letters.values())
-
-    @property
-    def num_inputs(self) -> int:
-        """Inputs that this shard accounts for: those of its rows and dead letters."""
-        return self.entry.rows // self.num_crops + self.num_dead_letters
-
-
 class AuditFailure(ValueError):
     """A corpus is not what its receipts say.
 
@@ -106,11 +86,6 @@ class AuditFailure(ValueError):
 def shard_name(shard: int, num_shards: int) -> str:
     """Path of a shard below its corpus."""
     return f"{DATA}/part-{shard:05d}-of-{num_shards:05d}.parquet"
-
-
-def receipt_name(shard: int) -> str:
-    """Path of a shard's receipt below its corpus."""
-    return f"{RECEIPTS}/{shard:05d}.json"
 
 
 def dead_name(shard: int) -> str:
@@ -142,8 +117,7 @@ def commit_shard(url: str, shard: int, num_shards: int, fingerprint: str,
     reasons = dict(sorted(Counter(letter.error for letter in dead).items()))
     receipt = Receipt(shard=shard, fingerprint=fingerprint, entry=entry, dead_letters=reasons,
                       dead_file=dead_file, num_crops=num_crops)
-    text = json.dumps(configs.to_dict(receipt), indent=1, sort_keys=True) + "\n"
-    storage.write_bytes(storage.join(url, receipt_name(shard)), text.encode())
+    write_receipt(url, receipt)
     return receipt
 
 
@@ -162,52 +136,6 @@ def read_parquet(content: bytes) -> pa.Table:
     is done (apache/arrow issue 34314); shards are read side by side instead.
     """
     return pq.ParquetFile(io.BytesIO(content)).read(use_threads=False)
-
-
-def read_receipts(url: str, fingerprint: str, known: Container[int] = (),
-                  wanted: Container[int] | None = None) -> dict[int, Receipt]:
-    """The receipts of a corpus by shard.
-
-    A receipt that cannot be read counts as absent, so that its shard is made again.
-
-    Args:
-        known: shards whose receipts need not be read again.
-        wanted: shards whose receipts are read; nothing for all.
-    Raises:
-        ValueError: a receipt belongs to another plan.
-    """
-    receipts = {}
-    for shard in receipted_shards(url):
-        if shard in known or (wanted is not None and shard not in wanted):
-            continue
-        if (receipt := read_receipt(url, shard, fingerprint)) is not None:
-            receipts[shard] = receipt
-    return receipts
-
-
-def receipted_shards(url: str) -> list[int]:
-    """Shards of a corpus that have a receipt, whether it can be read or not; one listing."""
-    stems = (name.removesuffix(".json") for name in storage.list_files(storage.join(url, RECEIPTS)))
-    return [int(stem) for stem in stems if stem.isdecimal()]
-
-
-def read_receipt(url: str, shard: int, fingerprint: str) -> Receipt | None:
-    """The receipt of one shard, or nothing where there is none, or none that can be read.
-
-    Raises:
-        ValueError: it belongs to another plan.
-    """
-    name = storage.join(url, receipt_name(shard))
-    try:
-        receipt = configs.from_dict(Receipt, json.loads(storage.read_bytes(name)))
-    except (ValueError, FileNotFoundError):
-        return None
-    if receipt.shard != shard:
-        return None
-    if receipt.fingerprint != fingerprint:
-        raise ValueError(f"{name} belongs to the plan {receipt.fingerprint}, this one is "
-                         f"{fingerprint}: start over with --overwrite")
-    return receipt
 
 
 class TokenCorpus:
@@ -426,9 +354,8 @@ def audit(url: str, spec: TokenSpec, receipts: Sequence[Receipt], num_inputs: in
     def check(receipt: Receipt) -> str | None:
         keys = planned(receipt.shard) if planned is not None else None
         return check_receipt(url, receipt, spec, census, keys)
-    with ThreadPoolExecutor(NUM_AUDIT_THREADS) as pool:
-        found = list(zip(receipts, pool.map(check, receipts), strict=True))
-    problems = [problem for _, problem in found if problem]
+    found = [(receipt.shard, problem) for receipt, problem in _each(check, receipts) if problem]
+    problems = [problem for _, problem in found]
     problems += surplus_files(url, DATA, [receipt.entry for receipt in receipts])
     problems += surplus_files(url, DEAD, [receipt.dead_file for receipt in receipts
                                           if receipt.dead_file])
@@ -436,8 +363,17 @@ def audit(url: str, spec: TokenSpec, receipts: Sequence[Receipt], num_inputs: in
     if accounted != num_inputs:
         problems.append(f"{accounted} of {num_inputs} inputs are accounted for")
     if problems:
-        raise AuditFailure(url, problems, [receipt.shard for receipt, problem in found if problem])
+        raise AuditFailure(url, problems, [shard for shard, _ in found])
     return census
+
+
+def _each(check: Callable[[Receipt], str | None],
+          receipts: Sequence[Receipt]) -> Iterator[tuple[Receipt, str | None]]:
+    """Receipts with what is wrong, several checked at once, and few waiting."""
+    with ThreadPoolExecutor(NUM_AUDIT_THREADS) as pool:
+        for start in range(0, len(receipts), RECEIPTS_AT_ONCE):
+            some = receipts[start:start + RECEIPTS_AT_ONCE]
+            yield from zip(some, pool.map(check, some), strict=True)
 
 
 def surplus_files(url: str, folder: str, entries: Sequence[ShardEntry]) -> list[str]:

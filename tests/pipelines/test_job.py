@@ -25,7 +25,7 @@ from pipelines.job import (
     try_shard,
 )
 from pipelines.plan import Plan, PlanMismatch, fixed_size_shards, make_plan
-from tokenizer import storage, tokens
+from tokenizer import receipts, storage, tokens
 from tokenizer.tokens import AuditFailure, DeadLetter, Receipt
 
 SCHEMA = pa.schema([("key", pa.string())])
@@ -215,6 +215,24 @@ def test_damaged_shards_are_made_again_once(task: CountingTask) -> None:
             raise AuditFailure("tokens", ["shard 3 is damaged"], [3])
     run(task, finish=finish)
     assert task.runs == [0, 1, 2, 3, 4, 3] and asked == [[0, 1, 2, 3, 4]] * 2
+
+
+def test_receipts_of_many_shards_are_packed_and_a_damaged_shard_is_still_made_again(
+        task: CountingTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receipts, "FEWEST_SHARDS_TO_PACK", 5)
+    monkeypatch.setattr(receipts, "RECEIPTS_PER_PACK", 2)
+    packs = ["packed-00000-00001.jsonl", "packed-00002-00003.jsonl", "packed-00004-00004.jsonl"]
+    run(task)
+    assert storage.list_names(f"{task.url}/{tokens.RECEIPTS}") == packs
+    task.runs.clear()
+    damage = [3]
+
+    def finish(receipts: Sequence[Receipt]) -> None:
+        if damage:
+            raise AuditFailure("tokens", ["shard 3 is damaged"], [damage.pop()])
+    run(task, finish=finish)
+    assert task.runs == [3] and receipts_of(task) == [0, 1, 2, 3, 4]
+    assert storage.list_names(f"{task.url}/{tokens.RECEIPTS}") == packs
 
 
 def test_an_audit_that_blames_no_shard_is_final(task: CountingTask) -> None:
