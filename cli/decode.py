@@ -7,6 +7,7 @@ from cli.options import (
     filters_rows,
     part_of,
     reports_errors,
+    takes_engine,
     takes_part,
 )
 
@@ -26,11 +27,12 @@ from cli.options import (
 @click.option("--overwrite", is_flag=True,
               help="Start over in OUT; what was decoded there is removed.")
 @filters_rows
+@takes_engine
 @takes_part
 @reports_errors
 def decode(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], picture: str,
-           batch_size: int, num_workers: int, overwrite: bool, row_filter: str | None,
-           array_index: int | None, array_size: int | None) -> None:
+           batch_size: int, num_workers: int, overwrite: bool, row_filter: str | None, engine: str,
+           beam_flags: tuple[str, ...], array_index: int | None, array_size: int | None) -> None:
     """Decode the codes of TOKENS into image files under OUT, named by key.
 
     The same command continues a job that was stopped.
@@ -42,6 +44,8 @@ def decode(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], pi
       img2tokens decode tokens images --tokenizer image=tok --format webp --num-workers 4
       img2tokens decode tokens images --tokenizer image=tok --filter 'class_name == "sky"'
       img2tokens decode tokens images --tokenizer image=tok --array-index 3 --array-size 64
+      img2tokens decode /data/tokens /data/images --tokenizer image=/data/tok \\
+          --engine dask://scheduler:8786
     """
     from pipelines.array import Unfinished
     from pipelines.decode import DecodeConfig, decode_corpus, decode_part
@@ -49,7 +53,8 @@ def decode(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], pi
     part = part_of(array_index, array_size)
     config = DecodeConfig(tokens=tokens, output=output,
                           tokenizers=by_name("--tokenizer", tokenizers), picture=picture,
-                          batch_size=batch_size, num_workers=num_workers, overwrite=overwrite,
+                          batch_size=batch_size, engine=engine,
+                          num_workers=num_workers, beam_flags=beam_flags, overwrite=overwrite,
                           filter=row_filter)
     done = decode_corpus(config) if part is None else decode_part(config, part)
     click.echo(f"{output}: {done}" if isinstance(done, Unfinished) else

@@ -40,6 +40,28 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def takes_engine(command: Command) -> Command:
+    """Give a command the option ``--engine``, and ``beam_flags`` behind ``--``."""
+    engine = click.option(
+        "--engine", default="local", show_default=True, metavar="ENGINE",
+        help="What makes the shards: local, this machine; dask://HOST:PORT; portable://HOST:PORT, "
+             "a job service of Beam's; or beam, with a --runner=... among flags of Beam's behind "
+             "--. Workers elsewhere must reach every folder by the same path; see "
+             "docs/engines.md.")
+    flags = click.argument("beam_flags", nargs=-1, type=click.UNPROCESSED, callback=_only_flags,
+                           metavar="[-- BEAM_FLAGS]")
+    return engine(flags(command))
+
+
+def _only_flags(context: click.Context, parameter: click.Parameter,
+                values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse words too many, which click takes for flags of Beam's."""
+    if values and not values[0].startswith("--"):
+        raise click.UsageError(f"got unexpected extra argument ({values[0]}); flags of Beam's "
+                               "begin with -- and follow behind --", context)
+    return values
+
+
 def takes_part(command: Command) -> Command:
     """Give a command the options ``--array-index`` and ``--array-size``; see `part_of`."""
     index = click.option(

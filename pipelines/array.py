@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from pipelines.engines import LOCAL, EngineSettings
 from pipelines.job import STOP, Engine, Job, OutputRefused, ShardTask, try_shard
 from pipelines.plan import Plan
 from tokenizer import storage, tokens
@@ -67,6 +68,18 @@ def refuse_overwrite(overwrite: bool, url: str) -> None:
     if overwrite:
         raise ValueError("the tasks of an array cannot overwrite: each would remove what the "
                          f"others have made; remove {url} before they start")
+
+
+def require_own_machine(settings: EngineSettings) -> None:
+    """Refuse to hand a part of a job on to an engine elsewhere.
+
+    Raises:
+        ValueError: another engine than the local one is asked for, or flags for it.
+    """
+    if settings.engine != LOCAL or settings.beam_flags:
+        asked = " ".join([settings.engine, *settings.beam_flags])
+        raise ValueError("a task of an array makes its shards on its own machine, got the engine "
+                         f"{asked}; leave it out, or leave the array to the engine")
 
 
 def make_part(job: "ArrayJob", finish: Callable[[Sequence[Receipt]], Result],

@@ -23,8 +23,15 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import codecs
-from pipelines.array import ArrayJob, Part, Unfinished, make_part, refuse_overwrite
-from pipelines.encode import local_engine
+from pipelines.array import (
+    ArrayJob,
+    Part,
+    Unfinished,
+    make_part,
+    refuse_overwrite,
+    require_own_machine,
+)
+from pipelines.engines import LOCAL, engine_of, require_absolute
 from pipelines.job import Job, OutputRefused, ShardTask, commit
 from pipelines.names import RESERVED, SUFFIXES, DuplicateKey, NameTable, UnusableKey
 from pipelines.ordered import ordered
@@ -63,7 +70,9 @@ class DecodeConfig:
         tokenizers: folder of the tokenizer of each modality to decode.
         picture: format of images, ``png``, ``jpeg`` or ``webp``; maps are always PNG.
         batch_size: crops that pass through a codec at once.
-        num_workers: processes that decode at the same time.
+        engine: what makes the shards; see `pipelines.engines`.
+        num_workers: processes of the local engine that decode at the same time.
+        beam_flags: further flags of Beam's, for the engine.
         overwrite: start over where an earlier decode job has written.
         filter: which rows to decode, an expression of `tokenizer.filters`; ``None`` for all.
     """
@@ -72,7 +81,9 @@ class DecodeConfig:
     tokenizers: Mapping[str, str]
     picture: str = "png"
     batch_size: int = 8
+    engine: str = LOCAL
     num_workers: int = 1
+    beam_flags: tuple[str, ...] = ()
     overwrite: bool = False
     filter: str | None = None
 
@@ -82,9 +93,9 @@ class DecodeConfig:
                              f"{self.picture!r}")
         if not self.tokenizers:
             raise ValueError("give the tokenizer of at least one modality")
-        for name in ("batch_size", "num_workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        require_absolute(engine_of(self), [self.tokens, self.output, *self.tokenizers.values()])
 
     @property
     def job_folder(self) -> str:
@@ -194,7 +205,7 @@ def decode_corpus(config: DecodeConfig) -> Decoded:
 
     def finish(receipts: Sequence[Receipt]) -> None:
         ended.append(complete(task.plan, config, receipts))
-    Job(task.plan, task, local_engine(config.num_workers), unit="crops").run(finish)
+    Job(task.plan, task, engine_of(config), unit="crops").run(finish)
     return ended[-1]
 
 
@@ -207,8 +218,9 @@ def decode_part(config: DecodeConfig, part: Part) -> Decoded | Unfinished:
         OSError, ValueError: see `decode_corpus`.
     """
     refuse_overwrite(config.overwrite, config.output)
+    require_own_machine(config)
     task = prepare_task(config)
-    engine = local_engine(config.num_workers) if config.num_workers > 1 else None
+    engine = engine_of(config) if config.num_workers > 1 else None
     job = ArrayJob(task.plan, task, part, engine, unit="crops")
     return make_part(job, lambda receipts: complete(task.plan, config, receipts),
                      lambda: decoded(tokens.read_receipts(task.url,

@@ -10,8 +10,16 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import codecs
-from pipelines.array import ArrayJob, Part, Unfinished, make_part, refuse_overwrite
-from pipelines.job import FAILED, Engine, Job, ShardTask, commit
+from pipelines.array import (
+    ArrayJob,
+    Part,
+    Unfinished,
+    make_part,
+    refuse_overwrite,
+    require_own_machine,
+)
+from pipelines.engines import LOCAL, engine_of, require_absolute
+from pipelines.job import FAILED, Job, ShardTask, commit
 from pipelines.limits import ErrorLimit
 from pipelines.plan import Plan, fixed_size_shards, holds_plan, is_unplanned, make_plan
 from pipelines.shard import encode_entries, token_spec
@@ -66,7 +74,9 @@ class EncodeConfig:
         precision: arithmetic of the encoders, ``float32`` or ``bf16``; part of the codes' spec.
         backend: what computes them: ``torch``, ``openvino`` or ``onnxruntime``; part of the
             fingerprint where it is not torch, since it may flip a near tie.
-        num_workers: processes that encode at the same time.
+        engine: what makes the shards; see `pipelines.engines`.
+        num_workers: processes of the local engine that encode at the same time.
+        beam_flags: further flags of Beam's, for the engine.
         max_errors: how many inputs may fail: a number, or as a float a share of all; ``None`` for
             any number short of all.
         overwrite: start over where another job's work lies.
@@ -84,16 +94,20 @@ class EncodeConfig:
     batch_size: int = 8
     precision: str = "float32"
     backend: str = "torch"
+    engine: str = LOCAL
     num_workers: int = 1
+    beam_flags: tuple[str, ...] = ()
     max_errors: int | float | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         crop_rule(self.crops, self.flips, self.crop_seed)  # refuses what is no rule
         ErrorLimit(self.max_errors)  # and what is no limit
-        for name, least in (("shard_size", 1), ("batch_size", 1), ("num_workers", 1)):
+        for name, least in (("shard_size", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        require_absolute(engine_of(self), [self.corpus, self.output, *self.maps.values(),
+                                           *self.tokenizers.values()])
         held = {name: file_modality(name) for name in self.tokenizers}
         for name, folder in self.maps.items():
             if (source := file_modality(name)) != name:
@@ -186,7 +200,7 @@ def encode_corpus(config: EncodeConfig) -> Manifest:
 
     def finish(receipts: Sequence[Receipt]) -> None:
         manifests.append(task.complete(receipts))
-    Job(task.plan, task, local_engine(config.num_workers), config.max_errors).run(finish)
+    Job(task.plan, task, engine_of(config), config.max_errors).run(finish)
     return manifests[-1]
 
 
@@ -199,8 +213,9 @@ def encode_part(config: EncodeConfig, part: Part) -> Manifest | Unfinished:
         OSError, ValueError: see `encode_corpus`.
     """
     refuse_overwrite(config.overwrite, config.output)
+    require_own_machine(config)
     task = prepare_task(config)
-    engine = local_engine(config.num_workers) if config.num_workers > 1 else None
+    engine = engine_of(config) if config.num_workers > 1 else None
     job = ArrayJob(task.plan, task, part, engine, config.max_errors)
     return make_part(job, task.complete, lambda: TokenCorpus.open(config.output).manifest)
 
@@ -225,7 +240,7 @@ def prepare_task(config: EncodeConfig) -> EncodeTask:
     plan = plan_encoding(config, source, spec, classes)
     return EncodeTask(plan=plan, source=source, spec=spec, tokenizers=urls,
                       batch_size=config.batch_size,
-                      num_threads=num_decode_threads(config.num_workers),
+                      num_threads=num_decode_threads(config),
                       arithmetic=config.arithmetic, crops=config.crop_rule)
 
 
@@ -326,18 +341,12 @@ def prepare_folder(url: str, overwrite: bool) -> None:
         raise ValueError(f"{url} holds {what}: {remedy}")
 
 
-def num_decode_threads(num_workers: int) -> int:
-    """Threads that decode in each of several processes on this machine."""
+def num_decode_threads(config: EncodeConfig) -> int:
+    """Threads that decode in each process: of several on this machine, or of workers elsewhere."""
     fewest, most = DECODE_THREADS
-    return min(most, max(fewest, (os.cpu_count() or 1) // num_workers))
-
-
-def local_engine(num_workers: int) -> Engine:
-    """The engine of this machine; Beam is loaded when it is called, hence only if there is work."""
-    def run(task: ShardTask, shards: Sequence[int]) -> None:
-        from pipelines.engines import LocalEngine
-        LocalEngine(min(num_workers, len(shards)))(task, shards)
-    return run
+    if config.engine != LOCAL:
+        return fewest
+    return min(most, max(fewest, (os.cpu_count() or 1) // config.num_workers))
 
 
 def _holds_manifest(url: str) -> bool:

@@ -1,132 +1,141 @@
-"""Engines: where the shards of a job run. Apache Beam carries them, in a graph of one shape.
+"""Engines: where the shards of a job run. Apache Beam carries them, in the graph of `graph.py`.
 
-    Create(shards) -> Reshuffle -> ParDo(MakeShard) -> CombineGlobally(AddTallies)
+    local                    this machine, in this process or in several
+    dask://HOST:PORT         a Dask cluster, by its scheduler
+    portable://HOST:PORT     a job service of Beam's portability framework
+    beam                     whatever Beam's own flags name: Flink, Spark, ...
 
-One element is one shard; nothing but shard numbers and sums passes between steps. Tagged outputs,
-further sinks and output at the end of a bundle lose data on some runners while the job reports
-success, so results lie in the job's folder, and the driver looks for them there.
-
-To add an engine, subclass `BeamEngine` here and list it in `ENGINES`.
+To add an engine, subclass `BeamEngine` here and list it in `ENGINES`. Beam is loaded only when an
+engine runs, so that settings can be checked, and a finished job be looked through, without it.
 """
 import contextlib
+import dataclasses
 import logging
 import os
+import re
 import shlex
+import socket
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
-# Beam warns, on import, of cloud libraries that it does not find; nobody asked for them.
-_SILENCE = logging.NullHandler()
-logging.getLogger().addHandler(_SILENCE)
-import apache_beam as beam  # noqa: E402
-from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner  # noqa: E402
-from apache_beam.runners.runner import PipelineRunner  # noqa: E402
-from apache_beam.transforms.environments import SubprocessSDKEnvironment  # noqa: E402
-
-from pipelines.job import OutputRefused, ShardTask, Tally, WorkerLost, try_shard  # noqa: E402
-
-logging.getLogger().removeHandler(_SILENCE)
+from pipelines.job import ShardTask, WorkerLost
 
 CHANNEL_CLOSED = "Channel closed prematurely"
 """What Beam says when a worker process has died."""
 
+SECONDS_TO_ANSWER = 30
+"""How long a scheduler or job service may take to answer."""
 
-@beam.typehints.with_input_types(int)
-@beam.typehints.with_output_types(Tally)
-class MakeShard(beam.DoFn):
-    """Shard numbers to tallies; what is made lies in the job's folder."""
-
-    def __init__(self, task: ShardTask) -> None:
-        self._task = task
-        self._output_refused = False
-
-    def setup(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # each shard will meet it, and leave word
-            self._task.prepare()
-
-    def process(self, shard: int) -> Iterator[Tally]:
-        if self._output_refused:
-            yield Tally(skipped=1)
-            return
-        try:
-            yield try_shard(self._task, shard)
-        except OutputRefused:
-            self._output_refused = True
-            yield Tally(failed=1)
+SECONDS_OF_A_JOB = 7 * 86400
+"""How long Beam listens to one run; its own limit of a minute ends long runs of some services."""
 
 
-class AddTallies(beam.CombineFn):
-    """The sum of tallies."""
-
-    def create_accumulator(self) -> Tally:
-        return Tally()
-
-    def add_input(self, mutable_accumulator: Tally, element: Tally) -> Tally:
-        return mutable_accumulator + element
-
-    def merge_accumulators(self, accumulators: Iterable[Tally]) -> Tally:
-        return sum(accumulators, Tally())
-
-    def extract_output(self, accumulator: Tally) -> Tally:
-        return accumulator
+LOCAL = "local"
+"""The engine where none is asked for."""
 
 
-def build_graph(pipeline: beam.Pipeline, task: ShardTask, shards: Sequence[int]) -> None:
-    """The graph of every job."""
-    _ = (pipeline
-         | "Shards" >> beam.Create(list(shards), reshuffle=False)
-         | "Spread" >> beam.Reshuffle()
-         | "Make" >> beam.ParDo(MakeShard(task))
-         | "Sum" >> beam.CombineGlobally(AddTallies()).without_defaults())
+class EngineUnreachable(OSError):
+    """Nothing answers where an engine was said to be, or what it needs is not installed."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class BeamEngine(ABC):
-    """Runs tasks on a Beam runner; to call it is to run, see `pipelines.job.Engine`."""
+    """Runs tasks on a Beam runner; to call it is to run, see `pipelines.job.Engine`.
+
+    Attributes:
+        address: ``HOST:PORT`` of the engine; empty for one that has none.
+        num_workers: processes that make shards at the same time, where the engine starts them.
+        flags: further flags of Beam's, which count before the engine's own.
+        is_elsewhere: whether its workers may run on other machines.
+        question: what to ask oneself when nothing answers at the address.
+    """
+    name: ClassVar[str]
+    form: ClassVar[str]
+    is_elsewhere: ClassVar[bool] = True
+    question: ClassVar[str] = ""
+    address: str = ""
+    num_workers: int = 1
+    flags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 1:
+            raise ValueError(f"num_workers must be at least 1, got {self.num_workers}")
+        if self.num_workers > 1 and not isinstance(self, LocalEngine):
+            raise ValueError(f"the engine {self.name} has workers of its own, got num_workers "
+                             f"{self.num_workers}; leave it out")
+        if ("://" in self.form) != bool(self.address):
+            raise ValueError(f"the engine {self.name} is given as {self.form}, got "
+                             f"{self.address or 'no address'!r}")
+        if self.address and not re.fullmatch(r"([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}", self.address):
+            raise ValueError(f"the address of an engine is HOST:PORT, got {self.address!r}")
 
     @abstractmethod
-    def runner(self) -> PipelineRunner:
-        """A new runner."""
+    def runner(self) -> Any:
+        """A new runner of Beam's, or nothing where flags name it."""
 
     @abstractmethod
     def options(self) -> list[str]:
         """Beam's flags for it."""
 
+    def require_reachable(self) -> None:
+        """Make sure that there is an engine.
+
+        Raises:
+            EngineUnreachable: there is none.
+        """
+        if self.address:
+            _require_answer(self.address, self.question)
+
+    def loss(self, error: Exception) -> str | None:
+        """In words, what of the engine was lost when a run ended in this error; nothing if none."""
+        return None
+
+    def wait(self, result: Any) -> None:
+        """Wait until a run has ended."""
+        result.wait_until_finish()
+
     def __call__(self, task: ShardTask, shards: Sequence[int]) -> None:
         """Try each shard once.
 
         Raises:
-            WorkerLost: a worker process died.
+            EngineUnreachable: there is no such engine; nothing was tried.
+            WorkerLost: workers died, or the connection to them was lost.
         """
-        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-        pipeline = beam.Pipeline(runner=self.runner(), options=PipelineOptions(self.options()))
-        build_graph(pipeline, task, shards)
+        self.require_reachable()
         try:
-            with _quiet_threads():
-                pipeline.run().wait_until_finish()
-        except RuntimeError as error:
+            with _quiet():
+                self.wait(self.pipeline(task, shards).run())
+        except Exception as error:
             if _comes_from_interrupt(error):
                 raise KeyboardInterrupt from None
-            if CHANNEL_CLOSED in str(error):
-                raise WorkerLost("a worker process died") from error
+            if words := self.loss(error):
+                raise WorkerLost(words) from error
             raise
+
+    def pipeline(self, task: ShardTask, shards: Sequence[int]) -> Any:
+        """The ``beam.Pipeline`` that tries each shard once."""
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        from pipelines.graph import beam, build_graph
+        options = PipelineOptions([*self.options(), *self.flags])
+        pipeline = beam.Pipeline(runner=self.runner(), options=options)
+        build_graph(pipeline, task, shards)
+        return pipeline
 
 
 class LocalEngine(BeamEngine):
-    """This machine: in this process, or in several, each with one encoder.
+    """This machine: in this process, or in several, each with one encoder."""
+    name = form = LOCAL
+    is_elsewhere = False
 
-    Args:
-        num_workers: processes that make shards at the same time; with one it is this process.
-    """
-
-    def __init__(self, num_workers: int = 1) -> None:
-        if num_workers < 1:
-            raise ValueError(f"num_workers must be at least 1, got {num_workers}")
-        self.num_workers = num_workers
-
-    def runner(self) -> PipelineRunner:
+    def runner(self) -> Any:
+        # By its class: the name DirectRunner stands for another one, which may download a program.
+        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+        from apache_beam.transforms.environments import SubprocessSDKEnvironment
         if self.num_workers == 1:
             return FnApiRunner()
         # "exec", so that the worker itself is the child of this process; its modules are ours.
@@ -138,14 +147,191 @@ class LocalEngine(BeamEngine):
         return [f"--direct_num_workers={self.num_workers}",
                 "--default_sdk_harness_log_level=CRITICAL"]
 
+    def pipeline(self, task: ShardTask, shards: Sequence[int]) -> Any:
+        needed = dataclasses.replace(self, num_workers=min(self.num_workers, max(1, len(shards))))
+        return BeamEngine.pipeline(needed, task, shards)
 
-ENGINES = {"local": LocalEngine}
+    def loss(self, error: Exception) -> str | None:
+        if CHANNEL_CLOSED not in str(error):
+            return None
+        return "the worker process died, as it does when memory runs out; use fewer workers"
+
+
+class DaskEngine(BeamEngine):
+    """A Dask cluster; one shard is one task of it."""
+    name = "dask"
+    form = "dask://HOST:PORT"
+    question = "is a Dask scheduler running there"
+
+    def runner(self) -> Any:
+        from apache_beam.runners.dask.dask_runner import DaskRunner
+        return DaskRunner()
+
+    def options(self) -> list[str]:
+        # By default 128 shards would be one task, and a few workers would make all of them.
+        return [f"--dask_client_address=tcp://{self.address}", "--dask_partition_size=1",
+                f"--dask_connection_timeout={SECONDS_TO_ANSWER}"]
+
+    def require_reachable(self) -> None:
+        try:
+            import distributed  # noqa: F401
+        except ImportError as error:
+            raise EngineUnreachable("the engine dask needs more packages: pip install "
+                                    f"'img2tokens[dask]' ({error})") from error
+        super().require_reachable()
+
+    def loss(self, error: Exception) -> str | None:
+        from concurrent.futures import CancelledError
+
+        from distributed.scheduler import KilledWorker
+        if isinstance(error, KilledWorker):
+            return "workers of the Dask cluster died over and over, as when memory runs out"
+        if isinstance(error, OSError | TimeoutError | CancelledError):
+            return f"the Dask scheduler at {self.address} was lost: {str(error) or type(error)}"
+        return None
+
+    def wait(self, result: Any) -> None:
+        with contextlib.closing(result.client):  # which ends what the cluster still does for it
+            super().wait(result)
+
+
+class PortableEngine(BeamEngine):
+    """A job service of Beam's portability framework; its workers are those that the flags name.
+
+    By default this process is the worker, which suits a job service on the same machine.
+    """
+    name = "portable"
+    form = "portable://HOST:PORT"
+    question = "is a Beam job service running there"
+
+    def runner(self) -> Any:
+        from apache_beam.runners.portability.portable_runner import PortableRunner
+        return PortableRunner()
+
+    def options(self) -> list[str]:
+        return [f"--job_endpoint={self.address}", f"--job_server_timeout={SECONDS_OF_A_JOB}",
+                "--environment_type=LOOPBACK", "--default_sdk_harness_log_level=CRITICAL"]
+
+    def require_reachable(self) -> None:
+        super().require_reachable()
+        import grpc
+        with grpc.insecure_channel(self.address) as channel:
+            try:
+                grpc.channel_ready_future(channel).result(timeout=SECONDS_TO_ANSWER)
+            except grpc.FutureTimeoutError as error:
+                raise EngineUnreachable(f"{self.address} does not speak gRPC: "
+                                        f"{self.question}?") from error
+
+    def loss(self, error: Exception) -> str | None:
+        import grpc
+        if isinstance(error, grpc.RpcError):
+            return f"the job service at {self.address} was lost: {error.code().name}"
+        return _last_line(error) if isinstance(error, RuntimeError) else None
+
+    def wait(self, result: Any) -> None:
+        try:
+            super().wait(result)
+        except KeyboardInterrupt:
+            with contextlib.suppress(Exception):  # the service may be gone
+                result.cancel()
+            raise
+
+
+class FlagsEngine(BeamEngine):
+    """The runner that Beam's own flags name."""
+    name = form = "beam"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not any(flag.partition("=")[0] == "--runner" for flag in self.flags):
+            raise ValueError("the engine beam needs the flags of a runner, for example "
+                             "--engine beam -- --runner=FlinkRunner --flink_master=HOST:8081")
+
+    def runner(self) -> Any:
+        return None
+
+    def options(self) -> list[str]:
+        return []
+
+    def loss(self, error: Exception) -> str | None:
+        return _last_line(error) if isinstance(error, RuntimeError) else None
+
+
+ENGINES: Mapping[str, type[BeamEngine]] = {
+    engine.name: engine for engine in (LocalEngine, DaskEngine, PortableEngine, FlagsEngine)}
 """Every engine by name."""
 
 
+class EngineSettings(Protocol):
+    """The part of a job's settings that says where it runs.
+
+    Attributes:
+        engine: a form of one of `ENGINES`.
+        num_workers: processes that make shards at the same time, for the local engine.
+        beam_flags: further flags of Beam's.
+    """
+    @property
+    def engine(self) -> str: ...
+    @property
+    def num_workers(self) -> int: ...
+    @property
+    def beam_flags(self) -> tuple[str, ...]: ...
+
+
+def engine_of(settings: EngineSettings) -> BeamEngine:
+    """The engine that a job's settings ask for.
+
+    Raises:
+        ValueError: there is no such engine, or it does not go with the other settings.
+    """
+    name, _, address = settings.engine.partition("://")
+    if name not in ENGINES:
+        forms = ", ".join(engine.form for engine in ENGINES.values())
+        raise ValueError(f"an engine is one of {forms}; got {settings.engine!r}")
+    if settings.beam_flags and not settings.beam_flags[0].startswith("--"):
+        raise ValueError(f"{settings.beam_flags[0]!r} is no flag of Beam's, which begin with --")
+    return ENGINES[name](address=address, num_workers=settings.num_workers,
+                         flags=settings.beam_flags)
+
+
+def require_absolute(engine: BeamEngine, urls: Iterable[str]) -> None:
+    """Refuse folders that workers elsewhere would look for in another place.
+
+    Raises:
+        ValueError: the engine has workers elsewhere, and a path is relative.
+    """
+    for url in urls if engine.is_elsewhere else ():
+        if not (os.path.isabs(url) or re.match(r"[\w+-]+:|\.\w", url)):  # a URL, column or suffix
+            raise ValueError(f"{url} is relative to the folder of this process, which workers of "
+                             f"the engine {engine.name} do not share; give {os.path.abspath(url)}")
+
+
+def _require_answer(address: str, question: str) -> None:
+    """Make sure that something listens at an address.
+
+    Raises:
+        EngineUnreachable: nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise EngineUnreachable(f"{address} does not answer ({reason}): {question}?") from error
+
+
+def _last_line(error: Exception) -> str:
+    """The last line of an error, where Beam puts what a remote traceback comes to."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"the engine gave up: {lines[-1] if lines else type(error).__name__}"
+
+
 @contextlib.contextmanager
-def _quiet_threads() -> Iterator[None]:
-    """Keep the traces of Beam's threads off the terminal; what they meet is raised here too."""
+def _quiet() -> Iterator[None]:
+    """Keep Beam's log and the traces of its threads off the terminal; errors are raised here too.
+    """
+    for name in ("apache_beam", "distributed"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     usual = threading.excepthook
     threading.excepthook = lambda args: None
     try:

@@ -41,7 +41,7 @@ class OutputRefused(OSError):
 
 
 class WorkerLost(OSError):
-    """A worker process died."""
+    """Workers died, or the connection to them was lost; the message says so to people."""
 
 
 class JobFailed(OSError):
@@ -160,6 +160,7 @@ class Job:
         self._unit = unit
         self._receipts: dict[int, Receipt] = {}
         self._shards: Sequence[int] = range(plan.num_shards)
+        self._lost = ""
 
     def run(self, finish: Callable[[Sequence[Receipt]], None]) -> None:
         """Make every shard that has no receipt, then complete the output.
@@ -215,8 +216,8 @@ class Job:
                 if not (pending := self._pending()):
                     break
                 time.sleep(pause)
-                with self._watched(bar), contextlib.suppress(WorkerLost):
-                    self._engine(self._task, pending)
+                with self._watched(bar):
+                    self._try(pending)
                 self._look()
                 bar.show(self._receipts.values())
                 self._require_few_errors()
@@ -224,6 +225,13 @@ class Job:
         if pending := self._pending():
             raise JobFailed(self._why(pending))
         self._require_few_errors()
+
+    def _try(self, shards: Sequence[int]) -> None:
+        """Have the engine try these shards once."""
+        try:
+            self._engine(self._task, shards)
+        except WorkerLost as lost:
+            self._lost = str(lost)
 
     def _pending(self) -> list[int]:
         return [shard for shard in self._shards if shard not in self._receipts]
@@ -299,14 +307,14 @@ class Job:
                 f"being {pending[0]}: {said}. The finished ones are kept; the same command goes on")
 
     def _why_no_word(self) -> str:
-        """Why shards failed without leaving word: nothing can be written, or their worker died."""
+        """Why shards failed without leaving word: nothing can be written, or workers were lost."""
         probe = storage.join(self._plan.url, FAILED, "probe")
         try:
             storage.write_bytes(probe, bytes(1 << 16))
         except OSError as error:
             return f"{self._plan.url} takes no data: {error.strerror or error}"
         storage.remove(probe)
-        return "the worker process died, as it does when memory runs out; use fewer workers"
+        return self._lost or f"no worker left word of them; do all of them reach {self._plan.url}?"
 
     def _remove_unfinished(self) -> None:
         for folder in (tokens.DATA, tokens.PLAN, tokens.RECEIPTS, tokens.DEAD, FAILED, ""):

@@ -7,6 +7,7 @@ from job_fakes import FakeCodec, run_inline
 
 from pipelines import codecs, job
 from pipelines.encode import EncodeConfig
+from pipelines.engines import BeamEngine
 from tokenizer.corpus.modalities import RGB, Depth, Segmentation
 
 
@@ -30,8 +31,8 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeCodec]:
 @pytest.fixture
 def without_beam(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs run inline and wait for nothing."""
-    for module in ("encode", "decode"):
-        monkeypatch.setattr(f"pipelines.{module}.local_engine", lambda num_workers: run_inline)
+    monkeypatch.setattr(BeamEngine, "__call__",
+                        lambda engine, task, shards: run_inline(task, shards))
     monkeypatch.setattr(job, "PAUSES", (0.0, 0.0))
 
 

@@ -13,8 +13,8 @@ import pytest
 from job_fakes import FakeCodec, run_inline, save_maps, tree
 from PIL import Image
 
-from pipelines import encode
 from pipelines.encode import EncodeConfig, encode_corpus, entry_of, num_decode_threads, row_of
+from pipelines.engines import BeamEngine
 from pipelines.job import JobFailed, ShardTask, TooManyErrors
 from pipelines.plan import PlanMismatch, load_plan
 from tokenizer import storage, tokens
@@ -390,10 +390,11 @@ def test_nothing_is_written_when_there_is_nothing_to_do(config: Settings, tmp_pa
 
 def test_a_tokenizer_that_changes_under_the_job_fails_its_shards(
         config: Settings, fakes: dict[str, FakeCodec], monkeypatch: pytest.MonkeyPatch) -> None:
-    def engine(task: ShardTask, shards: list[int]) -> None:
+    def changing(task: ShardTask, shards: list[int]) -> None:
         fakes["tok"] = FakeCodec(RGB(), "changed")
         run_inline(task, shards)
-    monkeypatch.setattr(encode, "local_engine", lambda num_workers: engine)
+    monkeypatch.setattr(BeamEngine, "__call__",
+                        lambda engine, task, shards: changing(task, shards))
     with pytest.raises(JobFailed, match="tok is sha256:changed, the job was planned with sha256:a"):
         encode_corpus(config())
 
@@ -480,6 +481,7 @@ def test_an_input_survives_the_plan() -> None:
         assert entry_of(row_of(entry)) == entry
 
 
-def test_decode_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decode_threads_share_the_cores(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    assert [num_decode_threads(workers) for workers in (1, 4, 16)] == [8, 4, 2]
+    assert [num_decode_threads(config(num_workers=workers)) for workers in (1, 4, 16)] == [8, 4, 2]
+    assert num_decode_threads(config(engine="dask://a:1", tokenizers={"image": "/tok"})) == 2

@@ -1,6 +1,7 @@
 """The Beam graph has one shape, and the local engine runs it, in one process or several."""
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,14 +15,16 @@ import pytest
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from engine_tasks import TouchTask
 
+from pipelines import engines
 from pipelines.engines import (
     CHANNEL_CLOSED,
     ENGINES,
-    AddTallies,
+    EngineUnreachable,
     LocalEngine,
-    MakeShard,
-    build_graph,
+    engine_of,
+    require_absolute,
 )
+from pipelines.graph import AddTallies, MakeShard, build_graph
 from pipelines.job import OutputRefused, Tally, WorkerLost
 from tokenizer.tokens import Receipt
 
@@ -80,7 +83,7 @@ def test_nothing_but_numbers_and_tallies_passes_between_steps() -> None:
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_every_shard_is_made_once(tmp_path: Path, num_workers: int) -> None:
-    LocalEngine(num_workers)(TouchTask(str(tmp_path)), range(7))
+    LocalEngine(num_workers=num_workers)(TouchTask(str(tmp_path)), range(7))
     made = sorted(path.name for path in tmp_path.glob("made-*"))
     assert [name.split("-")[1] for name in made] == list("0123456")
     processes = {name.split("-")[2] for name in made}
@@ -114,7 +117,7 @@ def test_a_bug_ends_the_job_with_its_name(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_bug_in_a_worker_ends_the_job_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="deliberate bug"):
-        LocalEngine(2)(TouchTask(str(tmp_path), bug=True), [0, 1])
+        LocalEngine(num_workers=2)(TouchTask(str(tmp_path), bug=True), [0, 1])
 
 
 @pytest.mark.slow
@@ -122,7 +125,7 @@ def test_a_worker_that_is_killed_is_reported(tmp_path: Path) -> None:
     killer = threading.Thread(target=kill_first_worker, args=(tmp_path,), daemon=True)
     killer.start()
     with pytest.raises(WorkerLost):
-        LocalEngine(2)(TouchTask(str(tmp_path), seconds=0.3), range(60))
+        LocalEngine(num_workers=2)(TouchTask(str(tmp_path), seconds=0.3), range(60))
     killer.join()
 
 
@@ -189,16 +192,96 @@ def test_beam_says_what_the_engine_listens_for() -> None:
     assert CHANNEL_CLOSED in Path(data_plane.__file__).read_text()
 
 
-def test_the_number_of_workers_is_checked() -> None:
-    with pytest.raises(ValueError, match="num_workers must be at least 1, got 0"):
-        LocalEngine(0)
+@dataclass(frozen=True)
+class Asked:
+    """What people ask of an engine."""
+    engine: str = "local"
+    num_workers: int = 1
+    beam_flags: tuple[str, ...] = ()
+
+
+FLINK = ("--runner=FlinkRunner", "--flink_master=flink:8081")
+EVERY_ENGINE = {"local": Asked(), "dask": Asked("dask://127.0.0.1:8786"),
+                "portable": Asked("portable://[::1]:8099"), "beam": Asked("beam", beam_flags=FLINK)}
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_every_engine_can_be_made(name: str) -> None:
-    engine = ENGINES[name]()
-    assert engine.runner() is not None
-    assert all(option.startswith("--") for option in engine.options())
+def test_every_engine_builds_the_one_graph_and_knows_its_runner(name: str, tmp_path: Path) -> None:
+    engine = engine_of(EVERY_ENGINE[name])
+    pipeline = engine.pipeline(TouchTask(str(tmp_path)), range(3))
+    assert [part.full_label for part in pipeline.transforms_stack[0].parts] == [
+        "Shards", "Spread", "Make", "Sum"]
+    assert type(pipeline.runner).__name__ == {
+        "local": "FnApiRunner", "dask": "DaskRunner", "portable": "PortableRunner",
+        "beam": "FlinkRunner"}[name]
+
+
+def test_flags_count_before_what_an_engine_asks_for_itself(tmp_path: Path) -> None:
+    from apache_beam.options.pipeline_options import PortableOptions
+    flags = ("--environment_type=EXTERNAL", "--environment_config=pool:50000")
+    for given, kind in (((), "LOOPBACK"), (flags, "EXTERNAL")):
+        engine = engine_of(Asked("portable://127.0.0.1:8099", beam_flags=given))
+        pipeline = engine.pipeline(TouchTask(str(tmp_path)), [0])
+        assert pipeline.options.view_as(PortableOptions).environment_type == kind
+
+
+@pytest.mark.parametrize(("asked", "words"), [
+    (Asked("spark://a:1"), "an engine is one of local, dask://HOST:PORT, .*; got 'spark://a:1'"),
+    (Asked("local://a:1"), "local is given as local, got 'a:1'"),
+    (Asked("dask"), "dask is given as dask://HOST:PORT, got 'no address'"),
+    (Asked("dask://scheduler"), "HOST:PORT, got 'scheduler'"),
+    (Asked("dask://a:123456"), "HOST:PORT, got 'a:123456'"),
+    (Asked("dask://a:1", 2), "workers of its own, got num_workers 2"),
+    (Asked(num_workers=0), "num_workers must be at least 1, got 0"),
+    (Asked("beam"), "--engine beam -- --runner=FlinkRunner"),
+    (Asked("beam", beam_flags=("runner=FlinkRunner",)), "'runner=FlinkRunner' is no flag"),
+])
+def test_what_is_no_engine_is_refused(asked: Asked, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        engine_of(asked)
+
+
+def test_relative_folders_are_refused_where_workers_run_elsewhere() -> None:
+    elsewhere = engine_of(EVERY_ENGINE["dask"])
+    fine = ["/data/photos", "s3://corpus", "datasets:USER/NAME@train", "column:depth", ".seg.png"]
+    require_absolute(elsewhere, fine)
+    require_absolute(LocalEngine(), ["photos"])
+    with pytest.raises(ValueError, match=f"photos is relative .* give {os.getcwd()}/photos"):
+        require_absolute(elsewhere, [*fine, "photos"])
+
+
+@pytest.mark.parametrize("name", ["dask", "portable"])
+def test_an_engine_that_does_not_answer_is_told_with_its_address(name: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nothing listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(EngineUnreachable, match=f"{address} does not answer .*refused"):
+            engine_of(Asked(f"{name}://{address}"))(TouchTask(""), [0])
+
+
+def test_a_service_of_another_kind_is_no_job_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "SECONDS_TO_ANSWER", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(EngineUnreachable, match=f"{address} does not speak gRPC"):
+            engine_of(Asked(f"portable://{address}"))(TouchTask(""), [0])
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(EngineUnreachable, match=r"pip install 'img2tokens\[dask\]'"):
+        engine_of(EVERY_ENGINE["dask"])(TouchTask(""), [0])
+
+
+def test_what_was_lost_is_told_apart_from_bugs() -> None:
+    from distributed.scheduler import KilledWorker
+    killed = KilledWorker("make", "tcp://a:1", 3)
+    dask, flags = engine_of(EVERY_ENGINE["dask"]), engine_of(EVERY_ENGINE["beam"])
+    assert "workers of the Dask cluster died" in str(dask.loss(killed))
+    assert "127.0.0.1:8786 was lost: closed" in str(dask.loss(OSError("closed")))
+    assert dask.loss(KeyError("a bug")) is None and LocalEngine().loss(RuntimeError("bug")) is None
+    assert flags.loss(RuntimeError("Traceback:\n  here\nOSError: no slot\n")) == (
+        "the engine gave up: OSError: no slot")
 
 
 def test_tallies_are_merged() -> None:
