@@ -80,6 +80,7 @@ class EncodeConfig:
         max_errors: how many inputs may fail: a number, or as a float a share of all; ``None`` for
             any number short of all.
         overwrite: start over where another job's work lies.
+        stats: whether rows have quality columns, see `tokenizer.quality`; the codes are the same.
     """
     corpus: str
     output: str
@@ -99,6 +100,7 @@ class EncodeConfig:
     beam_flags: tuple[str, ...] = ()
     max_errors: int | float | None = None
     overwrite: bool = False
+    stats: bool = False
 
     def __post_init__(self) -> None:
         crop_rule(self.crops, self.flips, self.crop_seed)  # refuses what is no rule
@@ -176,7 +178,8 @@ class EncodeTask(ShardTask):
     def run(self, shard: int) -> Receipt:
         encoders = codecs.codecs_of(self.tokenizers, self.spec, self.batch_size, **self.arithmetic)
         entries = (entry_of(row) for row in self.plan.rows(shard))
-        rows, dead = encode_entries(entries, self.source, encoders, self.num_threads, self.crops)
+        rows, dead = encode_entries(entries, self.source, encoders, self.num_threads, self.crops,
+                                    bool(self.spec.quality))
         return commit(self.plan, shard, rows, dead, self.crops.num_crops)
 
     def complete(self, receipts: Sequence[Receipt]) -> Manifest:
@@ -231,7 +234,7 @@ def prepare_task(config: EncodeConfig) -> EncodeTask:
                          config.labels, config.corpus_modality)
     urls = {name: config.tokenizers[name] for name in config.modalities}
     loaded = codecs.open_codecs(urls, config.batch_size, config.size, **config.arithmetic)
-    spec = token_spec(loaded, config.crop_rule)
+    spec = token_spec(loaded, config.crop_rule, config.stats)
     require_one_ratio(spec)
     classes = source.classes()
     next(source.entries())  # refuses an empty corpus before anything is removed
@@ -281,6 +284,8 @@ def plan_encoding(config: EncodeConfig, source: Source, spec: TokenSpec,
                 "classes": list(classes)}
     if "backend" in config.arithmetic:
         settings["backend"] = config.backend
+    if spec.quality:
+        settings["quality"] = list(spec.quality)
     if files := source.files():
         settings["files"] = files
 

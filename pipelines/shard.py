@@ -25,6 +25,7 @@ from tokenizer.corpus.images import Crop
 from tokenizer.corpus.modalities import Modality, fit_together
 from tokenizer.corpus.sources import Entry, InputError, Source
 from tokenizer.corpus.sources.web import UnreachableURL
+from tokenizer.quality import encode_and_measure, quality_columns
 from tokenizer.schema import CodeSpec, TokenSpec, rows_table
 from tokenizer.tokens import DeadLetter
 
@@ -60,6 +61,12 @@ class Encoder(Protocol):
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels ``(B, h, w[, 3])`` to codes ``(B, h, w)``."""
 
+    def encode_with_distances(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """The same, with distances from the entries of a codebook, where there is one."""
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Codes to pixels."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
@@ -78,15 +85,20 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """One crop, encoded: its record without pixels, and per modality its codes ``(h, w)``."""
+    """One crop, encoded: its record without pixels, and per modality its codes ``(h, w)``.
+
+    Attributes:
+        quality: quality columns by name, where they are asked for; NaN for null.
+    """
     entry: Entry
     size: tuple[int, int]
     crop: Crop
     codes: dict[str, np.ndarray]
+    quality: dict[str, float]
 
 
 def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str, Encoder],
-                   num_threads: int, crops: CropRule = CENTRE,
+                   num_threads: int, crops: CropRule = CENTRE, quality: bool = False,
                    ) -> tuple[pa.Table, list[DeadLetter]]:
     """Encode the inputs of one shard.
 
@@ -95,6 +107,7 @@ def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str
         codecs: by modality; the first one's image size decides the crops.
         num_threads: how many inputs are read and decoded at once.
         crops: which boxes of each input become rows.
+        quality: whether rows have quality columns.
     Returns:
         Rows of `TokenSpec.arrow_schema` in the order of the plan, those of one input by their
         crops, and a dead letter for each input that failed; both are the same whatever the number
@@ -113,7 +126,7 @@ def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str
     with ordered(read, entries, num_threads, window) as results:
         records = _apart(results, dead)
         while batch := list(islice(records, batch_size)):
-            for result in encode_batch(batch, codecs):
+            for result in encode_batch(batch, codecs, quality):
                 if isinstance(result, Encoded):
                     done.append(result)
                 elif result.key not in refused:
@@ -122,13 +135,15 @@ def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str
     done = [item for item in done if item.entry.key not in refused]
     if not done:
         require_present(dead)
-    return to_table(done, token_spec(codecs, crops)), dead
+    return to_table(done, token_spec(codecs, crops, quality)), dead
 
 
-def token_spec(codecs: Mapping[str, Encoder], crops: CropRule) -> TokenSpec:
-    """What rows of these crops hold."""
-    return TokenSpec(codes=tuple(codec.spec.cropped(crops.settings())
-                                 for codec in codecs.values()))
+def token_spec(codecs: Mapping[str, Encoder], crops: CropRule,
+               quality: bool = False) -> TokenSpec:
+    """What rows of these crops hold, with or without quality columns."""
+    columns = [name for modality in codecs for name in quality_columns(modality)]
+    return TokenSpec(codes=tuple(codec.spec.cropped(crops.settings()) for codec in codecs.values()),
+                     quality=tuple(columns) if quality else ())
 
 
 def read_entry(entry: Entry, source: Source, codecs: Mapping[str, Encoder],
@@ -181,20 +196,28 @@ def crop_records(entry: Entry, raws: Mapping[str, np.ndarray], codecs: Mapping[s
             for crop in crops.crops(height, width, sizes[first], entry.key)]
 
 
-def encode_batch(records: Sequence[Record],
-                 codecs: Mapping[str, Encoder]) -> list[Encoded | DeadLetter]:
+def encode_batch(records: Sequence[Record], codecs: Mapping[str, Encoder],
+                 quality: bool = False) -> list[Encoded | DeadLetter]:
     """Encode up to B records; where they are refused, each alone, to find which are at fault."""
+    codes, columns = dict[str, np.ndarray](), dict[str, np.ndarray]()
     try:
-        codes = {name: codec.encode(np.stack([record.pixels[name] for record in records]))
-                 for name, codec in codecs.items()}
+        for name, codec in codecs.items():
+            pixels = np.stack([record.pixels[name] for record in records])
+            if quality:
+                codes[name], measured = encode_and_measure(codec, pixels)
+                columns |= measured
+            else:
+                codes[name] = codec.encode(pixels)
     except ValueError as error:
         if len(records) > 1:
-            return [result for record in records for result in encode_batch([record], codecs)]
+            return [result for record in records
+                    for result in encode_batch([record], codecs, quality)]
         entry = records[0].entry
         return [DeadLetter(key=entry.key, source=entry.source, stage="encode",
                            error=type(error).__name__, message=describe(error))]
     return [Encoded(entry=record.entry, size=record.size, crop=record.crop,
-                    codes={name: codes[name][index] for name in codecs})
+                    codes={name: codes[name][index] for name in codecs},
+                    quality={name: float(column[index]) for name, column in columns.items()})
             for index, record in enumerate(records)]
 
 
@@ -217,6 +240,7 @@ def to_table(done: Sequence[Encoded], spec: TokenSpec) -> pa.Table:
         "label": [item.entry.label for item in done],
         "class_name": [item.entry.class_name for item in done],
         "caption": [item.entry.caption for item in done],
+        **{name: [item.quality[name] for item in done] for name in spec.quality},
     })
 
 

@@ -20,7 +20,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ from tokenizer.vqgan.model import KIND, VQGAN, VQGANConfig
 
 if TYPE_CHECKING:
     from tokenizer.backends.runtimes import LatentsOf
+
+Result = TypeVar("Result")
 
 PRECISIONS = ("float32", "bf16")
 """Arithmetic of encoder and decoder; codes are chosen in float32 in either case."""
@@ -146,6 +148,27 @@ class Codec:
         self._check_pixels(pixels)
         return self._in_batches(self._encode_batch, pixels, self.spec.code_shape, self.spec.dtype)
 
+    def encode_with_distances(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Pixels to codes, the same as `encode` gives, and how sure these are.
+
+        Returns:
+            Codes; and ``(N, 2, *spec.code_shape)`` float32, the Euclidean distances of latents to
+            the entries of their codes and to the second nearest entries, or nothing where codes
+            are not the nearest entries of a codebook.
+        Raises:
+            ValueError: see `encode`.
+        """
+        self._check_pixels(pixels)
+        shape = self.spec.code_shape
+        codes = np.empty((len(pixels), *shape), self.spec.dtype)
+        distances = np.empty((len(pixels), 2, *shape), np.float32)
+        measured = True
+        for part, (chosen, found) in self._batches(self._measure_batch, pixels):
+            codes[part] = _first(chosen, part)
+            if measured := found is not None:
+                distances[part] = _first(found, part)
+        return codes, distances if measured else None
+
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes to pixels.
 
@@ -172,12 +195,18 @@ class Codec:
                              "crop and resize them with Modality.fit")
 
     def _encode_batch(self, pixels: Tensor) -> Tensor:
+        return self._model.quantize.encode(self._latents(pixels))
+
+    def _measure_batch(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self._model.quantize.encode_with_distances(self._latents(pixels))
+
+    def _latents(self, pixels: Tensor) -> Tensor:
+        """Latents ``(B, C, h, w)`` float32 of pixels."""
         inputs = self.modality.to_inputs(pixels)
         if self._encoder is not None:
-            return self._model.quantize.encode(torch.from_numpy(self._encoder(inputs.numpy())))
+            return torch.from_numpy(self._encoder(inputs.numpy()))
         with self._arithmetic():
-            latents = self._model.encode_to_latents(inputs)
-        return self._model.quantize.encode(latents.float())
+            return self._model.encode_to_latents(inputs).float()
 
     def _decode_batch(self, codes: Tensor) -> Tensor:
         with self._arithmetic():
@@ -192,14 +221,25 @@ class Codec:
                     shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """``function`` of ``(N, ...)`` items, in batches of one shape, as ``(N, *shape)``."""
         results = np.empty((len(items), *shape), dtype)
+        for part, result in self._batches(function, items):
+            results[part] = _first(result, part)
+        return results
+
+    def _batches(self, function: Callable[[Tensor], Result],
+                 items: np.ndarray) -> Iterator[tuple[slice, Result]]:
+        """``function`` of batches of one shape, padded, each with the items that it stands for."""
         padded = np.zeros((self._at_once, *items.shape[1:]), items.dtype)
         for start in range(0, len(items), self._at_once):
             batch = items[start:start + self._at_once]
             padded[:len(batch)] = batch
             with reproducible(self._device):
-                result = function(torch.from_numpy(padded).to(self._device)).cpu().numpy()
-            results[start:start + len(batch)] = result[:len(batch)]
-        return results
+                result = function(torch.from_numpy(padded).to(self._device))
+            yield slice(start, start + len(batch)), result
+
+
+def _first(results: Tensor, part: slice) -> np.ndarray:
+    """Of the results of a padded batch, those of its items, in numpy."""
+    return results.cpu().numpy()[:part.stop - part.start]
 
 
 def with_convolutions_in(dtype: torch.dtype, model: VQGAN) -> VQGAN:

@@ -14,11 +14,18 @@ from typing import Any, TypeVar
 
 Config = TypeVar("Config")
 
+LATER = {"later": True}
+"""Metadata of a field that was added to files which must stay equal byte for byte without it."""
+
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as JSON-ready values: nested configs become dicts, tuples become lists."""
-    return {field.name: _to_json(getattr(config, field.name))
-            for field in dataclasses.fields(config)}
+    """A config as JSON-ready values: nested configs become dicts, tuples become lists.
+
+    A field with `LATER` as metadata is left out at its default.
+    """
+    values = ((field, getattr(config, field.name)) for field in dataclasses.fields(config))
+    return {field.name: _to_json(value) for field, value in values
+            if not (field.metadata == LATER and value == field.default)}
 
 
 def from_dict(cls: type[Config], data: Mapping[str, Any], where: str = "") -> Config:

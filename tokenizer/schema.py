@@ -107,9 +107,15 @@ class CodeSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSpec:
-    """What a token corpus holds: one `CodeSpec` for each modality, in column order."""
+    """What a token corpus holds: one `CodeSpec` for each modality, in column order.
+
+    Attributes:
+        quality: names of further columns, float32, that say how good a row's codes are; see
+            `tokenizer.quality`.
+    """
     codes: tuple[CodeSpec, ...]
     format_version: int = FORMAT_VERSION
+    quality: tuple[str, ...] = field(default=(), metadata=configs.LATER)
 
     def __post_init__(self) -> None:
         names = [spec.modality for spec in self.codes]
@@ -171,7 +177,8 @@ class TokenSpec:
         columns += [pa.field("flipped", pa.bool_(), nullable=False),
                     pa.field("label", pa.int32()),
                     pa.field("class_name", pa.string()),
-                    pa.field("caption", pa.string())]
+                    pa.field("caption", pa.string()),
+                    *(pa.field(name, pa.float32()) for name in self.quality)]
         return pa.schema(columns, metadata={METADATA_KEY: self.to_json()})
 
 
@@ -314,7 +321,7 @@ def rows_table(spec: TokenSpec, codes: Mapping[str, np.ndarray],
     Args:
         codes: per modality ``(N[, D], h, w)``.
         columns: the other columns by name, N values each; ``label``, ``class_name`` and
-            ``caption`` may be left out.
+            ``caption`` may be left out. NaN is null in those of quality.
     """
     schema = spec.arrow_schema()
     num_rows = len(columns["key"])
@@ -326,7 +333,7 @@ def rows_table(spec: TokenSpec, codes: Mapping[str, np.ndarray],
         elif name in ("label", "class_name", "caption"):
             arrays.append(pa.array(columns.get(name, [None] * num_rows), type=kind))
         else:
-            arrays.append(pa.array(columns[name], type=kind))
+            arrays.append(pa.array(columns[name], type=kind, from_pandas=name in spec.quality))
     return pa.Table.from_arrays(arrays, schema=schema)
 
 

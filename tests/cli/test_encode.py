@@ -252,3 +252,18 @@ def test_another_backend_gives_the_same_codes_under_another_fingerprint(
     refused = encode(photos, tmp_path / "a", *command, "--backend", "onnxruntime")
     assert refused.exit_code == 1
     assert "backend was None, now 'onnxruntime'" in refused.output
+
+
+def test_stats_are_stored_and_filtered_by(tokenizer: str, image_folder: Callable[[int], Path],
+                                          tmp_path: Path) -> None:
+    from tokenizer.filters import RowFilter
+    from tokenizer.tokens import TokenCorpus
+    done = encode(image_folder(3), tmp_path / "tokens", "--tokenizer", f"image={tokenizer}",
+                  "--stats")
+    assert done.exit_code == 0, done.output
+    corpus = TokenCorpus.open(str(tmp_path / "tokens"))
+    table = corpus.read_shard(0)
+    assert None not in table["image_margin"].to_pylist()
+    least = min(table["image_psnr"].to_pylist())
+    found = RowFilter.parse(f"image.psnr > {least + 1e-3}", corpus.spec.arrow_schema())
+    assert found.mask(table).sum() == 2

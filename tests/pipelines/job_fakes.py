@@ -38,6 +38,12 @@ class FakeCodec:
         blocks = grey.reshape(-1, self.spec.grid[0], 4, self.spec.grid[1], 4).mean(axis=(2, 4))
         return (blocks * 16 / (np.iinfo(pixels.dtype).max + 1)).astype(self.spec.dtype)
 
+    def encode_with_distances(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Distances are 1 to the nearest entry and 1 + code to the second."""
+        codes = self.encode(pixels)
+        ones = np.ones(codes.shape, np.float32)
+        return codes, np.stack([ones, ones + codes.astype(np.float32)], 1)
+
     def decode(self, codes: np.ndarray) -> np.ndarray:
         scale = (np.iinfo(self.modality.pixel_dtype).max + 1) // 16
         blocks = codes.repeat(4, axis=1).repeat(4, axis=2).astype(np.int64) * scale

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tokenizer import configs
 from tokenizer.schema import (
     CodeSpec,
     CodeUsage,
@@ -191,3 +192,22 @@ def test_settings_are_flattened_with_modalities_as_names() -> None:
     data = {"a": 1, "codes": [{"modality": "image", "grid": [2, 2]}], "classes": ["x"]}
     assert flatten(data) == {"a": 1, "codes.image.modality": "image", "codes.image.grid": [2, 2],
                              "classes": ["x"]}
+
+
+def test_quality_columns_stand_last_and_hold_null_for_nan() -> None:
+    spec = dataclasses.replace(SPEC, quality=("image_psnr", "image_margin"))
+    assert spec.arrow_schema().names[-3:] == ["caption", "image_psnr", "image_margin"]
+    assert spec.arrow_schema().field("image_psnr").type == pa.float32()
+    codes = {"image": np.zeros((2, 2, 3), int), "depth": np.zeros((2, 1, 2), int)}
+    rows = rows_table(spec, codes, {**columns(2), "image_psnr": [1.5, 100.0],
+                                    "image_margin": [float("nan"), 0.25]})
+    assert rows["image_psnr"].to_pylist() == [1.5, 100.0]
+    assert rows["image_margin"].to_pylist() == [None, 0.25]
+    assert TokenSpec.from_arrow(rows.schema, "shard") == spec
+    with pytest.raises(SpecMismatch, match="shard: quality is"):
+        SPEC.require_equal(spec, "shard")
+
+
+def test_without_quality_columns_the_spec_s_text_does_not_speak_of_them() -> None:
+    assert "quality" not in SPEC.to_json() and "quality" not in str(configs.to_dict(SPEC))
+    assert json.loads(dataclasses.replace(SPEC, quality=("a",)).to_json())["quality"] == ["a"]

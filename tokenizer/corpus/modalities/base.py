@@ -43,8 +43,12 @@ class Modality(ABC):
             `read` returns what that modality's does.
         colours_vary: whether other light or another camera could have given other levels, so that
             training may change them.
+        quality: which one of its `figures` tells how good the reconstruction of one item is.
+        lower_is_better: whether that figure is an error.
     """
     name: ClassVar[str]
+    quality: ClassVar[str]
+    lower_is_better: ClassVar[bool] = False
     suffixes: ClassVar[tuple[str, ...]]
     resampling: ClassVar[str]
     computed_from: ClassVar[str | None] = None

@@ -57,6 +57,8 @@ class Depth(Modality):
     scaling: str = "min_max"
     inverse: bool = False
     name: ClassVar[str] = "depth"
+    quality: ClassVar[str] = "rmse"
+    lower_is_better: ClassVar[bool] = True
     suffixes: ClassVar[tuple[str, ...]] = (".png", ".npy", ".tif", ".tiff")
     resampling: ClassVar[str] = "bilinear with antialiasing"
 

@@ -41,6 +41,7 @@ class Edges(Modality):
     low: float = 0.1
     high: float = 0.2
     name: ClassVar[str] = "edges"
+    quality: ClassVar[str] = "f1"
     computed_from: ClassVar[str | None] = RGB.name
     suffixes: ClassVar[tuple[str, ...]] = RGB.suffixes
     resampling: ClassVar[str] = RGB.resampling

@@ -34,6 +34,7 @@ class RGB(Modality):
     """
     input_range: tuple[float, float] = (-1.0, 1.0)
     name: ClassVar[str] = "image"
+    quality: ClassVar[str] = "psnr"
     suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp",
                                            ".bmp", ".tif", ".tiff", ".gif")
     resampling: ClassVar[str] = "bilinear with antialiasing"

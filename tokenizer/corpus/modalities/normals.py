@@ -27,6 +27,8 @@ class Normals(RGB):
     true one; a found pixel without direction counts as 90.
     """
     name: ClassVar[str] = "normals"
+    quality: ClassVar[str] = "mean_angle"
+    lower_is_better: ClassVar[bool] = True
     suffixes: ClassVar[tuple[str, ...]] = (".png", ".tif", ".tiff", ".bmp")
     colours_vary: ClassVar[bool] = False
     resampling: ClassVar[str] = "bilinear with antialiasing, then length 1"

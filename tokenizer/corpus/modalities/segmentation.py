@@ -36,6 +36,7 @@ class Segmentation(Modality):
     ignore_id: int | None = None
     loss: str = "cross_entropy"
     name: ClassVar[str] = "segmentation"
+    quality: ClassVar[str] = "pixel_accuracy"
     suffixes: ClassVar[tuple[str, ...]] = (".png", ".tif", ".tiff", ".bmp")
     resampling: ClassVar[str] = "nearest"
 

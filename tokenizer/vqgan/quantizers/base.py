@@ -136,6 +136,16 @@ class Quantizer(nn.Module, ABC):
     def encode(self, latents: Tensor) -> Tensor:
         """Codes ``(B[, D], H, W)`` int64 of latents ``(B, C, H, W)``, without losses."""
 
+    def encode_with_distances(self, latents: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes as `encode` gives them, and how far latents are from entries of the codebook.
+
+        Returns:
+            Codes ``(B[, D], H, W)`` int64; and Euclidean distances ``(B, 2[, D], H, W)`` float32,
+            to the entry of the code and to the nearest of the others, or nothing where codes are
+            not the nearest entries of a codebook.
+        """
+        return self.encode(latents), None
+
     @abstractmethod
     def codes_to_latents(self, codes: Tensor) -> Tensor:
         """Latents ``(B, C, H, W)`` float32 of codes ``(B[, D], H, W)``, as the decoder takes them.

@@ -20,7 +20,7 @@ from tokenizer.vqgan.quantizers.base import (
 )
 from tokenizer.vqgan.quantizers.kmeans import kmeans
 from tokenizer.vqgan.quantizers.ranks import from_first, least_of_all, rows_of_all
-from tokenizer.vqgan.quantizers.search import nearest_codes
+from tokenizer.vqgan.quantizers.search import nearest_codes, two_distances
 
 
 class CodebookQuantizer(Quantizer):
@@ -77,6 +77,14 @@ class CodebookQuantizer(Quantizer):
     def encode(self, latents: Tensor) -> Tensor:
         points = self.place(latents.permute(0, 2, 3, 1))
         return self._nearest(points, self.place(self.embedding.weight))
+
+    @in_float32
+    def encode_with_distances(self, latents: Tensor) -> tuple[Tensor, Tensor | None]:
+        points = self.place(latents.permute(0, 2, 3, 1))
+        codebook = self.place(self.embedding.weight)
+        codes = self._nearest(points, codebook)
+        distances = two_distances(points.flatten(0, 2), codebook, codes.flatten())
+        return codes, distances.view(*codes.shape, 2).permute(0, 3, 1, 2)
 
     def codes_to_latents(self, codes: Tensor) -> Tensor:
         return self.entries(codes).permute(0, 3, 1, 2)

@@ -65,6 +65,16 @@ class ResidualQuantizer(Quantizer, kind="residual"):
             rest = rest - step.codes_to_latents(codes[-1])
         return torch.stack(codes, 1)
 
+    @in_float32
+    def encode_with_distances(self, latents: Tensor) -> tuple[Tensor, Tensor | None]:
+        rest, codes, distances = latents, [], list[Tensor]()
+        for step in self._steps():
+            chosen, found = step.encode_with_distances(rest)
+            codes.append(chosen)
+            distances += [] if found is None else [found]
+            rest = rest - step.codes_to_latents(chosen)
+        return torch.stack(codes, 1), torch.stack(distances, 2)
+
     def codes_to_latents(self, codes: Tensor) -> Tensor:
         latents = [step.codes_to_latents(chosen)
                    for step, chosen in zip(self._steps(), codes.unbind(1), strict=True)]

@@ -38,14 +38,43 @@ def nearest_codes(points: Tensor, codebook: Tensor) -> Tensor:
                           for piece in points.split(num_points)])
 
 
-def _nearest_of_piece(points: Tensor, codebook: Tensor, squares: Tensor) -> Tensor:
-    """Codes ``(n,)`` of a piece of the points ``(n, C)``: a running minimum over tiles."""
+@torch.no_grad()
+def two_distances(points: Tensor, codebook: Tensor, codes: Tensor) -> Tensor:
+    """Euclidean distances of points to the entries of their codes, and to the nearest other entry.
+
+    Args:
+        points: ``(N, C)`` float32.
+        codebook: ``(K, C)`` float32, K at least 2.
+        codes: ``(N,)`` int64, as `nearest_codes` gives them.
+    Returns:
+        ``(N, 2)`` float32. The second may be less than the first by an error of rounding.
+    """
+    num_points = POINTS if points.device.type == "cpu" else GPU_POINTS
+    squares = torch.cat([tile.square().sum(1) for tile in codebook.split(TILE)])
+    parts = []
+    for piece, chosen in zip(points.split(num_points), codes.split(num_points), strict=True):
+        other = _nearest_of_piece(piece, codebook, squares, excluded=chosen)
+        pairs = torch.stack([chosen, other], 1)
+        parts.append((codebook[pairs] - piece[:, None]).square().sum(-1).sqrt())
+    return torch.cat(parts)
+
+
+def _nearest_of_piece(points: Tensor, codebook: Tensor, squares: Tensor,
+                      excluded: Tensor | None = None) -> Tensor:
+    """Codes ``(n,)`` of a piece of the points ``(n, C)``: a running minimum over tiles.
+
+    Args:
+        excluded: ``(n,)``, for each point an entry that is not to be chosen.
+    """
     least = points.new_full((len(points),), torch.inf)
     codes = torch.zeros_like(least, dtype=torch.int64)
     for start in range(0, len(codebook), TILE):
         entries = codebook[start:start + TILE]
         # |z - e|^2 without its |z|^2 term, which is the same for every entry.
         scores = torch.addmm(squares[start:start + TILE, None], entries, points.T, alpha=-2)
+        if excluded is not None:
+            inside = ((excluded >= start) & (excluded < start + len(entries))).nonzero()[:, 0]
+            scores[excluded[inside] - start, inside] = torch.inf
         values, indices = _first_minimum(scores)
         closer = values < least
         least = torch.where(closer, values, least)

@@ -164,3 +164,25 @@ def test_training_goes_on_exactly_from_the_saved_state(kind: str) -> None:
 def test_nonsense_is_refused_with_its_value(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         QuantizerConfig(**changes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_distances_go_with_the_codes_of_encode(kind: str) -> None:
+    quantizer, latents = small(kind).eval(), torch.randn(2, 4, 3, 5)
+    codes, distances = quantizer.encode_with_distances(latents)
+    assert torch.equal(codes, quantizer.encode(latents))
+    if distances is not None:
+        assert distances.shape == (2, 2, *codes.shape[1:]) and distances.dtype == torch.float32
+        assert (distances[:, 1] - distances[:, 0] > -1e-5).all() and distances.min() >= 0
+
+
+@pytest.mark.parametrize("kind", ["classic", "cosine", "ema"])
+def test_distances_are_those_to_the_code_s_entry_and_to_the_best_other(kind: str) -> None:
+    quantizer, latents = small(kind).eval(), torch.randn(2, 4, 3, 5)
+    distances = quantizer.encode_with_distances(latents)[1]
+    assert distances is not None
+    points = quantizer.place(latents.permute(0, 2, 3, 1)).double()
+    codebook = quantizer.place(quantizer.embedding.weight).double()
+    two = torch.cdist(points.flatten(0, 2), codebook).topk(2, largest=False).values
+    torch.testing.assert_close(distances.permute(0, 2, 3, 1).reshape(-1, 2).double(), two,
+                               atol=1e-5, rtol=1e-4)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from tokenizer.vqgan.quantizers import search
-from tokenizer.vqgan.quantizers.search import nearest_codes
+from tokenizer.vqgan.quantizers.search import nearest_codes, two_distances
 
 
 def test_every_codebook_entry_is_its_own_nearest_code() -> None:
@@ -63,3 +63,19 @@ def test_memory_stays_below_16_mib_at_any_codebook_size(num_codes: int, code_dim
             held += event.nbytes()
             most = max(most, held)
     assert 0 < most <= 16 << 20
+
+
+@pytest.mark.parametrize("num_codes", [2, 63, 1024, 1025, 4097])
+def test_two_distances_are_those_of_float64(num_codes: int) -> None:
+    generator = torch.Generator().manual_seed(num_codes)
+    codebook = torch.randn(num_codes, 6, generator=generator)
+    points = torch.randn(300, 6, generator=generator)
+    found = two_distances(points, codebook, nearest_codes(points, codebook))
+    truth = torch.cdist(points.double(), codebook.double()).topk(2, largest=False).values
+    torch.testing.assert_close(found.double(), truth, atol=1e-5, rtol=1e-4)
+
+
+def test_an_entry_there_twice_has_no_margin() -> None:
+    codebook = torch.eye(4).repeat(2, 1)
+    found = two_distances(codebook, codebook, nearest_codes(codebook, codebook))
+    assert found.tolist() == [[0.0, 0.0]] * 8
