@@ -23,8 +23,8 @@ def inspect(tokens: str, verify: bool, as_json: bool) -> None:
       img2tokens inspect tokens --json | jq .usage
     """
     from pipelines.report import count, describe, summary
+    from tokenizer.audit import verify as verify_files
     from tokenizer.tokens import TokenCorpus
-    from tokenizer.tokens import verify as verify_files
     corpus = TokenCorpus.open(tokens)
     problems = [found for found in verify_files(corpus) if found] if verify else []
     if as_json:

@@ -23,7 +23,7 @@ from pipelines.job import FAILED, Job, ShardTask, commit
 from pipelines.limits import ErrorLimit
 from pipelines.plan import Plan, fixed_size_shards, holds_plan, is_unplanned, make_plan
 from pipelines.shard import encode_entries, token_spec
-from tokenizer import configs, storage, tokens
+from tokenizer import audit, configs, storage, tokens
 from tokenizer.corpus.crops import CENTRE, CropRule, crop_rule
 from tokenizer.corpus.modalities import file_modality
 from tokenizer.corpus.sources import Entry, Source, is_within_corpus, open_source
@@ -183,9 +183,9 @@ class EncodeTask(ShardTask):
         return commit(self.plan, shard, rows, dead, self.crops.num_crops)
 
     def complete(self, receipts: Sequence[Receipt]) -> Manifest:
-        """Audit and complete the token corpus; see `tokens.complete`."""
-        return tokens.complete(self.url, self.spec, self.plan.fingerprint, receipts,
-                               self.plan.settings["classes"], self.plan.num_inputs, self.plan.keys)
+        """Audit and complete the token corpus; see `audit.complete`."""
+        return audit.complete(self.url, self.spec, self.plan.fingerprint, receipts,
+                              self.plan.settings["classes"], self.plan.num_inputs, self.plan.keys)
 
 
 def encode_corpus(config: EncodeConfig) -> Manifest:

@@ -134,8 +134,8 @@ def commit(plan: Plan, shard: int, rows: pa.Table, dead: Sequence[DeadLetter],
     require_current(plan)
     try:
         standing = tokens.read_receipt(plan.url, shard, plan.fingerprint)
-        return standing or tokens.commit_shard(plan.url, shard, plan.num_shards, plan.fingerprint,
-                                               rows, dead, num_crops)
+        return standing or tokens.commit_shard(plan.corpus_url, shard, plan.num_shards,
+                                               plan.fingerprint, rows, dead, num_crops, plan.delta)
     except OSError as error:
         raise OutputRefused(f"{plan.url} takes no data: {error.strerror or error}") from error
 
@@ -317,8 +317,9 @@ class Job:
         return self._lost or f"no worker left word of them; do all of them reach {self._plan.url}?"
 
     def _remove_unfinished(self) -> None:
-        for folder in (tokens.DATA, tokens.PLAN, tokens.RECEIPTS, tokens.DEAD, FAILED, ""):
+        for folder in (tokens.PLAN, tokens.RECEIPTS, tokens.DEAD, FAILED, ""):
             storage.remove_unfinished(storage.join(self._plan.url, folder))
+        storage.remove_unfinished(storage.join(self._plan.corpus_url, tokens.DATA))
 
 
 def _failure_name(shard: int) -> str:

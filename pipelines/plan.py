@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tokenizer import configs, storage, tokens
+from tokenizer import configs, deltas, storage, tokens
 from tokenizer.schema import CodeSpec, flatten
 from tokenizer.stores import StoredFile, is_local
 
@@ -64,6 +64,8 @@ class Plan:
         num_inputs: rows of its files of inputs.
         num_shards: row groups of these files.
         notes: files of the corpus that are no inputs, counted by kind.
+        options: what the command was given, as far as that is needed to reach the inputs again and
+            to treat others alike; decides nothing by itself.
     """
     url: str
     job: str
@@ -71,6 +73,17 @@ class Plan:
     num_inputs: int
     num_shards: int
     notes: dict[str, int] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def delta(self) -> int:
+        """Number of the delta of a token corpus that this is the plan of, or 0."""
+        return int(self.settings.get("delta", {}).get("number", 0))
+
+    @property
+    def corpus_url(self) -> str:
+        """The token corpus that the plan belongs to; its own folder where it is no delta's."""
+        return deltas.corpus_url(self.url, self.delta)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -93,6 +106,8 @@ class Plan:
         data = {"format": FORMAT, "format_version": FORMAT_VERSION, "fingerprint": self.fingerprint,
                 **configs.to_dict(self)}
         del data["url"]
+        if not self.options:  # of the decode job, and of early versions
+            del data["options"]
         return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
     def _read(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
@@ -151,7 +166,8 @@ def load_plan(url: str) -> Plan | None:
 
 
 def make_plan(url: str, job: str, settings: dict[str, Any], shards: Shards,
-              notes: Callable[[], dict[str, int]] = dict) -> Plan:
+              notes: Callable[[], dict[str, int]] = dict,
+              options: dict[str, Any] | None = None) -> Plan:
     """Write the plan of a job, or check that the plan which stands in its folder is the same.
 
     Memory holds one shard's inputs at a time.
@@ -159,18 +175,23 @@ def make_plan(url: str, job: str, settings: dict[str, Any], shards: Shards,
     Args:
         settings: everything that decides the output but the inputs themselves.
         notes: called after the listing; see `Plan`.
+        options: see `Plan`; a plan of an early version, which has none, takes them over.
     Raises:
         PlanMismatch: the folder holds the work of another plan.
         OSError: the store refuses.
     """
     stored, listing = load_plan(url), _Listing()
     is_new = stored is None
+
+    def listed() -> Plan:
+        plan = listing.plan(url, job, settings, notes())
+        return dataclasses.replace(plan, options=options or {})
     if stored is None:
-        plan = _write(listing, url, job, settings, shards, notes)
+        plan = _write(listing, url, shards, listed)
         stored = load_plan(url) or plan  # another process may have been first
     else:
         listing.compare(shards(), stored)
-        plan = listing.plan(url, job, settings, notes())
+        plan = listed()
     if (stored.job, _completed(stored.settings)) != (job, _completed(plan.settings)):
         mismatch = PlanMismatch(_explain(stored, plan, shards))
         if is_new and not is_local(url):  # its inputs may have become those of ours
@@ -179,6 +200,8 @@ def make_plan(url: str, job: str, settings: dict[str, Any], shards: Shards,
     if listing.changed is not None:
         raise PlanMismatch(f"{url} was planned for other files: {listing.changed}. Put back the "
                            "old one, with its time, or start over with --overwrite")
+    if plan.options and not stored.options:
+        _write_json(dataclasses.replace(stored, options=plan.options))
     return dataclasses.replace(plan, settings=stored.settings)
 
 
@@ -201,8 +224,11 @@ def fixed_size_shards(rows: Iterable[dict[str, Any]], schema: pa.Schema,
         yield pa.Table.from_pylist(chunk, schema)
 
 
-def _write(listing: "_Listing", url: str, job: str, settings: dict[str, Any], shards: Shards,
-           notes: Callable[[], dict[str, int]]) -> Plan:
+def _write_json(plan: Plan) -> None:
+    storage.write_bytes(storage.join(plan.url, PLAN_JSON), plan.to_json().encode())
+
+
+def _write(listing: "_Listing", url: str, shards: Shards, listed: Callable[[], Plan]) -> Plan:
     """Write the plan of a job; where another process has written one meanwhile, that stays."""
     last = PLAN_JSON.removeprefix(f"{tokens.PLAN}/")
     with storage.writing_folder(storage.join(url, tokens.PLAN), last) as folder:
@@ -211,7 +237,7 @@ def _write(listing: "_Listing", url: str, job: str, settings: dict[str, Any], sh
         for name in storage.list_names(folder):  # what a stopped listing has left
             if name.startswith(INPUTS) and name not in written:
                 storage.remove(storage.join(folder, name))
-        plan = listing.plan(url, job, settings, notes())
+        plan = listed()
         if not storage.exists(storage.join(folder, last)):
             storage.write_bytes(storage.join(folder, last), plan.to_json().encode())
     return plan

@@ -21,7 +21,7 @@ from prior.generate import Generation, generate
 from prior.givens import Givens
 from prior.model import Prior
 from prior.sequence import LABEL
-from tokenizer import configs, storage, tokens
+from tokenizer import audit, configs, storage, tokens
 from tokenizer.schema import CodeSpec, Manifest, TokenSpec, flatten, rows_table
 
 SAMPLING = "sampling.json"
@@ -90,8 +90,8 @@ def sample_corpus(prior: Prior, givens: Givens, out: str, config: SamplingConfig
             receipts[shard] = tokens.commit_shard(out, shard, job.num_shards, fingerprint,
                                                   job.table(rows, done))
     try:
-        return tokens.complete(out, job.spec, fingerprint, receipts.values(), job.classes, job.num,
-                               lambda shard: [key_of(row) for row in job.rows(shard)])
+        return audit.complete(out, job.spec, fingerprint, receipts.values(), job.classes, job.num,
+                              lambda shard: [key_of(row) for row in job.rows(shard)])
     except tokens.AuditFailure as error:
         for shard in error.shards:
             storage.remove(storage.join(out, tokens.receipt_name(shard)))

@@ -18,8 +18,8 @@ FORBIDDEN = {
 }
 """For each package, the modules (with all below them) that no file of it imports, not even late."""
 
-WITHOUT_TORCH = ("storage", "configs", "schema", "card", "census", "receipts", "tokens",
-                 "checkpoints", "filters", "quality", "pictures",
+WITHOUT_TORCH = ("storage", "configs", "schema", "card", "audit", "census", "deltas", "receipts",
+                 "tokens", "checkpoints", "filters", "quality", "pictures",
                  "corpus/images", "corpus/augment", "corpus/crops",
                  *(f"corpus/sources/{name}" for name in (
                      "__init__", "base", "columns", "folder", "huggingface", "joined", "listed",

@@ -247,12 +247,33 @@ class ShardEntry:
     sha256: str
 
 
+LATER_FIELDS = frozenset({"deltas", "superseded"})
+"""Fields of `Manifest` that the first corpora did not have; where empty they are left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeltaEntry:
+    """What was added to a corpus after its job; see `tokenizer.deltas`.
+
+    Attributes:
+        kind: ``extend`` for new inputs, ``retry`` for dead letters tried again.
+        fingerprint: of its plan.
+        num_inputs: inputs of its plan; ``num_rows`` and ``num_shards`` what became of them.
+    """
+    kind: str
+    fingerprint: str
+    num_inputs: int
+    num_rows: int
+    num_shards: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Completes a corpus: what it holds and how to check it.
 
     Attributes:
-        fingerprint: hash over everything that decides the content: inputs, tokenizers, settings.
+        fingerprint: hash over everything that decides the content: inputs, tokenizers, settings; of
+            the last delta where there are any, which depends on those before.
         num_inputs: inputs planned; each is either the origin of rows or a dead letter.
         num_crops: rows of each input that did not fail.
         dead_letters: how many inputs failed, by error class.
@@ -260,6 +281,8 @@ class Manifest:
         usage: per modality, how much of its codebook the corpus uses.
         class_counts: rows of each class that occurs, by its name, or label where it has none.
         dead_files: the files of dead letters, one for each shard in which an input failed.
+        deltas: what was added since; their shards are the last ones, in this order.
+        superseded: files of dead letters whose inputs a delta has tried again.
     """
     spec: TokenSpec
     fingerprint: str
@@ -272,6 +295,8 @@ class Manifest:
     class_counts: dict[str, int] = field(default_factory=dict)
     dead_files: tuple[ShardEntry, ...] = ()
     num_crops: int = 1
+    deltas: tuple[DeltaEntry, ...] = ()
+    superseded: tuple[ShardEntry, ...] = ()
 
     @property
     def num_dead_letters(self) -> int:
@@ -281,6 +306,7 @@ class Manifest:
     def to_json(self) -> str:
         """Readable JSON, the same text for the same corpus."""
         data = {"format": FORMAT, **configs.to_dict(self)}
+        data = {name: value for name, value in data.items() if value or name not in LATER_FIELDS}
         return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod

@@ -1,8 +1,8 @@
-"""Token corpora on disk: commit shards, read them back, complete and verify a corpus.
+"""Token corpora on disk: commit shards, and read them back.
 
 A shard is committed in three steps: its Parquet file, its dead letters, and last its receipt. What
-has no receipt does not exist for readers. `complete` checks every shard, then writes the manifest
-and ``_SUCCESS``; `TokenCorpus` reads a completed corpus; `verify` finds what is damaged.
+has no receipt does not exist for readers. `TokenCorpus` reads a corpus that `tokenizer.audit` has
+completed.
 
 Two attempts at one shard write the same bytes, so it does not matter which of them is kept.
 
@@ -10,16 +10,15 @@ Letters: h and w the rows and columns of the code grid, K codebook size.
 """
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tokenizer import configs, storage
-from tokenizer.card import dataset_card
 from tokenizer.census import Census
+from tokenizer.deltas import delta_folder, delta_mark, job_url
 
 # Receipts are part of a corpus, so that its readers and writers find them here too.
 from tokenizer.receipts import RECEIPTS as RECEIPTS
@@ -39,12 +38,6 @@ from tokenizer.stores import StoredFile
 
 DATA, PLAN, DEAD = "data", "_plan", "_dead"
 MANIFEST, SUCCESS, CARD = "manifest.json", "_SUCCESS", "README.md"
-
-NUM_AUDIT_THREADS = 4
-"""Shards checked at once: reading and hashing overlap with the delays of a store."""
-
-RECEIPTS_AT_ONCE = 1000
-"""Checks begun or waiting at most, however many shards there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,28 +66,37 @@ class AuditFailure(ValueError):
     Attributes:
         problems: what is wrong, one line for each file or sum.
         shards: indices of the shards to make again.
+        shards_of_deltas: the same of deltas, by their numbers.
     """
 
-    def __init__(self, url: str, problems: Sequence[str], shards: Sequence[int]) -> None:
+    def __init__(self, url: str, problems: Sequence[str], shards: Sequence[int],
+                 shards_of_deltas: Mapping[int, Sequence[int]] | None = None) -> None:
         shown = "; ".join(problems[:8])
         more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
         super().__init__(f"the audit of {url} failed: {shown}{more}")
         self.problems = list(problems)
         self.shards = list(shards)
+        self.shards_of_deltas = dict(shards_of_deltas or {})
 
 
-def shard_name(shard: int, num_shards: int) -> str:
+def shard_name(shard: int, num_shards: int, delta: int = 0) -> str:
     """Path of a shard below its corpus."""
-    return f"{DATA}/part-{shard:05d}-of-{num_shards:05d}.parquet"
+    return f"{DATA}/part-{delta_mark(delta)}{shard:05d}-of-{num_shards:05d}.parquet"
 
 
-def dead_name(shard: int) -> str:
+def dead_name(shard: int, delta: int = 0) -> str:
     """Path of a shard's dead letters below its corpus; there is no file when nothing failed."""
-    return f"{DEAD}/{shard:05d}.parquet"
+    return f"{dead_folder(delta)}/{shard:05d}.parquet"
+
+
+def dead_folder(delta: int) -> str:
+    """Path of a generation's dead letters below its corpus."""
+    return f"{delta_folder(delta)}/{DEAD}" if delta else DEAD
 
 
 def commit_shard(url: str, shard: int, num_shards: int, fingerprint: str,
-                 rows: pa.Table, dead: Sequence[DeadLetter] = (), num_crops: int = 1) -> Receipt:
+                 rows: pa.Table, dead: Sequence[DeadLetter] = (), num_crops: int = 1,
+                 delta: int = 0) -> Receipt:
     """Write one shard, its dead letters and its receipt, in this order, each atomically.
 
     Dead letters that an earlier attempt has left are removed when there are none now.
@@ -104,20 +106,21 @@ def commit_shard(url: str, shard: int, num_shards: int, fingerprint: str,
         rows: a table of `tokenizer.schema.rows_table`.
         dead: the inputs of this shard that failed.
         num_crops: rows of each other input.
+        delta: number of the generation that the shard belongs to; see `tokenizer.deltas`.
     Raises:
         OSError: the store refuses; without its receipt the shard counts as not done.
     """
-    entry = _write_table(url, shard_name(shard, num_shards), rows)
+    entry = _write_table(url, shard_name(shard, num_shards, delta), rows)
     dead_file = None
     if dead:
         table = pa.Table.from_pylist([configs.to_dict(letter) for letter in dead], DEAD_SCHEMA)
-        dead_file = _write_table(url, dead_name(shard), table)
+        dead_file = _write_table(url, dead_name(shard, delta), table)
     else:
-        storage.remove(storage.join(url, dead_name(shard)))
+        storage.remove(storage.join(url, dead_name(shard, delta)))
     reasons = dict(sorted(Counter(letter.error for letter in dead).items()))
     receipt = Receipt(shard=shard, fingerprint=fingerprint, entry=entry, dead_letters=reasons,
                       dead_file=dead_file, num_crops=num_crops)
-    write_receipt(url, receipt)
+    write_receipt(job_url(url, delta), receipt)
     return receipt
 
 
@@ -273,139 +276,6 @@ def holds_crops(table: pa.Table, keys: Sequence[str], num_crops: int) -> bool:
     """Whether the rows are those of these keys in order, each with all crops of its image."""
     return (table["key"].to_pylist() == [key for key in keys for _ in range(num_crops)]
             and table["crop_index"].to_pylist() == list(range(num_crops)) * len(keys))
-
-
-def check_receipt(url: str, receipt: Receipt, spec: TokenSpec, census: Census | None = None,
-                  planned: Sequence[str] | None = None) -> str | None:
-    """What is wrong with a shard's file or its dead letters, or nothing.
-
-    Args:
-        planned: keys of the shard's inputs in order, with repeats; each must have its rows or a
-            dead letter.
-    """
-    expected = planned
-    if receipt.dead_file is not None:
-        content, problem = read_checked(url, receipt.dead_file)
-        if content is None:
-            return problem
-        dead = Counter(letter.key for letter in read_dead_letters(url, receipt.dead_file))
-        if planned is not None:
-            expected = surviving_keys(planned, dead)
-            if len(planned) - len(expected) != dead.total():
-                return f"{receipt.dead_file.name} holds keys that its plan does not"
-    return check_shard(url, receipt.entry, spec, census, expected, receipt.num_crops)
-
-
-def surviving_keys(planned: Sequence[str], dead: Counter[str]) -> list[str]:
-    """The planned keys that are not dead; of a key planned several times, the first ones live."""
-    left = Counter(planned)
-    left.subtract(dead)
-    kept = []
-    for key in planned:
-        if left[key] > 0:
-            kept.append(key)
-            left[key] -= 1
-    return kept
-
-
-def complete(url: str, spec: TokenSpec, fingerprint: str, receipts: Iterable[Receipt],
-             classes: Sequence[str], num_inputs: int,
-             planned: Callable[[int], Sequence[str]] | None = None) -> Manifest:
-    """Check every shard, then write the dataset card, the manifest and ``_SUCCESS``.
-
-    Args:
-        receipts: one for each shard of the plan.
-        num_inputs: inputs of the plan; those of rows and dead letters must add up to it.
-        planned: the keys of a shard's inputs in the order of the plan; each must have its rows or a
-            dead letter, and the rows must be in this order.
-    Raises:
-        AuditFailure: a shard is missing, damaged or surplus, or inputs are unaccounted for.
-    """
-    receipts = sorted(receipts, key=lambda receipt: receipt.shard)
-    census = audit(url, spec, receipts, num_inputs, planned)
-    dead: Counter[str] = Counter()
-    for receipt in receipts:
-        dead.update(receipt.dead_letters)
-    manifest = Manifest(
-        spec=spec, fingerprint=fingerprint, num_inputs=num_inputs,
-        num_rows=sum(receipt.entry.rows for receipt in receipts),
-        shards=tuple(receipt.entry for receipt in receipts),
-        dead_letters=dict(sorted(dead.items())), classes=tuple(classes), usage=census.usage,
-        class_counts=census.class_counts,
-        dead_files=tuple(receipt.dead_file for receipt in receipts if receipt.dead_file),
-        num_crops=max((receipt.num_crops for receipt in receipts), default=1))
-    storage.write_bytes(storage.join(url, CARD), dataset_card(manifest, DATA).encode())
-    storage.write_bytes(storage.join(url, MANIFEST), manifest.to_json().encode())
-    storage.write_bytes(storage.join(url, SUCCESS), b"")
-    return manifest
-
-
-def audit(url: str, spec: TokenSpec, receipts: Sequence[Receipt], num_inputs: int,
-          planned: Callable[[int], Sequence[str]] | None = None) -> Census:
-    """Check every shard against its receipt, and the receipts against the plan; see `complete`.
-
-    Returns:
-        What the rows hold.
-    Raises:
-        AuditFailure: names everything that is wrong.
-    """
-    census = Census(spec)
-
-    def check(receipt: Receipt) -> str | None:
-        keys = planned(receipt.shard) if planned is not None else None
-        return check_receipt(url, receipt, spec, census, keys)
-    found = [(receipt.shard, problem) for receipt, problem in _each(check, receipts) if problem]
-    problems = [problem for _, problem in found]
-    problems += surplus_files(url, DATA, [receipt.entry for receipt in receipts])
-    problems += surplus_files(url, DEAD, [receipt.dead_file for receipt in receipts
-                                          if receipt.dead_file])
-    accounted = sum(receipt.num_inputs for receipt in receipts)
-    if accounted != num_inputs:
-        problems.append(f"{accounted} of {num_inputs} inputs are accounted for")
-    if problems:
-        raise AuditFailure(url, problems, [shard for shard, _ in found])
-    return census
-
-
-def _each(check: Callable[[Receipt], str | None],
-          receipts: Sequence[Receipt]) -> Iterator[tuple[Receipt, str | None]]:
-    """Receipts with what is wrong, several checked at once, and few waiting."""
-    with ThreadPoolExecutor(NUM_AUDIT_THREADS) as pool:
-        for start in range(0, len(receipts), RECEIPTS_AT_ONCE):
-            some = receipts[start:start + RECEIPTS_AT_ONCE]
-            yield from zip(some, pool.map(check, some), strict=True)
-
-
-def surplus_files(url: str, folder: str, entries: Sequence[ShardEntry]) -> list[str]:
-    """Files of a folder of the corpus that belong to no shard."""
-    known = {entry.name for entry in entries}
-    found = (f"{folder}/{name}" for name in sorted(storage.list_files(storage.join(url, folder))))
-    return [f"{name} is surplus: no receipt names it; remove it" for name in found
-            if name not in known]
-
-
-def verify(corpus: TokenCorpus) -> Iterator[str | None]:
-    """Check every file of a completed corpus.
-
-    Yields:
-        One item for each shard and each file of dead letters, ``None`` for a sound one, else what
-        is wrong; then one for each surplus file, and for each sum that does not add up.
-    """
-    manifest = corpus.manifest
-    for entry in manifest.shards:
-        yield check_shard(corpus.url, entry, corpus.spec)
-    for entry in manifest.dead_files:
-        yield read_checked(corpus.url, entry)[1]
-    yield from surplus_files(corpus.url, DATA, manifest.shards)
-    yield from surplus_files(corpus.url, DEAD, manifest.dead_files)
-    num_rows, num_dead = (sum(entry.rows for entry in entries)
-                          for entries in (manifest.shards, manifest.dead_files))
-    sums = {"num_rows": (manifest.num_rows, num_rows),
-            "num_inputs": (manifest.num_inputs, num_rows // manifest.num_crops + num_dead),
-            "dead_letters": (manifest.num_dead_letters, num_dead)}
-    for name, (stated, found) in sums.items():
-        if stated != found:
-            yield f"{MANIFEST} says {name} {stated}, its files add up to {found}"
 
 
 def _write_table(url: str, name: str, table: pa.Table) -> ShardEntry:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from random_tokenizers import save_tokenizer
 
+from tokenizer.audit import complete
 from tokenizer.codec import Codec
 from tokenizer.schema import TokenSpec, rows_table
-from tokenizer.tokens import commit_shard, complete
+from tokenizer.tokens import commit_shard
 
 NUM_ROWS, SIDE, NUM_CLASSES = 24, 32, 3
 

@@ -13,7 +13,7 @@ from cli.main import main
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     """Two shards of two rows each, and one dead letter."""
-    from tokenizer import tokens
+    from tokenizer import audit, tokens
     from tokenizer.schema import GEOMETRY, CodeSpec, TokenSpec, rows_table
     spec = TokenSpec(codes=(CodeSpec(modality="image", grid=(2, 2), codebook_size=8,
                                      image_size=(8, 8), tokenizer="sha256:a"),))
@@ -25,7 +25,7 @@ def corpus(tmp_path: Path) -> Path:
         dead = [tokens.DeadLetter(key="e", source="e.png", stage="decode", error="UnreadableImage",
                                   message="empty")] if shard else []
         receipts.append(tokens.commit_shard(str(tmp_path), shard, 2, "sha256:f", rows, dead))
-    tokens.complete(str(tmp_path), spec, "sha256:f", receipts, ["cat"], 5)
+    audit.complete(str(tmp_path), spec, "sha256:f", receipts, ["cat"], 5)
     return tmp_path
 
 

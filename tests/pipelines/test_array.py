@@ -18,7 +18,7 @@ from pipelines.array import Part, Unfinished
 from pipelines.decode import DecodeConfig, Decoded, decode_corpus, decode_part
 from pipelines.encode import EncodeConfig, encode_corpus, encode_part
 from pipelines.job import FAILED, STOP, JobFailed, TooManyErrors
-from tokenizer import storage, tokens
+from tokenizer import audit, storage, tokens
 from tokenizer.schema import Manifest
 
 Settings = Callable[..., EncodeConfig]
@@ -92,8 +92,8 @@ def test_more_tasks_than_shards_are_harmless(config: Settings, tmp_path: Path) -
 
 def test_only_the_last_task_audits(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     audits = []
-    complete = tokens.complete
-    monkeypatch.setattr(tokens, "complete", lambda *arguments: (
+    complete = audit.complete
+    monkeypatch.setattr(audit, "complete", lambda *arguments: (
         audits.append(1), complete(*arguments))[1])
     for index, num_audits in ((0, 0), (1, 0), (2, 1), (0, 1)):
         encode_part(config(), Part(index=index, size=3))

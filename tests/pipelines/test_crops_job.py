@@ -13,7 +13,7 @@ from pipelines import report
 from pipelines.decode import DecodeConfig, decode_corpus
 from pipelines.encode import EncodeConfig, encode_corpus
 from pipelines.plan import PlanMismatch
-from tokenizer import tokens
+from tokenizer import audit, tokens
 from tokenizer.corpus.crops import crop_rule
 from tokenizer.corpus.images import Crop
 from tokenizer.corpus.modalities import RGB, Depth, Edges, Normals, fit_together
@@ -47,7 +47,7 @@ def test_each_input_has_a_row_for_each_crop(config: Settings) -> None:
     assert [(row["key"], row["crop_index"]) for row in rows_of(make.output)] == [
         (f"img-{image:03d}", crop) for image in range(10) for crop in range(20)]
     assert manifest.spec["image"].preprocessing["crop"] == "ten-crop"
-    assert list(tokens.verify(TokenCorpus.open(make.output))) == [None] * 3
+    assert list(audit.verify(TokenCorpus.open(make.output))) == [None] * 3
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["crops"])
@@ -138,7 +138,7 @@ def test_an_input_of_which_one_crop_fails_is_one_dead_letter(config: Settings,
     assert [(letter.key, letter.stage) for letter in letters] == [("img-002", "decode"),
                                                                   ("img-005", "encode")]
     assert not {"img-002", "img-005"} & {row["key"] for row in rows_of(make.output)}
-    assert list(tokens.verify(TokenCorpus.open(make.output))) == [None] * 5
+    assert list(audit.verify(TokenCorpus.open(make.output))) == [None] * 5
 
 
 @pytest.mark.parametrize("lost", ["_receipts/00001.json", "data/part-00001-of-00003.parquet",
@@ -175,8 +175,8 @@ def test_the_audit_misses_no_crop(config: Settings, tmp_path: Path,
     receipts = tokens.read_receipts(url, corpus.manifest.fingerprint)
     planned = [[f"img-{image:03d}" for image in shard] for shard in (range(4), range(4, 8), (8, 9))]
     with pytest.raises(AuditFailure, match="each 20 times, its crops and in order") as caught:
-        tokens.complete(url, corpus.spec, corpus.manifest.fingerprint, receipts.values(), [], 10,
-                        planned.__getitem__)
+        audit.complete(url, corpus.spec, corpus.manifest.fingerprint, receipts.values(), [], 10,
+                       planned.__getitem__)
     assert caught.value.shards == [1]
 
 

@@ -16,7 +16,7 @@ from pipelines.decode import DecodeConfig, Decoded, decode_corpus
 from pipelines.encode import EncodeConfig, encode_corpus
 from pipelines.job import JobFailed
 from pipelines.plan import PlanMismatch
-from tokenizer import tokens
+from tokenizer import audit, tokens
 from tokenizer.corpus.modalities import RGB
 from tokenizer.schema import TokenSpec, codes_array, rows_table
 from tokenizer.tokens import TokenCorpus
@@ -47,7 +47,7 @@ def save_corpus(folder: Path, keys: Sequence[str], crops: Sequence[int] = ()) ->
         "key": keys, "source": keys, "crop_index": list(crops) or [0] * len(keys),
         "flipped": [False] * len(keys), **geometry})
     receipt = tokens.commit_shard(str(folder), 0, 1, "sha256:x", rows)
-    tokens.complete(str(folder), spec, "sha256:x", [receipt], [], len(keys))
+    audit.complete(str(folder), spec, "sha256:x", [receipt], [], len(keys))
 
 
 def test_every_crop_becomes_a_file_named_by_its_key(job: DecodeConfig, tmp_path: Path) -> None:

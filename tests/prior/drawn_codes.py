@@ -8,7 +8,8 @@ from prior.recipes import tiny
 from prior.state import TrainingConfig
 from tokenizer.configs import override
 from tokenizer.schema import CodeSpec, TokenSpec, rows_table
-from tokenizer.tokens import TokenCorpus, commit_shard, complete
+from tokenizer.tokens import TokenCorpus, commit_shard
+from tokenizer.audit import complete
 
 GRID = (3, 2)
 CLASSES = ("cat", "dog")

@@ -14,7 +14,8 @@ from prior.samplers import RandomSampler
 from prior.sampling import SamplingConfig, sample_corpus
 from tokenizer import tokens
 from tokenizer.schema import codes_array
-from tokenizer.tokens import TokenCorpus, verify
+from tokenizer.audit import verify
+from tokenizer.tokens import TokenCorpus
 
 Trained = tuple[TokenCorpus, str]
 

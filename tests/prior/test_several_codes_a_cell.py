@@ -14,9 +14,10 @@ from prior.recipes import tiny
 from prior.samplers import GreedySampler
 from prior.sampling import SamplingConfig, sample_corpus
 from prior.training import train_prior
+from tokenizer.audit import verify
 from tokenizer.pictures import colour_codes
 from tokenizer.schema import codes_array
-from tokenizer.tokens import TokenCorpus, verify
+from tokenizer.tokens import TokenCorpus
 
 DEPTHS = {"image": 3, "segmentation": 2}
 SHAPE = (3, *GRID)

@@ -5,9 +5,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tokenizer.audit import complete
 from tokenizer.filters import RowFilter, selected_tables
 from tokenizer.schema import CodeSpec, TokenSpec, rows_table
-from tokenizer.tokens import TokenCorpus, commit_shard, complete
+from tokenizer.tokens import TokenCorpus, commit_shard
 
 SPEC = TokenSpec(codes=(CodeSpec(modality="image", grid=(1, 2), codebook_size=8,
                                  image_size=(4, 8), tokenizer="sha256:a"),))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tokenizer import storage, tokens
+from tokenizer import audit, storage, tokens
 from tokenizer.schema import CodeSpec, Manifest, SpecMismatch, TokenSpec, rows_table
 from tokenizer.tokens import AuditFailure, DeadLetter, Receipt, TokenCorpus
 
@@ -45,8 +45,8 @@ def commit(url: str, shard: int) -> Receipt:
 
 def complete(url: str) -> Manifest:
     receipts = tokens.read_receipts(url, "sha256:f").values()
-    return tokens.complete(url, SPEC, "sha256:f", receipts, ["even", "odd"], 6,
-                           PLANNED.__getitem__)
+    return audit.complete(url, SPEC, "sha256:f", receipts, ["even", "odd"], 6,
+                          PLANNED.__getitem__)
 
 
 @pytest.fixture
@@ -167,9 +167,9 @@ def test_verify_names_what_is_damaged(folder: Path, kind: str) -> None:
     name, damage, words, _ = DAMAGES[kind]
     complete(str(folder))
     corpus = TokenCorpus.open(str(folder))
-    assert list(tokens.verify(corpus)) == [None] * 5
+    assert list(audit.verify(corpus)) == [None] * 5
     damage(folder / name)
-    problems = [problem for problem in tokens.verify(corpus) if problem]
+    problems = [problem for problem in audit.verify(corpus) if problem]
     assert len(problems) == 1 and name in problems[0] and words in problems[0]
 
 
@@ -177,7 +177,7 @@ def test_verify_names_what_is_damaged(folder: Path, kind: str) -> None:
 def test_surplus_files_are_named(folder: Path, name: str) -> None:
     complete(str(folder))
     (folder / name).write_bytes(b"x")
-    assert [problem for problem in tokens.verify(TokenCorpus.open(str(folder))) if problem] == [
+    assert [problem for problem in audit.verify(TokenCorpus.open(str(folder))) if problem] == [
         f"{name} is surplus: no receipt names it; remove it"]
     with pytest.raises(AuditFailure, match="surplus") as caught:
         complete(str(folder))
@@ -188,7 +188,7 @@ def test_sums_that_do_not_add_up_are_named(folder: Path) -> None:
     complete(str(folder))
     data = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(data | {"num_rows": 5}))
-    assert [problem for problem in tokens.verify(TokenCorpus.open(str(folder))) if problem] == [
+    assert [problem for problem in audit.verify(TokenCorpus.open(str(folder))) if problem] == [
         "manifest.json says num_rows 5, its files add up to 4"]
 
 
@@ -210,13 +210,13 @@ def test_every_input_must_be_one_row_or_one_dead_letter(
         storage.remove(f"{folder}/_dead/00000.parquet")
     receipts = tokens.read_receipts(str(folder), "sha256:f").values()
     with pytest.raises(AuditFailure, match=words):
-        tokens.complete(str(folder), SPEC, "sha256:f", receipts, [], 6, planned.__getitem__)
+        audit.complete(str(folder), SPEC, "sha256:f", receipts, [], 6, planned.__getitem__)
 
 
 def test_of_a_key_planned_twice_the_dead_ones_are_taken_off() -> None:
     planned = ["a", "a", "b", "c", "c"]
-    assert tokens.surviving_keys(planned, Counter("ac")) == ["a", "b", "c"]
-    assert tokens.surviving_keys(planned, Counter("aab")) == ["c", "c"]
+    assert audit.surviving_keys(planned, Counter("ac")) == ["a", "b", "c"]
+    assert audit.surviving_keys(planned, Counter("aab")) == ["c", "c"]
 
 
 def test_a_missing_receipt_is_an_input_unaccounted_for(folder: Path) -> None:
@@ -278,7 +278,7 @@ def test_reading_a_shard_of_another_tokenizer_is_refused(folder: Path) -> None:
 
 def test_a_shard_without_rows_is_sound(tmp_path: Path) -> None:
     receipt = tokens.commit_shard(str(tmp_path), 0, 1, "sha256:f", rows([]), [letter("b")])
-    manifest = tokens.complete(str(tmp_path), SPEC, "sha256:f", [receipt], [], 1, lambda _: ["b"])
+    manifest = audit.complete(str(tmp_path), SPEC, "sha256:f", [receipt], [], 1, lambda _: ["b"])
     assert manifest.num_rows == 0 and manifest.usage["image"].perplexity == 0
     assert TokenCorpus.open(str(tmp_path)).read_shard(0).num_rows == 0
 
