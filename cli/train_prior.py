@@ -1,24 +1,25 @@
 """``img2tokens train-prior``: train an autoregressive prior on a token corpus."""
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import ImageCount, reports_errors
+from cli.options import ImageCount, filters_rows, reports_errors
 from cli.priors import ConditionName, TokenizerFolder, load_decoders
 from cli.threads import share_cores
 
 if TYPE_CHECKING:
+    from prior.loading.config import Mixture
     from prior.model import PriorConfig
     from prior.state import TrainingConfig
-    from tokenizer.tokens import TokenCorpus
+    from tokenizer.filters import RowFilter
 
 RECIPES = ("tiny", "small", "medium", "gpt_25m", "gpt_111m", "gpt_343m", "gpt_775m")
 """Names in `prior.recipes.RECIPES`, written out so that help need not load torch."""
 
 
 @click.command("train-prior")
-@click.argument("tokens")
+@click.argument("tokens", nargs=-1, required=True, metavar="TOKENS[=WEIGHT]...")
 @click.argument("out")
 @click.option("--condition", "conditions", type=ConditionName(), multiple=True,
               help="What samples can be given: label, or a modality of TOKENS; =DROPOUT says how "
@@ -40,12 +41,18 @@ RECIPES = ("tiny", "small", "medium", "gpt_25m", "gpt_111m", "gpt_343m", "gpt_77
               show_default=True,
               help="Choose them by hash of the key, or take the last by name (frames of a film).")
 @click.option("--seed", type=click.IntRange(min=0), help="Of weights and order.")
+@click.option("--cache", metavar="FOLDER",
+              help="Where the codes that are mapped into memory lie, which several trainings may "
+                   "share; else below OUT.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
               help="Replace one setting: transformer.NAME or training.NAME. Repeatable.")
+@filters_rows
 @reports_errors
-def train_prior(tokens: str, out: str, tokenizers: tuple[tuple[str, str], ...],
-                **options: Any) -> None:
+def train_prior(tokens: tuple[str, ...], out: str, tokenizers: tuple[tuple[str, str], ...],
+                cache: str | None, row_filter: str | None, **options: Any) -> None:
     """Train a prior on the codes of TOKENS, and write it to OUT.
+
+    Of several TOKENS rows are taken as often as their weights say, 1 each unless given.
 
     Stopped with Ctrl-C or killed, the same command goes on from its last checkpoint.
     `tensorboard --logdir OUT` shows losses, bits per held-out code and samples.
@@ -57,22 +64,54 @@ def train_prior(tokens: str, out: str, tokenizers: tuple[tuple[str, str], ...],
           --minutes 15 --tokenizer tok --tokenizer segmentation=tok-seg
       img2tokens train-prior tokens prior --recipe gpt_111m --condition label=0.1 \\
           --steps 100000 --set training.accumulation=4
+      img2tokens train-prior photos=3 drawings=1 prior --minutes 60 --cache /scratch/codes
+      img2tokens train-prior tokens prior --minutes 15 --filter 'class_name != "unknown"' \\
+          --set training.loader.crops=one
     """
     if options["steps"] is None and options["minutes"] is None:
         raise click.UsageError("say how long to train: --steps N or --minutes M")
     share_cores()
     from prior.gallery import show
     from prior.training import train_prior as train
-    from tokenizer.tokens import TokenCorpus
-    corpus = TokenCorpus.open(tokens)
-    config, training = build_configs(corpus, options)
+    mixture = open_mixture(tokens)
+    config, training = build_configs(mixture, options)
     pictures = {name: lambda codes, decoder=decoder: show(decoder, codes)
                 for name, decoder in load_decoders(tokenizers, config, "cpu").items()}
-    trained = train(corpus, out, config, training, pictures)
+    trained = train(mixture, out, config, training, pictures, cache=cache,
+                    row_filter=parse_filter(mixture, row_filter))
     click.echo(f"{trained.summary()}; prior in {out}")
 
 
-def build_configs(corpus: "TokenCorpus",
+def open_mixture(tokens: Sequence[str]) -> "Mixture":
+    """The corpora at ``URL`` or ``URL=WEIGHT``; an existing folder is taken by its whole name.
+
+    Raises:
+        OSError, ValueError: there is no completed corpus, or a weight is none.
+    """
+    from prior.loading.config import Mixture
+    from tokenizer.storage import exists
+    from tokenizer.tokens import TokenCorpus
+    urls, weights = [], []
+    for text in tokens:
+        url, separator, weight = text.rpartition("=")
+        if not separator or exists(text):
+            url, weight = text, "1"
+        try:
+            weights.append(float(weight))
+        except ValueError:
+            raise ValueError(f"{text} is no folder, and {weight} no weight: write "
+                             f"{url}=0.5, or the folder alone") from None
+        urls.append(url)
+    return Mixture(tuple(map(TokenCorpus.open, urls)), tuple(weights))
+
+
+def parse_filter(mixture: "Mixture", text: str | None) -> "RowFilter | None":
+    """What ``--filter`` says about the rows of these corpora."""
+    from tokenizer.filters import RowFilter
+    return None if text is None else RowFilter.parse(text, mixture.first.spec.arrow_schema())
+
+
+def build_configs(mixture: "Mixture",
                   options: Mapping[str, Any]) -> "tuple[PriorConfig, TrainingConfig]":
     """The configs that a command's options describe for a corpus.
 
@@ -89,7 +128,7 @@ def build_configs(corpus: "TokenCorpus",
     conditions = [Condition(name=name) if dropout is None else Condition(name=name, dropout=dropout)
                   for name, dropout in options["conditions"]]
     config = PriorConfig.of(
-        corpus, conditions=conditions, drop_all=options["drop_all"], target=options["target"],
+        mixture, conditions=conditions, drop_all=options["drop_all"], target=options["target"],
         split=Split(held_out=options["held_out"], by=options["held_out_by"]),
         transformer=recipe.transformer)
     return config, recipe.training

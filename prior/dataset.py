@@ -1,15 +1,12 @@
-"""Training rows for a prior, straight from a completed token corpus.
+"""Rows of a token corpus, and batches of them as a prior reads them.
 
-`CodeRows` holds the codes of a corpus in memory at their stored width, 2 or 4 bytes a code.
-`Batches` gives batch number ``step`` as a pure function of seed and step, cut among ranks by
-position in the batch: a training that stops and resumes, on however many ranks, sees the same rows
-in order.
+`CodeRows` holds codes at their stored width, 2 or 4 bytes a code, in memory or mapped from a file.
+In which order training goes through them is the matter of `prior.loading`.
 
 Letters: N rows, B rows of a batch, n codes of a segment, D codes a cell, V its vocabulary.
 """
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +14,15 @@ import torch
 from torch import Tensor
 
 from prior.sequence import LABEL, Segment, SequenceLayout
-from tokenizer.schema import codes_array
+from tokenizer.schema import CodeSpec, codes_array
 from tokenizer.splits import Split
 from tokenizer.tokens import TokenCorpus
 
 NO_LABEL = -1
 """Label of a row without one."""
-ORDER, DROPOUT = 0, 1
-"""Streams of random numbers, so that the order of rows and the dropping of conditions differ."""
+
+Columns = dict[str, np.ndarray]
+"""Of some rows: per modality the codes as stored, ``(B[, D], h, w)``, and the labels, ``(B,)``."""
 
 
 @dataclass(frozen=True)
@@ -53,24 +51,24 @@ class CodeRows:
         specs = [corpus.spec[modality] for modality in modalities]
         columns = ["key", "label", *(spec.column for spec in specs)]
         keys: list[str] = []
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in (*modalities, LABEL)}
+        parts: list[Columns] = []
         for shard, entry in enumerate(corpus.manifest.shards):
             table = corpus.read_shard(shard, columns)
             try:
-                for spec in specs:
-                    codes = codes_array(spec, table)
-                    spec.check_codes(codes)
-                    parts[spec.modality].append(codes)
-                parts[LABEL].append(_labels(table, len(corpus.manifest.classes)))
+                parts.append(columns_of(table, specs, len(corpus.manifest.classes)))
             except ValueError as error:
                 raise ValueError(f"{entry.name} of {corpus.url}: {error}; `img2tokens inspect "
                                  f"{corpus.url} --verify` lists every damaged shard") from error
             keys += table.column("key").to_pylist()
-        joined = {name: np.concatenate(arrays) for name, arrays in parts.items() if arrays}
         if not keys:
             raise ValueError(f"{corpus.url} holds no rows")
-        labels = joined.pop(LABEL)
-        return cls(keys, joined, labels, corpus.manifest.classes)
+        return cls.of(keys, joined(parts), corpus.manifest.classes)
+
+    @classmethod
+    def of(cls, keys: list[str], columns: Columns, classes: tuple[str, ...]) -> "CodeRows":
+        """Rows from their keys and columns."""
+        codes = {name: array for name, array in columns.items() if name != LABEL}
+        return cls(keys, codes, columns[LABEL], classes)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -90,12 +88,15 @@ class CodeRows:
                         {name: codes[indices] for name, codes in self.codes.items()},
                         self.labels[indices], self.classes)
 
+    def columns(self, indices: np.ndarray) -> Columns:
+        """Codes and labels of some rows."""
+        return {LABEL: self.labels[indices],
+                **{name: codes[indices] for name, codes in self.codes.items()}}
+
     def segment(self, segment: Segment, indices: np.ndarray) -> np.ndarray:
         """A segment's codes of some rows in sequence, ``(B, n)`` int64; V for no label."""
-        if segment.name == LABEL:
-            labels = self.labels[indices].astype(np.int64)
-            return np.where(labels == NO_LABEL, segment.null, labels)[:, None]
-        return segment.to_sequence(self.codes[segment.name][indices])
+        stored = self.labels if segment.name == LABEL else self.codes[segment.name]
+        return in_sequence(segment, stored[indices])
 
 
 @dataclass(frozen=True)
@@ -122,54 +123,43 @@ class Batch:
                 for index, part in enumerate(codes)]
 
 
-class Batches:
-    """Batches without end: each pass over the rows is one exact permutation, seeded anew.
-
-    Args:
-        rows: to train on.
-        layout: which segments a batch holds.
-        batch_size: B over all ranks.
-        seed: of the order and of the dropping of conditions.
-        dropout: per condition, how often it is dropped.
-        drop_all: how often all conditions are dropped together.
-    """
-
-    def __init__(self, rows: CodeRows, layout: SequenceLayout, batch_size: int, seed: int,
-                 dropout: Mapping[str, float], drop_all: float) -> None:
-        self.rows, self.layout = rows, layout
-        self.batch_size, self.seed = batch_size, seed
-        self.dropout, self.drop_all = dropout, drop_all
-
-    def order(self, epoch: int) -> np.ndarray:
-        """The permutation of one pass, int64 ``(N,)``."""
-        return _permutation(len(self.rows), self.seed, epoch)
-
-    def indices(self, step: int) -> np.ndarray:
-        """Rows of a batch, int64 ``(B,)``: the next B of all passes laid end to end."""
-        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        epochs, places = np.divmod(places, len(self.rows))
-        return np.concatenate([self.order(int(epoch))[places[epochs == epoch]]
-                               for epoch in np.unique(epochs)])
-
-    def batch(self, step: int, rank: int = 0, num_ranks: int = 1) -> Batch:
-        """One rank's part of a batch: every ``num_ranks``-th row from ``rank`` on."""
-        part = slice(rank, None, num_ranks)
-        batch = assemble(self.rows, self.layout, self.indices(step)[part])
-        draws = np.random.default_rng([self.seed, DROPOUT, step]).random(
-            (self.batch_size, 1 + len(self.layout.conditions)))[part]
-        for index, segment in enumerate(self.layout.conditions, start=1):
-            dropped = ((draws[:, 0] < self.drop_all)
-                       | (draws[:, index] < self.dropout.get(segment.name, 0.0)))
-            batch.conditions[segment.name][torch.from_numpy(dropped)] = segment.null
-        return batch
-
-
 def assemble(rows: CodeRows, layout: SequenceLayout, indices: np.ndarray) -> Batch:
     """The rows at ``indices`` with all their conditions."""
-    tensors = {segment.name: torch.from_numpy(rows.segment(segment, indices))
+    return to_batch(layout, rows.columns(indices))
+
+
+def to_batch(layout: SequenceLayout, columns: Columns) -> Batch:
+    """Rows with all their conditions."""
+    tensors = {segment.name: torch.from_numpy(in_sequence(segment, columns[segment.name]))
                for segment in layout.segments}
     codes = tensors.pop(layout.target.name)
     return Batch(tensors, codes)
+
+
+def in_sequence(segment: Segment, stored: np.ndarray) -> np.ndarray:
+    """A segment's codes or labels ``(B, ...)`` in sequence, ``(B, n)`` int64; V for no label."""
+    if segment.name != LABEL:
+        return segment.to_sequence(stored)
+    labels = stored.astype(np.int64)
+    return np.where(labels == NO_LABEL, segment.null, labels)[:, None]
+
+
+def columns_of(table: pa.Table, specs: Sequence[CodeSpec], num_classes: int) -> Columns:
+    """Codes and labels of a table of shard rows.
+
+    Raises:
+        ValueError: a code or label lies outside what spec and number of classes say.
+    """
+    columns = {LABEL: _labels(table, num_classes)}
+    for spec in specs:
+        columns[spec.modality] = codes_array(spec, table)
+        spec.check_codes(columns[spec.modality])
+    return columns
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """Rows one after the other."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _labels(table: pa.Table, num_classes: int) -> np.ndarray:
@@ -179,8 +169,3 @@ def _labels(table: pa.Table, num_classes: int) -> np.ndarray:
         raise ValueError(f"labels must lie in [0, {num_classes}), the number of classes, "
                          f"got {given.min()} to {given.max()}")
     return labels
-
-
-@lru_cache(maxsize=4)
-def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, ORDER, epoch]).permutation(count)

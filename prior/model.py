@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from prior.loading.config import Mixture, Share
 from prior.sequence import LABEL, Segment, SequenceLayout
 from prior.transformer import Transformer, TransformerConfig
 from tokenizer import checkpoints
@@ -49,7 +50,8 @@ class PriorConfig:
         drop_all: how often all conditions are left out together in training, beside each one's own
             dropout; guidance compares with what the prior says then.
         classes: names of the labels.
-        corpus: fingerprint of the token corpus it is trained on.
+        corpus: fingerprint of the token corpus it is trained on, or of the mixture.
+        mixture: the corpora of that mixture; empty for one corpus.
         split: which rows of that corpus are held out.
         transformer: shape.
     """
@@ -58,6 +60,7 @@ class PriorConfig:
     drop_all: float = 0.1
     classes: tuple[str, ...] = ()
     corpus: str
+    mixture: tuple[Share, ...] = ()
     split: Split = field(default_factory=Split)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
 
@@ -71,22 +74,32 @@ class PriorConfig:
                                  f"{', '.join(names)} with target {self.target}")
 
     @classmethod
-    def of(cls, corpus: TokenCorpus, *, conditions: Sequence[Condition] = (),
+    def of(cls, corpus: TokenCorpus | Mixture, *, conditions: Sequence[Condition] = (),
            drop_all: float = 0.1, target: str = "image", split: Split | None = None,
            transformer: TransformerConfig | None = None) -> "PriorConfig":
-        """A prior over the codes of a corpus.
+        """A prior over the codes of a corpus, or of several whose codes mean the same.
 
         Raises:
-            ValueError: the corpus lacks the target or a condition, or one is named twice.
+            ValueError: the corpus lacks the target or a condition, one is named twice, or the
+                corpora of a mixture differ.
         """
+        mixture = corpus if isinstance(corpus, Mixture) else Mixture((corpus,), (1.0,))
+        first = mixture.first
         maps = [condition.name for condition in conditions if condition.name != LABEL]
-        spec = TokenSpec(codes=tuple(corpus.spec[name] for name in dict.fromkeys((target, *maps))))
-        if len(maps) < len(conditions) and not corpus.manifest.classes:
-            raise ValueError(f"{corpus.url} has no classes, so the prior cannot be conditioned on "
+        spec = TokenSpec(codes=tuple(first.spec[name] for name in dict.fromkeys((target, *maps))))
+        if len(maps) < len(conditions) and not first.manifest.classes:
+            raise ValueError(f"{first.url} has no classes, so the prior cannot be conditioned on "
                              "the label; encode with labels, or leave this condition out")
+        mixture.require_alike(spec.modalities, labelled=len(maps) < len(conditions))
         return cls(spec=spec, conditions=tuple(conditions), drop_all=drop_all,
-                   classes=corpus.manifest.classes, corpus=corpus.manifest.fingerprint,
-                   split=split or Split(), transformer=transformer or TransformerConfig())
+                   classes=first.manifest.classes, corpus=mixture.fingerprint,
+                   mixture=mixture.shares, split=split or Split(),
+                   transformer=transformer or TransformerConfig())
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Fingerprints of the corpora it is trained on."""
+        return tuple(share.corpus for share in self.mixture) or (self.corpus,)
 
     @property
     def target(self) -> str:

@@ -1,7 +1,7 @@
 """A prior's training: its settings, and all that changes while it runs."""
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prior.dataset import Batch
 from prior.evaluation import sequence_loss
+from prior.loading.config import LoaderConfig
 from prior.model import PriorConfig
 from prior.transformer import Transformer
 from tokenizer.training.divergence import require_finite
@@ -35,10 +36,12 @@ class TrainingConfig(TrainingSettings):
         keep: ``best`` saves the weights that predicted the held-out rows best so far, ``last`` the
             last ones. Without held-out rows it is always the last.
         evaluate_rows: most held-out rows measured, spread evenly over all of them.
+        loader: in which order training goes through its rows.
     """
     batch_size: int = 32
     keep: str = "best"
     evaluate_rows: int = 512
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

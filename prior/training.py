@@ -2,6 +2,7 @@
 
     OUT/config.json, model.safetensors   the prior, with averaged weights
     OUT/training/state.pt                what resuming needs; may be deleted when all is done
+    OUT/training/codes-*/                the codes, mapped into memory; likewise
     OUT/metrics.jsonl, logs/             figures by step, and the same with pictures for TensorBoard
     OUT/samples.png                      held-out conditions and originals beside samples
     OUT/evaluation.json                  bits per code of the held-out rows
@@ -17,13 +18,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from prior.dataset import Batches, CodeRows
+from prior.dataset import CodeRows
 from prior.evaluation import HeldOutBits, Pictures, held_out_bits, sample_sheet
+from prior.loading.batches import Batches, ReadAhead
+from prior.loading.config import Mixture
+from prior.loading.data import Selection, TrainingRows, open_rows
 from prior.model import KIND, PriorConfig
+from prior.sequence import LABEL
 from prior.state import HOUSEKEEPING, TrainingConfig, TrainingState
 from tokenizer import checkpoints, configs, storage
+from tokenizer.filters import RowFilter
 from tokenizer.pictures import save_png
 from tokenizer.tokens import TokenCorpus
 from tokenizer.training.journal import Journal
@@ -62,16 +69,20 @@ class Trained:
         return f"{self.bits.describe() if self.bits else 'no row held out'}; {length}"
 
 
-def train_prior(corpus: TokenCorpus, out: str, config: PriorConfig, training: TrainingConfig,
-                pictures: Mapping[str, Pictures] | None = None) -> Trained:
+def train_prior(corpus: TokenCorpus | Mixture, out: str, config: PriorConfig,
+                training: TrainingConfig, pictures: Mapping[str, Pictures] | None = None, *,
+                cache: str | None = None, row_filter: RowFilter | None = None) -> Trained:
     """Train a prior on the codes of ``corpus`` into the folder ``out``.
 
     Args:
-        corpus: a completed token corpus.
+        corpus: a completed token corpus, or several with weights.
         out: local folder; a training that was stopped there goes on.
         config: of `PriorConfig.of` for this corpus.
         training: settings; ``steps`` or ``minutes`` must be set.
         pictures: turns codes into pictures, by modality; with the target's, samples are shown.
+        cache: local folder for the codes that are mapped into memory, which several trainings may
+            share; ``OUT/training`` when there is none.
+        row_filter: the rows it takes are trained on and measured; nothing for all rows.
     Raises:
         OSError, ValueError: the corpus, a setting, the folder or the loss is not as it must be.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after a checkpoint.
@@ -79,24 +90,50 @@ def train_prior(corpus: TokenCorpus, out: str, config: PriorConfig, training: Tr
     training.budget  # refuses settings without an end before any work  # noqa: B018
     training = settle_precision(training, out)
     accelerator = build_accelerator(training)
-    rows = CodeRows.load(corpus, config.spec.modalities)
-    is_held_out = rows.is_held_out(config.split)
-    state = TrainingState(config, training, accelerator)
-    run = {"prior": configs.to_dict(config), "training": lasting_settings(training, HOUSEKEEPING)}
+    run: dict[str, Any] = {"prior": configs.to_dict(config),
+                           "training": lasting_settings(training, HOUSEKEEPING),
+                           **({"filter": row_filter.text} if row_filter else {})}
+    saved = load_progress(out, run, RUN_CONFIGS)
+    selection = Selection(
+        modalities=config.spec.modalities, split=config.split, row_filter=row_filter,
+        num_held_out=training.evaluate_rows, loader=training.loader, seed=training.seed,
+        cache=cache or storage.join(out, checkpoints.TRAINING))
+    mixture = corpus if isinstance(corpus, Mixture) else Mixture((corpus,), (1.0,))
+    rows: TrainingRows | None = None
     with alone(accelerator):
         if accelerator.is_main_process:
+            rows = open_rows(mixture, selection)  # makes the cache, which the others then find
             prepare_folder(out, KIND, config)
-    if (saved := load_progress(out, run, RUN_CONFIGS)) is not None:
+    rows = rows or open_rows(mixture, selection)
+    state, batches = TrainingState(config, training, accelerator), _batches(rows, config, training)
+    if saved is not None:
+        _require_place(saved, batches.position(saved["step"]), out)
         state.load_state_dict(saved)
-    dropout = {condition.name: condition.dropout for condition in config.conditions}
-    batches = Batches(rows.select(~is_held_out), config.layout, training.batch_size, training.seed,
-                      dropout, config.drop_all)
-    with stop_request() as stop, _Loop(state, batches, rows.select(is_held_out), pictures or {},
+    with stop_request() as stop, _Loop(state, batches, rows.held_out, pictures or {},
                                        out, run) as loop:
         loop.train(stop)
         bits = loop.finish()
     close(accelerator)
     return Trained(bits=bits, step=state.step, seconds=state.seconds)
+
+
+def _batches(rows: TrainingRows, config: PriorConfig, training: TrainingConfig) -> Batches:
+    dropout = {condition.name: condition.dropout for condition in config.conditions}
+    return Batches(rows.stream, config.layout, training.batch_size, training.seed, dropout,
+                   config.drop_all)
+
+
+def _require_place(saved: Mapping[str, Any], place: Mapping[str, Any], out: str) -> None:
+    """Refuse to go on at another place of the global order than that of the checkpoint.
+
+    One from before places were saved was trained in exact order, from the same seed.
+    """
+    before = saved.get("place", {**place, "order": "exact"})
+    if before != place:
+        name = next(name for name in place if before.get(name) != place[name])
+        raise ValueError(f"{out} was stopped at {name} {before.get(name)} of the order of its "
+                         f"rows, which is {name} {place[name]} of this one: the rows or their "
+                         "order are others; train into another folder")
 
 
 class _Loop:
@@ -115,6 +152,7 @@ class _Loop:
     def __enter__(self) -> "_Loop":
         if self.state.accelerator.is_main_process:
             state = self.state
+            self._shown = self.held_out if len(self.held_out) else self._first_rows()
             self._journal = self._open.enter_context(Journal(self.out, state.step))
             self._bar = self._open.enter_context(tqdm(
                 total=1.0, initial=self.budget.progress(state.step, state.seconds), bar_format=BAR,
@@ -130,9 +168,10 @@ class _Loop:
         if not state.step:
             self._save_state()  # the folder is now known as one of an unfinished training
         started, saved = time.monotonic() - state.seconds, state.seconds
+        ahead = self._open.enter_context(ReadAhead(self.batches, accelerator.process_index,
+                                                   accelerator.num_processes))
         while not self.budget.is_spent(state.step, state.seconds):
-            batch = self.batches.batch(state.step, accelerator.process_index,
-                                       accelerator.num_processes)
+            batch = ahead.batch(state.step)
             state.train_step(batch.to(accelerator.device),
                              self.budget.progress(state.step, state.seconds))
             state.seconds = agree(accelerator, time.monotonic() - started)
@@ -189,11 +228,16 @@ class _Loop:
                 state.best = self.bits.matched
                 self._save_weights(self.bits)
         if self.batches.layout.target.name in self.pictures:
-            rows = self.held_out if len(self.held_out) else self.batches.rows
-            sheet = sample_sheet(model, rows, training.num_pictures, self.pictures, training.seed)
+            sheet = sample_sheet(model, self._shown, training.num_pictures, self.pictures,
+                                 training.seed)
             save_png(storage.join(self.out, SAMPLES), sheet)
             self._journal.image(state.step, "samples", sheet)
         self._clock = (time.monotonic(), state.step)
+
+    def _first_rows(self) -> CodeRows:
+        """Rows that training begins with."""
+        columns = self.batches.stream.take(np.arange(self.state.training.num_pictures))
+        return CodeRows.of([""] * len(columns[LABEL]), columns, ())
 
     def _save_weights(self, bits: HeldOutBits | None) -> None:
         checkpoints.save_weights(self.out, self.state.averaged_model().state_dict())
@@ -215,7 +259,9 @@ class _Loop:
     def _save_state(self) -> None:
         state = self.state
         if state.accelerator.is_main_process:
-            checkpoints.save_state(self.out, {"run": dict(self.run), **state.state_dict()})
+            checkpoints.save_state(self.out, {
+                "run": dict(self.run), "place": self.batches.position(state.step),
+                **state.state_dict()})
         state.accelerator.wait_for_everyone()
 
     def _saved_bits(self) -> HeldOutBits | None:

@@ -19,7 +19,8 @@ from tokenizer import configs, storage
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONFIG, WEIGHTS, STATE = "config.json", "model.safetensors", "training/state.pt"
+CONFIG, WEIGHTS, TRAINING = "config.json", "model.safetensors", "training"
+STATE = f"{TRAINING}/state.pt"
 FORMAT_VERSION = 1
 
 

@@ -1,6 +1,7 @@
 """``img2tokens train-prior``: options by name, the last line, and errors in one line."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,3 +129,45 @@ def last_step(folder: Path) -> int:
     if not (folder / "metrics.jsonl").exists():
         return 0
     return int(max((line["step"] for line in read_metrics(str(folder))), default=0))
+
+
+# Which rows
+
+
+def test_several_corpora_are_mixed_by_weight(tokenized: Path, tmp_path: Path) -> None:
+    second = tmp_path / "a=2"
+    shutil.copytree(tokenized / "tokens", second)
+    manifest = second / "manifest.json"
+    fingerprint = json.loads(manifest.read_text())["fingerprint"]
+    for path in (manifest, *(second / "_receipts").iterdir()):
+        path.write_text(path.read_text().replace(fingerprint, "sha256:second"))
+    result = run(f"{tokenized / 'tokens'}=3", second, tmp_path / "prior", "--recipe", "tiny",
+                 "--steps", 1)
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "prior" / "config.json").read_text())["config"]
+    assert config["mixture"] == [{"corpus": fingerprint, "weight": 3.0},
+                                 {"corpus": "sha256:second", "weight": 1.0}]
+
+
+def test_codes_are_mapped_from_the_folder_that_is_named(tokenized: Path, tmp_path: Path) -> None:
+    result = run(tokenized / "tokens", tmp_path / "prior", "--recipe", "tiny", "--steps", 1,
+                 "--cache", tmp_path / "codes")
+    assert result.exit_code == 0, result.output
+    assert [path.name[:6] for path in (tmp_path / "codes").iterdir()] == ["codes-"]
+
+
+def test_a_filter_is_a_part_of_the_training(tokenized: Path, tmp_path: Path) -> None:
+    arguments = [tokenized / "tokens", tmp_path / "prior", "--recipe", "tiny", "--steps", 1]
+    assert run(*arguments, "--filter", "label is not null").exit_code == 0
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "filter was label is not null, now absent" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(("weight", "message"), [
+    ("much", "is no folder, and much no weight"), ("0", "more than 0, got 0.0"),
+    ("nan", "more than 0, got nan")])
+def test_a_weight_that_is_none_is_refused(tokenized: Path, tmp_path: Path, weight: str,
+                                          message: str) -> None:
+    result = run(f"{tokenized / 'tokens'}={weight}", tmp_path / "prior", "--steps", 1)
+    assert result.exit_code == 1 and message in " ".join(result.output.split())

@@ -3,13 +3,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from prior.dataset import CodeRows
+from prior.loading.orders import Choice
+from prior.loading.streams import MappedStream
 from prior.model import Condition
 from prior.recipes import tiny
 from prior.state import TrainingConfig
+from tokenizer.audit import complete
 from tokenizer.configs import override
 from tokenizer.schema import CodeSpec, TokenSpec, rows_table
 from tokenizer.tokens import TokenCorpus, commit_shard
-from tokenizer.audit import complete
 
 GRID = (3, 2)
 CLASSES = ("cat", "dog")
@@ -67,3 +70,9 @@ def tiny_training(*settings: str) -> TrainingConfig:
 
 def conditions(*names: str) -> list[Condition]:
     return [Condition(name=name) for name in names]
+
+
+def mapped_stream(corpus: TokenCorpus, seed: int = 0) -> MappedStream:
+    """All rows of a corpus in exact order."""
+    rows = CodeRows.load(corpus, corpus.spec.modalities)
+    return MappedStream(rows.columns(np.arange(len(rows))), Choice(np.arange(len(rows))), seed)

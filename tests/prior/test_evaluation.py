@@ -6,7 +6,7 @@ import pytest
 import torch
 from drawn_codes import GRID
 
-from prior.dataset import Batches, CodeRows, assemble
+from prior.dataset import CodeRows, assemble
 from prior.evaluation import (
     HeldOutBits,
     held_out_bits,
@@ -71,7 +71,7 @@ def test_matched_bits_are_the_loss_in_base_two(prior: Prior,
 def test_the_loss_is_taken_on_the_target_alone(prior: Prior,
                                                trained: tuple[TokenCorpus, str]) -> None:
     rows = CodeRows.load(trained[0], MODALITIES)
-    batch = Batches(rows, prior.config.layout, 4, 0, {}, 0.0).batch(0)
+    batch = assemble(rows, prior.config.layout, np.arange(4))
     scores = prior.model(prior.config.layout.inputs(batch.conditions, batch.codes[:, :-1]))
     assert scores.shape == (4, GRID[0] * GRID[1], 8)
 

@@ -1,5 +1,4 @@
-"""Rows of a corpus in memory, held-out keys, and batches as a function of seed and step."""
-from collections import Counter
+"""Rows of a corpus in memory, held-out keys, and rows as a prior reads them."""
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from prior.dataset import NO_LABEL, Batches, CodeRows, assemble
+from prior.dataset import NO_LABEL, CodeRows, assemble
 from prior.model import Condition, PriorConfig
 from prior.sequence import SequenceLayout
 from tokenizer.schema import codes_array
@@ -22,13 +21,6 @@ MODALITIES = ("image", "segmentation")
 def layout_of(corpus: TokenCorpus) -> SequenceLayout:
     return PriorConfig.of(corpus, conditions=[Condition(name="label"),
                                               Condition(name="segmentation")]).layout
-
-
-def batches(corpus: TokenCorpus, batch_size: int = 16, seed: int = 0, dropout: float = 0.0,
-            drop_all: float = 0.0) -> Batches:
-    rows = CodeRows.load(corpus, MODALITIES)
-    return Batches(rows, layout_of(corpus), batch_size, seed,
-                   {"label": dropout, "segmentation": dropout}, drop_all)
 
 
 def damage(corpus: TokenCorpus, change: Callable[[bytes], bytes]) -> Path:
@@ -106,77 +98,6 @@ def test_rows_of_one_key_are_held_out_together(by: str, held_out: int | float) -
 # Batches
 
 
-def test_an_epoch_holds_every_row_once(corpus: TokenCorpus) -> None:
-    stream = batches(corpus, batch_size=15)
-    for epoch in range(3):
-        steps = range(4 * epoch, 4 * epoch + 4)
-        rows = np.concatenate([stream.indices(step) for step in steps])
-        assert sorted(rows) == list(range(60))
-
-
-def test_batches_run_across_the_ends_of_epochs_without_loss(corpus: TokenCorpus) -> None:
-    rows = np.concatenate([batches(corpus, batch_size=16).indices(step) for step in range(15)])
-    assert set(Counter(rows.tolist()).values()) == {4}
-
-
-def test_a_batch_may_hold_more_rows_than_the_corpus(corpus: TokenCorpus) -> None:
-    rows = batches(corpus, batch_size=150).indices(0)
-    assert set(Counter(rows.tolist()).values()) == {2, 3}
-
-
-def test_order_differs_between_epochs_and_seeds(corpus: TokenCorpus) -> None:
-    orders = [batches(corpus, seed=seed).order(epoch).tolist()
-              for seed in (0, 1) for epoch in (0, 1)]
-    assert len({tuple(order) for order in orders}) == 4
-
-
-def test_a_batch_is_a_function_of_seed_and_step(corpus: TokenCorpus) -> None:
-    first, again = batches(corpus, dropout=0.3), batches(corpus, dropout=0.3)
-    for step in (7, 2, 7):
-        one, other = first.batch(step), again.batch(step)
-        assert torch.equal(one.codes, other.codes)
-        for name in one.conditions:
-            assert torch.equal(one.conditions[name], other.conditions[name])
-
-
-@pytest.mark.parametrize("num_ranks", [2, 4])
-def test_ranks_share_a_batch_without_changing_it(corpus: TokenCorpus, num_ranks: int) -> None:
-    stream = batches(corpus, dropout=0.5, drop_all=0.2)
-    whole = stream.batch(3)
-    for rank in range(num_ranks):
-        part = stream.batch(3, rank, num_ranks)
-        assert torch.equal(part.codes, whole.codes[rank::num_ranks])
-        for name, codes in part.conditions.items():
-            assert torch.equal(codes, whole.conditions[name][rank::num_ranks])
-
-
-def test_conditions_are_dropped_as_often_as_asked_and_each_by_itself(corpus: TokenCorpus) -> None:
-    stream = batches(corpus, batch_size=4000, dropout=0.2)
-    batch = stream.batch(0)
-    dropped = {name: (codes == null).all(1) for (name, codes), null in
-               zip(batch.conditions.items(), (2, 4), strict=True)}
-    for mask in dropped.values():
-        assert mask.float().mean().item() == pytest.approx(0.2, abs=0.03)
-    both = (dropped["label"] & dropped["segmentation"]).float().mean().item()
-    assert both == pytest.approx(0.04, abs=0.02)
-
-
-def test_drop_all_leaves_out_all_conditions_together(corpus: TokenCorpus) -> None:
-    batch = batches(corpus, batch_size=4000, drop_all=0.3).batch(0)
-    no_label = (batch.conditions["label"] == 2).all(1)
-    no_map = (batch.conditions["segmentation"] == 4).all(1)
-    assert torch.equal(no_label, no_map)
-    assert no_label.float().mean().item() == pytest.approx(0.3, abs=0.03)
-
-
-def test_dropping_leaves_the_rows_as_they_are(corpus: TokenCorpus) -> None:
-    stream = batches(corpus, dropout=0.9)
-    before = stream.rows.codes["segmentation"].copy()
-    for step in range(5):
-        stream.batch(step)
-    np.testing.assert_array_equal(stream.rows.codes["segmentation"], before)
-
-
 def test_a_row_without_a_label_reads_as_null(make_corpus: Callable[..., TokenCorpus],
                                              corpus: TokenCorpus) -> None:
     rows = CodeRows.load(make_corpus("plain", labelled=False), MODALITIES)
@@ -185,7 +106,7 @@ def test_a_row_without_a_label_reads_as_null(make_corpus: Callable[..., TokenCor
 
 
 def test_parts_of_a_batch_are_its_rows_in_order(corpus: TokenCorpus) -> None:
-    batch = batches(corpus).batch(0)
+    batch = assemble(CodeRows.load(corpus, MODALITIES), layout_of(corpus), np.arange(16))
     parts = batch.split(4)
     assert torch.equal(torch.cat([part.codes for part in parts]), batch.codes)
     assert torch.equal(torch.cat([part.conditions["label"] for part in parts]),

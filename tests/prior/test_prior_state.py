@@ -3,9 +3,9 @@ import io
 
 import pytest
 import torch
-from drawn_codes import conditions, tiny_training
+from drawn_codes import conditions, mapped_stream, tiny_training
 
-from prior.dataset import Batches, CodeRows
+from prior.loading.batches import Batches
 from prior.model import PriorConfig
 from prior.recipes import tiny
 from prior.state import TrainingState
@@ -34,7 +34,7 @@ def config(corpus: TokenCorpus) -> PriorConfig:
 
 @pytest.fixture
 def batches(corpus: TokenCorpus, config: PriorConfig) -> Batches:
-    return Batches(CodeRows.load(corpus, ["image"]), config.layout, 8, 0, {}, 0.0)
+    return Batches(mapped_stream(corpus), config.layout, 8, 0, {}, 0.0)
 
 
 def train(state: TrainingState, batches: Batches, num_steps: int) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from drawn_codes import conditions, tiny_training
+from drawn_codes import conditions, mapped_stream, tiny_training
 
 from prior import training as module
 from prior.evaluation import HeldOutBits
+from prior.loading.config import Mixture
 from prior.model import Prior, PriorConfig
 from prior.recipes import tiny
 from prior.state import TrainingConfig, TrainingState
@@ -267,8 +268,7 @@ def test_a_loss_that_is_not_finite_stops_before_any_weight_changes(corpus: Token
     state = TrainingState(config, training, build_accelerator(training))
     with torch.no_grad():
         state.model.head.weight.fill_(float("nan"))
-    rows = module.CodeRows.load(corpus, ["image"])
-    batch = module.Batches(rows, config.layout, 8, 0, {}, 0.0).batch(0)
+    batch = module.Batches(mapped_stream(corpus), config.layout, 8, 0, {}, 0.0).batch(0)
     before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
     with pytest.raises(ValueError, match="finite at step 1 .loss nan.*rate below 0.005"):
         state.train_step(batch, 0.0)
@@ -294,8 +294,8 @@ def test_parts_of_a_batch_add_up_to_the_whole(corpus: TokenCorpus) -> None:
     for accumulation in (1, 4):
         training = TrainingConfig(steps=1, batch_size=8, accumulation=accumulation)
         state = TrainingState(config, training, build_accelerator(training))
-        rows = module.CodeRows.load(corpus, ["image"])
-        state.train_step(module.Batches(rows, config.layout, 8, 0, {}, 0.0).batch(0), 0.0)
+        stream = mapped_stream(corpus)
+        state.train_step(module.Batches(stream, config.layout, 8, 0, {}, 0.0).batch(0), 0.0)
         norms.append(state.take_figures())
     assert norms[0] == pytest.approx(norms[1], rel=1e-5)
 
@@ -315,3 +315,70 @@ def test_a_precision_found_by_itself_stays_when_the_machine_changes(
     state = checkpoints.load_state(str(tmp_path))
     assert state is not None and state["step"] == 2
     assert state["run"]["training"]["mixed_precision"] == "bf16"
+
+
+# Order of rows
+
+
+@pytest.mark.parametrize("order", ["exact", "windowed"])
+def test_a_checkpoint_says_where_in_the_order_of_rows_it_stands(order: str, corpus: TokenCorpus,
+                                                                tmp_path: Path) -> None:
+    short(corpus, tmp_path, "steps=8", f"loader.order={order}")
+    state = checkpoints.load_state(str(tmp_path))
+    assert state is not None and state["place"] == {"order": order, "epoch": 1, "position": 64,
+                                                    "seed": 0}
+
+
+def test_a_stopped_training_in_windows_goes_on_bit_for_bit(corpus: TokenCorpus,
+                                                           tmp_path: Path) -> None:
+    settings = ("steps=10", "loader.order=windowed", "loader.window_rows=20", "loader.crops=one")
+    short(corpus, tmp_path / "straight", *settings)
+    stop_after(corpus, tmp_path / "stopped", 3, *settings)
+    short(corpus, tmp_path / "stopped", *settings)
+    assert same_states(tmp_path / "straight", tmp_path / "stopped")
+
+
+def test_a_checkpoint_from_before_places_were_saved_goes_on_exactly(corpus: TokenCorpus,
+                                                                    tmp_path: Path) -> None:
+    short(corpus, tmp_path / "straight", "steps=8")
+    stop_after(corpus, tmp_path / "stopped", 4, "steps=8")
+    state = checkpoints.load_state(str(tmp_path / "stopped"))
+    assert state is not None
+    del state["place"], state["run"]["training"]["loader"], state["run"]["prior"]["mixture"]
+    checkpoints.save_state(str(tmp_path / "stopped"), state)
+    short(corpus, tmp_path / "stopped", "steps=8")
+    assert same_states(tmp_path / "straight", tmp_path / "stopped")
+
+
+def test_a_checkpoint_of_another_order_is_refused(corpus: TokenCorpus, tmp_path: Path) -> None:
+    short(corpus, tmp_path, "steps=4")
+    state = checkpoints.load_state(str(tmp_path))
+    assert state is not None
+    for place, message in (({**state["place"], "order": "windowed"}, "at order windowed .* exact"),
+                           ({**state["place"], "position": 16}, "position 16 .* position 32")):
+        checkpoints.save_state(str(tmp_path), {**state, "place": place})
+        with pytest.raises(ValueError, match=f"{message} of this one.*another folder"):
+            short(corpus, tmp_path, "steps=6")
+
+
+def test_trainings_may_share_a_folder_of_codes(corpus: TokenCorpus, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        train_prior(corpus, str(tmp_path / name), config_of(corpus), tiny_training("steps=1"),
+                    cache=str(tmp_path / "codes"))
+        assert [path.name for path in (tmp_path / name / "training").iterdir()] == ["state.pt"]
+    assert len(list((tmp_path / "codes").iterdir())) == 1
+
+
+def test_a_mixture_is_trained_on_and_resumed_with_its_weights_alone(
+        corpus: TokenCorpus, tmp_path: Path, make_corpus: Callable[..., TokenCorpus]) -> None:
+    second = make_corpus("second", 20, seed=1, fingerprint="sha256:second")
+
+    def train(weights: tuple[float, float], steps: int) -> Trained:
+        mixture = Mixture((corpus, second), weights)
+        config = PriorConfig.of(mixture, transformer=tiny().transformer)
+        return train_prior(mixture, str(tmp_path / "prior"), config,
+                           tiny_training(f"steps={steps}"))
+
+    assert train((2.0, 1.0), 2).step == 2 and train((2.0, 1.0), 3).step == 3
+    with pytest.raises(ValueError, match="prior.mixture.1.weight was 1.0, now 2.0"):
+        train((2.0, 2.0), 4)
