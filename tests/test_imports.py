@@ -23,7 +23,7 @@ WITHOUT_TORCH = ("storage", "configs", "schema", "card", "audit", "census", "del
                  "corpus/images", "corpus/augment", "corpus/crops",
                  *(f"corpus/sources/{name}" for name in (
                      "__init__", "base", "columns", "folder", "huggingface", "joined", "listed",
-                     "lists", "parquet", "tables", "tar_members", "tars", "urls", "web")),
+                     "lists", "ondisk", "parquet", "tables", "tar_members", "tars", "urls", "web")),
                  *(f"corpus/modalities/{name}" for name in (
                      "__init__", "base", "depth", "edges", "image", "low_res", "normals",
                      "segmentation")))

@@ -254,10 +254,10 @@ def test_a_zip_file_is_a_folder_too(tmp_path: Path) -> None:
 
 def test_memory_holds_one_folder_not_the_corpus(monkeypatch: pytest.MonkeyPatch,
                                                 tmp_path: Path) -> None:
-    def listing(root: str, path: str) -> folder.Listing:
+    def listing(root: str, path: str) -> Iterator[folder.Listed]:
         if path == root:
-            return folder.Listing({}, [f"{number:03d}" for number in range(100)], [])
-        return folder.Listing({f"{number:03d}.png": "" for number in range(50)}, [], [])
+            return (folder.Listed(f"{number:03d}", "folder") for number in range(100))
+        return (folder.Listed(f"{number:03d}.png", "file") for number in range(50))
 
     monkeypatch.setattr(folder, "_list_local", listing)
     source = FolderSource(str(tmp_path), labels="none")

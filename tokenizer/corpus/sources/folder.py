@@ -3,7 +3,9 @@ import dataclasses
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import ClassVar, NamedTuple
 
 import fsspec
@@ -13,25 +15,42 @@ from tokenizer import storage
 from tokenizer.corpus.labels import Labels, OwnLabels, labels_from
 from tokenizer.corpus.modalities import MODALITIES, file_modality
 from tokenizer.corpus.sources.base import Entry, Source
+from tokenizer.corpus.sources.ondisk import sorted_rows
 from tokenizer.corpus.sources.urls import local_stamp, printable, require_known, stamp
 
 ARCHIVES = {".tar": "*.tar", ".parquet": "*.parquet", ".csv": "NAME.csv", ".jsonl": "NAME.jsonl"}
 """How a folder's files are given that hold images instead of being some, by suffix."""
 
 
-class Listing(NamedTuple):
-    """One folder by name: its files with their stamps, its subfolders, and what is neither, such as
-    broken links."""
-    files: dict[str, str]
-    folders: list[str]
-    others: list[str]
+class Listed(NamedTuple):
+    """What a folder holds, one by one: its name, ``file``, ``folder`` or ``other`` such as a broken
+    link, and the stamp of a file."""
+    name: str
+    kind: str
+    stamp: str = ""
+
+
+class Item(NamedTuple):
+    """A file or folder among those of all modalities; sorts by key.
+
+    Attributes:
+        stem: its name without suffix; of a folder its name with a slash, as keys below it have.
+        modality: number of the modality it is listed for.
+        name, kind, stamp: as in `Listed`.
+    """
+    stem: str
+    modality: int
+    name: str
+    kind: str
+    stamp: str
 
 
 class FolderSource(Source):
     """A folder of files, with folders of maps that pair with them by key.
 
     Files are taken by suffix, in all subfolders. Names that start with a dot are hidden and left
-    out, and so is a folder of maps that lies inside the corpus.
+    out, and so is a folder of maps that lies inside the corpus. Keys are unique by construction: a
+    key is a path without suffix, and files with one key stand together in the order of keys.
 
     Args:
         url: the folder, on any fsspec file system.
@@ -79,7 +98,8 @@ class FolderSource(Source):
         return list(self._classes)
 
     def folders(self) -> list[str]:
-        return sorted(set(map(printable, self._list(self.modalities[0], "", Counter()).folders)))
+        listing = self._list(self.modalities[0], "", Counter())
+        return sorted({printable(found.name) for found in listing if found.kind == "folder"})
 
     def keys(self) -> Iterator[str]:
         return (entry.key for entry in self._walk("", Counter()))
@@ -116,90 +136,85 @@ class FolderSource(Source):
             folder: its path below the corpus, empty or ending in a slash.
             notes: files passed over are counted here.
         """
-        stems: dict[str, dict[str, list[str]]] = {}
-        subfolders: set[str] = set()
-        broken: set[tuple[str, str]] = set()
-        stamps: dict[tuple[str, str], str] = {}
-        for modality in self.modalities:
-            listing = self._list(modality, folder, notes)
-            subfolders.update(f"{name}/" for name in listing.folders)
-            broken.update((modality, name) for name in listing.others)
-            stamps |= {(modality, name): told for name, told in listing.files.items() if told}
-            for name in sorted((*listing.files, *listing.others)):
-                stem, suffix = posixpath.splitext(name)
-                if suffix.lower() in MODALITIES[modality].suffixes:
-                    stems.setdefault(stem, {}).setdefault(modality, []).append(name)
-                else:
-                    kind = printable(suffix) or "suffixless"
-                    notes[f"{kind} files in {self.urls[modality]}"] += 1
-        for name in sorted((*stems, *subfolders)):  # "a/" sorts as the keys below it do
-            if name in subfolders:
-                yield from self._walk(folder + name, notes)
+        rows = (item for number in range(len(self.modalities))
+                for item in self._items(number, folder, notes))
+        for stem, same in groupby(sorted_rows(rows, len(Item._fields)), key=itemgetter(0)):
+            if stem.endswith("/"):
+                yield from self._walk(folder + stem, notes)
             else:
-                yield from self._pair(folder, name, stems.pop(name), broken, stamps)
+                yield from self._pair(folder, stem, [Item(*row) for row in same])
 
-    def _pair(self, folder: str, stem: str, names: dict[str, list[str]],
-              broken: set[tuple[str, str]],
-              stamps: Mapping[tuple[str, str], str]) -> Iterator[Entry]:
+    def _items(self, number: int, folder: str, notes: Counter[str]) -> Iterator[Item]:
+        """The files and folders in one folder of a modality, as the listing has them."""
+        modality = self.modalities[number]
+        for name, kind, told in self._list(modality, folder, notes):
+            stem, suffix = posixpath.splitext(name)
+            if kind == "folder":
+                yield Item(f"{name}/", number, name, kind, told)
+            elif suffix.lower() in MODALITIES[modality].suffixes:
+                yield Item(stem, number, name, kind, told)
+            else:
+                what = printable(suffix) or "suffixless"
+                notes[f"{what} files in {self.urls[modality]}"] += 1
+
+    def _pair(self, folder: str, stem: str, items: Sequence[Item]) -> Iterator[Entry]:
         """The entry of one key, then one for each further file of that key."""
         key = printable(folder + stem)
-        sources = {modality: printable(storage.join(self.urls[modality], folder + files[0]))
-                   for modality, files in names.items()}
-        problem = self._problem(folder + stem, names, broken)
-        told = {modality: stamps[modality, files[0]] for modality, files in names.items()
-                if not problem and (modality, files[0]) in stamps}
+        files: dict[str, list[Item]] = {}
+        for item in items:
+            files.setdefault(self.modalities[item.modality], []).append(item)
+        sources = {modality: printable(storage.join(self.urls[modality], folder + found[0].name))
+                   for modality, found in files.items()}
+        problem = self._problem(folder + stem, files)
+        told = {modality: found[0].stamp for modality, found in files.items()
+                if not problem and found[0].stamp}
         yield Entry(key=key, sources=sources, stamps=told, problem=problem)
         first = self.modalities[0]
-        for name in names.get(first, [])[1:]:
-            url = printable(storage.join(self.url, folder + name))
-            message = (f"{printable(names[first][0])} has the same key {key!r}, which is the path "
-                       "without suffix; rename one of them")
+        for item in files.get(first, [])[1:]:
+            url = printable(storage.join(self.url, folder + item.name))
+            message = (f"{printable(files[first][0].name)} has the same key {key!r}, which is the "
+                       "path without suffix; rename one of them")
             yield Entry(key=key, sources={first: url}, problem=("DuplicateKey", message))
 
-    def _problem(self, path: str, names: dict[str, list[str]],
-                 broken: set[tuple[str, str]]) -> tuple[str, str] | None:
+    def _problem(self, path: str, files: dict[str, list[Item]]) -> tuple[str, str] | None:
         """What is wrong with the files of one key, by their names alone."""
         first, *maps = self.modalities
-        for modality, (name, *others) in names.items():
+        for modality, ((_, _, name, kind, _), *others) in files.items():
             whole = posixpath.join(posixpath.dirname(path), name)
             if printable(whole) != whole or "::" in whole:
                 return ("UnusableName", f"the path of {name!r} is not UTF-8, or it holds '::', "
                         "which no URL can; rename the file or its folder")
-            if (modality, name) in broken:
+            if kind == "other":
                 return "NotAFile", f"{name} is neither a file nor a folder; is it a broken link?"
             if others and modality != first:
-                return ("DuplicateKey", f"{name} and {others[0]} are both its {modality} map; "
-                        "remove one of them")
+                return ("DuplicateKey", f"{name} and {others[0].name} are both its {modality} "
+                        "map; remove one of them")
         for modality in self.modalities:
-            if modality not in names:
+            if modality not in files:
                 expected = storage.join(self.urls[modality], path)
                 kinds = ", ".join(MODALITIES[modality].suffixes)
                 error = "MissingMap" if modality in maps else "MapWithoutImage"
                 return error, f"there is no {modality} file {expected} with suffix {kinds}"
         return None
 
-    def _list(self, modality: str, folder: str, notes: Counter[str]) -> Listing:
+    def _list(self, modality: str, folder: str, notes: Counter[str]) -> Iterator[Listed]:
         """One folder of a modality, without what is hidden; empty where it has no such folder."""
         # Listings that the file system keeps would grow with the corpus.
         url = self.urls[modality]
         with storage.remote_errors(url):
             fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         path = posixpath.join(root, folder).rstrip("/") or root
+        inside = self._maps_inside if modality == self.modalities[0] else set()
         try:
             with storage.remote_errors(url):
-                listing = (_list_local(root, path) if isinstance(fs, LocalFileSystem)
-                           else _list_remote(fs, path))
+                for found in (_list_local(root, path) if isinstance(fs, LocalFileSystem)
+                              else _list_remote(fs, path)):
+                    if found.name.startswith("."):
+                        notes["hidden files and folders"] += 1
+                    elif found.kind != "folder" or folder + found.name not in inside:
+                        yield found
         except (FileNotFoundError, NotADirectoryError):
-            return Listing({}, [], [])
-        visible = Listing({name: told for name, told in listing.files.items()
-                           if not name.startswith(".")},
-                          *([name for name in names if not name.startswith(".")]
-                            for names in listing[1:]))
-        notes["hidden files and folders"] += sum(map(len, listing)) - sum(map(len, visible))
-        if modality == self.modalities[0]:
-            kept = [name for name in visible.folders if folder + name not in self._maps_inside]
-            return visible._replace(folders=kept)
-        return visible
+            return
 
 
 def _check_folder(modality: str, url: str) -> None:
@@ -221,34 +236,27 @@ def _path_within(url: str, inner: str) -> str | None:
     return path.rstrip("/")[len(root):] if fs == inner_fs and path.startswith(root) else None
 
 
-def _list_remote(fs: fsspec.AbstractFileSystem, path: str) -> Listing:
-    listing = Listing({}, [], [])
+def _list_remote(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[Listed]:
     for item in fs.ls(path, detail=True):
         full = item["name"].rstrip("/")
         if full == path:  # object stores may list a folder's own marker
             continue
-        name = posixpath.basename(full)
-        if item["type"] == "file":
-            listing.files[name] = stamp(item)
-        else:
-            (listing.folders if item["type"] == "directory" else listing.others).append(name)
-    return listing
+        kind = {"file": "file", "directory": "folder"}.get(item["type"], "other")
+        yield Listed(posixpath.basename(full), kind, stamp(item) if kind == "file" else "")
 
 
-def _list_local(root: str, path: str) -> Listing:
+def _list_local(root: str, path: str) -> Iterator[Listed]:
     """A local folder; links are followed unless they lead back to a folder above them."""
-    listing = Listing({}, [], [])
     with os.scandir(path) as items:
         for item in items:
             is_folder = os.path.isdir(item.path) if item.is_symlink() else item.is_dir()
             is_file = os.path.isfile(item.path) if item.is_symlink() else item.is_file()
             if is_folder and not (item.is_symlink() and _leads_back(root, item.path)):
-                listing.folders.append(item.name)
+                yield Listed(item.name, "folder")
             elif is_file:
-                listing.files[item.name] = _stamp_of(item)
+                yield Listed(item.name, "file", _stamp_of(item))
             else:
-                listing.others.append(item.name)
-    return listing
+                yield Listed(item.name, "other")
 
 
 def _stamp_of(item: "os.DirEntry[str]") -> str:

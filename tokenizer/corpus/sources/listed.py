@@ -141,6 +141,7 @@ class ListedSource(Source):
             index = _Index(notes, self.key_remedy)
             for record in self.records(notes):
                 index.add(record)
+            index.find_repeats()
             if not index.num_records:
                 found = ", ".join(f"{count} {what}" for what, count in sorted(notes.items()))
                 raise ValueError(f"{self} holds no {self.modalities[0]} inputs; "
@@ -173,6 +174,9 @@ def _own_label(record: Record, classes: list[str] | None) -> Label:
 class _Index:
     """Records in a temporary database on disk, in order; a key's second record has a problem.
 
+    Which keys are repeated is found by sorting all of them on disk once: an index that grew with
+    each key would be read and written all over, again and again.
+
     Attributes:
         notes: as `ListedSource.records` counts them.
         num_records: how many there are.
@@ -182,33 +186,41 @@ class _Index:
         self.notes, self._remedy = notes, remedy
         self.num_records = 0
         self._rows = sqlite3.connect("", check_same_thread=False)  # "" is a temporary file
-        self._rows.execute("CREATE TABLE records (number INTEGER PRIMARY KEY, label TEXT, "
-                           "body TEXT)")
-        self._rows.execute("CREATE TABLE keys (key TEXT PRIMARY KEY, number INTEGER) WITHOUT ROWID")
+        self._rows.execute("CREATE TABLE records (number INTEGER PRIMARY KEY, key TEXT, "
+                           "sound INTEGER, label TEXT, body TEXT)")
+        self._rows.execute("CREATE TABLE repeated (key TEXT PRIMARY KEY, first INTEGER) "
+                           "WITHOUT ROWID")
 
     def add(self, record: Record) -> None:
-        key, problem = printable(record.key), record.problem
-        if problem is None and not self._rows.execute(
-                "INSERT OR IGNORE INTO keys VALUES (?, ?)", (key, self.num_records)).rowcount:
-            problem = ("DuplicateKey", f"{self._first(key)} has the same key {key!r}: "
-                       f"{self._remedy}")
         sources = {name: printable(url) for name, url in record.sources.items()}
         label, caption = (None if text is None else printable(text)
                           for text in (record.label, record.caption))
-        problem = None if problem is None else (problem[0], printable(problem[1]))
-        body = json.dumps([key, sources, dict(record.ranges), caption, problem])
-        self._rows.execute("INSERT INTO records VALUES (?, ?, ?)", (self.num_records, label, body))
+        problem = (None if record.problem is None
+                   else (record.problem[0], printable(record.problem[1])))
+        body = json.dumps([sources, dict(record.ranges), caption, problem])
+        self._rows.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?)", (
+            self.num_records, printable(record.key), problem is None, label, body))
         self.num_records += 1
 
+    def find_repeats(self) -> None:
+        """Note the keys that several records without a problem have, and the first of each."""
+        self._rows.execute("INSERT INTO repeated SELECT key, min(number) FROM records WHERE sound "
+                           "GROUP BY key HAVING count(*) > 1")
+
     def records(self) -> Iterator[Record]:
-        for label, body in self._rows.execute("SELECT label, body FROM records ORDER BY number"):
-            key, sources, ranges, caption, problem = json.loads(body)
+        for number, key, label, body, first in self._rows.execute(
+                "SELECT number, key, label, body, first FROM records LEFT JOIN repeated "
+                "USING (key) ORDER BY number"):
+            sources, ranges, caption, problem = json.loads(body)
+            if problem is None and first not in (None, number):
+                problem = ("DuplicateKey", f"{self._source_of(first)} has the same key {key!r}: "
+                           f"{self._remedy}")
             yield Record(key=key, sources=sources, label=label, caption=caption,
                          ranges={name: (first, count) for name, (first, count) in ranges.items()},
                          problem=None if problem is None else (problem[0], problem[1]))
 
     def keys(self) -> Iterator[str]:
-        return (record.key for record in self.records())
+        return (key for key, in self._rows.execute("SELECT key FROM records ORDER BY number"))
 
     def labels(self) -> list[str]:
         """The distinct labels, sorted."""
@@ -217,11 +229,11 @@ class _Index:
 
     def folders(self) -> list[str]:
         return [folder for folder, in self._rows.execute(
-            "SELECT DISTINCT substr(key, 1, instr(key, '/') - 1) AS folder FROM keys "
-            "WHERE instr(key, '/') > 1 ORDER BY folder")]
+            "SELECT DISTINCT substr(key, 1, instr(key, '/') - 1) AS folder FROM records "
+            "WHERE sound AND instr(key, '/') > 1 ORDER BY folder")]
 
-    def _first(self, key: str) -> str:
-        """Where the first record of a key comes from."""
-        body, = self._rows.execute("SELECT body FROM records JOIN keys USING (number) "
-                                   "WHERE keys.key = ?", (key,)).fetchone()
-        return next(iter(json.loads(body)[1].values()), "another input")
+    def _source_of(self, number: int) -> str:
+        """Where a record comes from."""
+        body, = self._rows.execute("SELECT body FROM records WHERE number = ?",
+                                   (number,)).fetchone()
+        return next(iter(json.loads(body)[0].values()), "another input")
