@@ -19,8 +19,9 @@ FORBIDDEN = {
 """For each package, the modules (with all below them) that no file of it imports, not even late."""
 
 WITHOUT_TORCH = ("storage", "configs", "schema", "card", "audit", "census", "deltas", "receipts",
-                 "tokens", "checkpoints", "filters", "quality", "pictures",
-                 "corpus/images", "corpus/augment", "corpus/crops",
+                 "tokens", "checkpoints", "filters", "quality", "code_statistics", "distributions",
+                 "duplicates", "pictures",
+                 "corpus/images", "corpus/colours", "corpus/augment", "corpus/crops",
                  *(f"corpus/sources/{name}" for name in (
                      "__init__", "base", "columns", "folder", "huggingface", "joined", "listed",
                      "lists", "ondisk", "parquet", "tables", "tar_members", "tars", "urls", "web")),

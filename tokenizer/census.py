@@ -22,10 +22,9 @@ class Census:
 
     def add(self, spec: TokenSpec, table: pa.Table) -> None:
         """Count the codes and classes of these rows."""
-        names, labels = table["class_name"].to_pylist(), table["label"].to_pylist()
-        found = [label if name is None else name for name, label in zip(names, labels, strict=True)]
+        found = classes_of(table)
         with self._lock:
-            self._classes.update(str(value) for value in found if value is not None)
+            self._classes.update(name for name in found if name is not None)
             for code in spec.codes:
                 self._codes[code.modality] += count_codes(codes_array(code, table),
                                                           code.codebook_size, code.depth)
@@ -39,3 +38,10 @@ class Census:
     def class_counts(self) -> dict[str, int]:
         """Rows of each class, by name."""
         return dict(sorted(self._classes.items()))
+
+
+def classes_of(table: pa.Table) -> list[str | None]:
+    """The class of each row: its name, its label in decimal where it has no name, or nothing."""
+    names, labels = table["class_name"].to_pylist(), table["label"].to_pylist()
+    return [name if name is not None or label is None else str(label)
+            for name, label in zip(names, labels, strict=True)]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from written_corpora import write_corpus
 
 from cli.main import main
 
@@ -81,3 +82,71 @@ def test_what_is_no_corpus_is_said_in_one_line(tmp_path: Path) -> None:
     done = inspect(tmp_path / "nowhere")
     assert done.exit_code == 1 and done.output.count("\n") == 1
     assert "give the folder that `img2tokens encode` wrote" in done.output
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    """Six rows with quality columns; two have equal codes, and a third differs in one place."""
+    codes = np.arange(24).reshape(6, 2, 2)
+    codes[4] = codes[1]
+    codes[5] = codes[1]
+    codes[5, 0, 0] = 30
+    write_corpus(tmp_path / "tokens", codes, 32, classes=["sky", "cat"] * 3, quality={
+        "image_psnr": [21.5, 12.25, 30, 25, 25, 40], "image_entropy": [2.0] * 6,
+        "image_distance": [float("nan")] * 6, "image_margin": [float("nan")] * 6})
+    return tmp_path / "tokens"
+
+
+def test_quality_is_shown_with_classes_and_the_worst_rows(measured: Path) -> None:
+    done = inspect(measured, "--worst", 2)
+    assert done.exit_code == 0, done.output
+    lines = [" ".join(line.split()) for line in done.output.splitlines()]
+    assert "image_psnr 6 25.6250 12.2500 14.5625 25.0000 37.5000 40.0000" in lines
+    assert "image_margin 0 none has a value" in lines
+    assert "12.2500 k1 cat k1.png" in lines and "21.5000 k0 sky k0.png" in lines
+    assert any(line.startswith("cat 3 ") for line in lines)
+
+
+def test_codes_and_duplicates_are_shown(measured: Path) -> None:
+    done = inspect(measured, "--codes", "--duplicates", 1)
+    assert done.exit_code == 0, done.output
+    assert "image codes: 17 of 32 used" in done.output and "dead 15" in done.output
+    assert "equal image codes: 1 group of rows, 1 of which repeat another, of 6 rows" in done.output
+    assert "2  k1, k4" in done.output
+    assert "codes that differ in 1 to 1 places: 1 pair\n" in done.output
+    assert "1  k1, k5" in done.output
+
+
+def test_all_of_it_is_there_as_json_for_the_rows_that_a_filter_takes(measured: Path,
+                                                                     tmp_path: Path) -> None:
+    done = inspect(measured, "--json", "--stats", "--worst", 1, "--codes", "--duplicates", 1,
+                   "--entropy-map", tmp_path / "map.png", "--filter", "image_psnr < 26")
+    data = json.loads(done.stdout)
+    assert data["num_rows"] == 6 and data["selected"]["num_rows"] == 4
+    assert data["selected"]["class_counts"] == {"cat": 2, "sky": 2}
+    assert data["quality"]["worst"]["image_psnr"][0]["key"] == "k1"
+    assert data["quality"]["columns"]["image_psnr"]["max"] == 25
+    assert len(data["codes"]["image"]["dead_codes"][0]) == 32 - 12
+    assert data["duplicates"]["exact"]["num_groups"] == 1
+    assert data["duplicates"]["near"]["num_pairs"] == 0
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_filter_alone_counts_its_rows(measured: Path) -> None:
+    done = inspect(measured, "--filter", "class_name == 'cat'")
+    assert "filter \"class_name == 'cat'\": 3 rows" in done.output
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (("--filter", "psnr > 3"), "no column psnr"),
+    (("--filter", "label == 9"), "takes none of the rows"),
+    (("--duplicates", 4), "must be 0 to 3")])
+def test_what_cannot_be_found_out_is_one_line(measured: Path, options: tuple[object, ...],
+                                              words: str) -> None:
+    done = inspect(measured, *options)
+    assert done.exit_code == 1 and done.output.count("\n") == 1 and words in done.output
+
+
+def test_without_quality_columns_it_is_said_how_to_get_them(corpus: Path) -> None:
+    done = inspect(corpus, "--stats")
+    assert done.exit_code == 1 and "encode the images with --stats" in done.output

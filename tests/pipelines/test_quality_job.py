@@ -36,7 +36,7 @@ def test_a_corpus_without_quality_columns_does_not_speak_of_them(config: Setting
                                                                  tmp_path: Path) -> None:
     encode_corpus(config())
     for name in ("_plan/plan.json", "manifest.json", "_receipts/00000.json"):
-        assert "quality" not in (tmp_path / "tokens" / name).read_text()
+        assert '"quality"' not in (tmp_path / "tokens" / name).read_text()
 
 
 def test_a_job_does_not_go_on_with_other_columns(config: Settings) -> None:
