@@ -18,8 +18,15 @@ from cli.options import (
 @click.option("--tokenizer", "tokenizers", type=Assignment(), multiple=True, required=True,
               help="MODALITY=FOLDER of the tokenizer that made the codes; with several, each "
                    "modality gets a folder of its own below OUT.")
+@click.option("--to", type=click.Choice(["folder", "tar", "parquet"]), default="folder",
+              show_default=True, help="A file for each image; or, one for each shard, tar files in "
+              "WebDataset's layout, or Parquet files that `datasets` shows.")
 @click.option("--format", "picture", type=click.Choice(["png", "jpeg", "webp"]), default="png",
               show_default=True, help="Format of images; maps are always PNG.")
+@click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True,
+              help="Of JPEG and WebP.")
+@click.option("--keys", metavar="FILE", help="Decode only these: a text with one key a line, or "
+                                             "Parquet with a column key.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
               help="Crops that pass through the tokenizer at once.")
 @click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
@@ -30,18 +37,21 @@ from cli.options import (
 @takes_engine
 @takes_part
 @reports_errors
-def decode(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], picture: str,
-           batch_size: int, num_workers: int, overwrite: bool, row_filter: str | None, engine: str,
-           beam_flags: tuple[str, ...], array_index: int | None, array_size: int | None) -> None:
+def decode(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], to: str,
+           picture: str, quality: int, keys: str | None, batch_size: int, num_workers: int,
+           overwrite: bool, row_filter: str | None, engine: str, beam_flags: tuple[str, ...],
+           array_index: int | None, array_size: int | None) -> None:
     """Decode the codes of TOKENS into image files under OUT, named by key.
 
-    The same command continues a job that was stopped.
+    The same command continues a job that was stopped. See docs/decoding.md.
 
     \b
     Examples:
       img2tokens decode tokens images --tokenizer image=tok
       img2tokens decode tokens images --tokenizer image=tok --tokenizer depth=depth-tok
       img2tokens decode tokens images --tokenizer image=tok --format webp --num-workers 4
+      img2tokens decode tokens shards --tokenizer image=tok --to tar --format jpeg --quality 90
+      img2tokens decode tokens images --tokenizer image=tok --keys keys.txt
       img2tokens decode tokens images --tokenizer image=tok --filter 'class_name == "sky"'
       img2tokens decode tokens images --tokenizer image=tok --array-index 3 --array-size 64
       img2tokens decode /data/tokens /data/images --tokenizer image=/data/tok \\
@@ -52,9 +62,10 @@ def decode(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], pi
     from pipelines.report import count, failures
     part = part_of(array_index, array_size)
     config = DecodeConfig(tokens=tokens, output=output,
-                          tokenizers=by_name("--tokenizer", tokenizers), picture=picture,
-                          batch_size=batch_size, engine=engine,
-                          num_workers=num_workers, beam_flags=beam_flags, overwrite=overwrite,
+                          tokenizers=by_name("--tokenizer", tokenizers), to=to,
+                          picture=picture, quality=quality, keys=keys, batch_size=batch_size,
+                          engine=engine, num_workers=num_workers, beam_flags=beam_flags,
+                          overwrite=overwrite,
                           filter=row_filter)
     done = decode_corpus(config) if part is None else decode_part(config, part)
     click.echo(f"{output}: {done}" if isinstance(done, Unfinished) else

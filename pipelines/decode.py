@@ -1,6 +1,6 @@
-"""The decode job: a token corpus becomes image files, named by key.
+"""The decode job: a token corpus becomes pictures, in a folder or in files of many.
 
-    OUT/<key>.png              with one modality; OUT/<modality>/<key>.png with several
+    OUT/...                    what one of `pipelines.sinks` writes
     OUT/_decode/data/          one table a shard: which files hold which key, with their SHA-256
     OUT/_decode/_plan/ ...     plan, receipts and dead letters, as in a token corpus
     OUT/_decode/_SUCCESS       only after every file was found
@@ -9,10 +9,9 @@ It runs on the same machinery as the encode job, one element a shard, and contin
 
 Letters: B images of a batch, h and w rows and columns of the code grid.
 """
-import contextlib
 import errno
 import itertools
-import posixpath
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,26 +30,20 @@ from pipelines.array import (
     refuse_overwrite,
     require_own_machine,
 )
+from pipelines.decode_folder import job_folder, prepare_folder, remove_unfinished
+from pipelines.decode_plan import plan_decoding
 from pipelines.engines import LOCAL, engine_of, require_absolute
 from pipelines.job import Job, OutputRefused, ShardTask, commit
-from pipelines.names import RESERVED, SUFFIXES, DuplicateKey, NameTable, UnusableKey
 from pipelines.ordered import ordered
-from pipelines.plan import Plan, load_plan, make_plan
+from pipelines.plan import Plan
+from pipelines.selection import ROW, Selection
 from pipelines.shard import describe
+from pipelines.sinks import SINKS, FolderSink, Item, Sink
+from pipelines.sinks.base import SHARD_FILE, ShardWriter, refusals
 from tokenizer import configs, storage, tokens
-from tokenizer.corpus.modalities import PICTURE_SUFFIXES
-from tokenizer.filters import RowFilter, selected_tables
+from tokenizer.corpus.modalities import PICTURE_SUFFIXES, QUALITY
 from tokenizer.schema import codes_array
 from tokenizer.tokens import AuditFailure, DeadLetter, Receipt, TokenCorpus
-
-NAMES_SCHEMA = pa.schema([
-    pa.field("key", pa.string(), nullable=False),
-    pa.field("crop_index", pa.int32(), nullable=False),
-    pa.field("name", pa.string()),
-    pa.field("error", pa.string()),
-    pa.field("message", pa.string()),
-])
-"""One crop in the plan: its file's path without suffix, or why it can have none."""
 
 OF_ONE_NAME = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ,
                errno.EINVAL}
@@ -68,7 +61,10 @@ class DecodeConfig:
         tokens: folder of a completed token corpus.
         output: folder of the images.
         tokenizers: folder of the tokenizer of each modality to decode.
+        to: where they go, a name of `SINKS`.
         picture: format of images, ``png``, ``jpeg`` or ``webp``; maps are always PNG.
+        quality: of JPEG and WebP, 1 to 100.
+        keys: a list of the keys to decode; nothing for all. See `pipelines.selection`.
         batch_size: crops that pass through a codec at once.
         engine: what makes the shards; see `pipelines.engines`.
         num_workers: processes of the local engine that decode at the same time.
@@ -79,7 +75,10 @@ class DecodeConfig:
     tokens: str
     output: str
     tokenizers: Mapping[str, str]
+    to: str = FolderSink.name
     picture: str = "png"
+    quality: int = QUALITY
+    keys: str | None = None
     batch_size: int = 8
     engine: str = LOCAL
     num_workers: int = 1
@@ -91,6 +90,13 @@ class DecodeConfig:
         if self.picture not in PICTURE_SUFFIXES:
             raise ValueError(f"images are written as {', '.join(PICTURE_SUFFIXES)}, got "
                              f"{self.picture!r}")
+        if self.to not in SINKS:
+            raise ValueError(f"images go to {', '.join(SINKS)}, got {self.to!r}")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality is 1 to 100, got {self.quality}")
+        if self.quality != QUALITY and self.picture == "png":
+            raise ValueError(f"png keeps every pixel: leave out the quality {self.quality}, or "
+                             "write jpeg or webp")
         if not self.tokenizers:
             raise ValueError("give the tokenizer of at least one modality")
         if self.batch_size < 1:
@@ -100,7 +106,15 @@ class DecodeConfig:
     @property
     def job_folder(self) -> str:
         """Folder of the job's own files."""
-        return storage.join(self.output, RESERVED)
+        return job_folder(self.output)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the files, as JSON values; what is at its default since it came is absent.
+        """
+        added = {name: getattr(self, name) for name in ("to", "quality")
+                 if getattr(self, name) != type(self).__dataclass_fields__[name].default}
+        return {"picture": self.picture, "batch_size": self.batch_size, **added}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,57 +153,68 @@ class DecodeTask(ShardTask):
                            message=row["message"]) for row in planned if row["error"] is not None]
         written = []
         window = 2 * self.config.batch_size + NUM_WRITERS
-        with ordered(self._write, self._crops(shard, planned), NUM_WRITERS, window) as results:
+        with (self.sink.writer(shard) as writer,
+              ordered(self._put, self._crops(shard, planned), NUM_WRITERS, window) as results):
             for result in results:
                 if isinstance(result, DeadLetter):
                     dead.append(result)
                 else:
-                    written.append(result)
-        schema = index_schema(self.config.tokenizers)
-        return commit(self.plan, shard, pa.Table.from_pylist(written, schema), dead)
+                    writer.add(result)
+                    written.append(index_row(self.sink, result))
+        return commit(self.plan, shard, self._index(written, writer), dead)
+
+    @property
+    def sink(self) -> Sink:
+        """Where the crops go."""
+        return sink_of(self.config, self.corpus)
 
     def _crops(self, shard: int, planned: Sequence[Mapping[str, Any]],
-               ) -> Iterator[tuple[Mapping[str, Any], dict[str, np.ndarray]]]:
-        """Rows that have a name, each with its pixels ``(h, w[, 3])`` of every modality."""
-        decoders = codecs.codecs_of(self.config.tokenizers, self.corpus.spec,
-                                    self.config.batch_size)
+               ) -> Iterator[tuple[str, dict[str, Any], dict[str, np.ndarray]]]:
+        """Name, columns, and pixels ``(h, w[, 3])`` of every modality, of rows that have a name."""
+        decoders = self._decoders()
         table = self.corpus.read_shard(shard)
-        if (rows := row_filter(self.corpus, self.config)) is not None:
-            table = rows.select(table)
         codes = {name: codes_array(self.corpus.spec[name], table) for name in decoders}
-        living = iter(index for index, row in enumerate(planned) if row["error"] is None)
+        columns = table.select(["key", "crop_index", *self.sink.columns]).to_pylist()
+        living = iter((row.get(ROW, index), row["name"]) for index, row in enumerate(planned)
+                      if row["error"] is None)
         while batch := list(itertools.islice(living, self.config.batch_size)):
-            pixels = {name: decoder.decode(codes[name][batch])
-                      for name, decoder in decoders.items()}
-            for place, index in enumerate(batch):
-                yield planned[index], {name: pixels[name][place] for name in decoders}
+            rows = [index for index, _ in batch]
+            pixels = {name: decoder.decode(codes[name][rows]) for name, decoder in decoders.items()}
+            for place, (index, path) in enumerate(batch):
+                yield path, columns[index], {name: pixels[name][place] for name in decoders}
 
-    def _write(self, crop: tuple[Mapping[str, Any], Mapping[str, np.ndarray]],
-               ) -> dict[str, Any] | DeadLetter:
-        """Write the files of one crop; returns its row of the index.
+    def _put(self, crop: tuple[str, dict[str, Any], dict[str, np.ndarray]]) -> Item | DeadLetter:
+        """Compress one crop, and write of it what needs no order.
 
         Raises:
             OutputRefused: the store takes no more.
         """
-        row, pixels = crop
-        decoders = codecs.codecs_of(self.config.tokenizers, self.corpus.spec,
-                                    self.config.batch_size)
-        found: dict[str, Any] = {"key": row["key"], "crop_index": row["crop_index"]}
-        for name in pixels:
-            payload, suffix = decoders[name].modality.write(pixels[name], self.config.picture)
-            path = row["name"] + suffix
-            path = posixpath.join(name, path) if len(pixels) > 1 else path
-            try:
-                storage.write_bytes(storage.join(self.config.output, path), payload)
-            except OSError as error:
-                if error.errno not in OF_ONE_NAME:
-                    raise OutputRefused(f"{self.config.output} takes no data: "
-                                        f"{error.strerror or error}") from error
-                return DeadLetter(key=row["key"], source=path, stage="write",
-                                  error=type(error).__name__, message=describe(error))
-            found |= {f"{name}_file": path, f"{name}_bytes": len(payload),
-                      f"{name}_sha256": storage.sha256(payload)}
-        return found
+        name, columns, pixels = crop
+        decoders = self._decoders()
+        item = Item(name=name, columns=columns, files={
+            modality: decoders[modality].modality.write(picture, self.config.picture,
+                                                        self.config.quality)
+            for modality, picture in pixels.items()})
+        try:
+            with refusals(self.config.output, OF_ONE_NAME):
+                self.sink.put(item)
+        except OutputRefused:
+            raise
+        except OSError as error:
+            return DeadLetter(key=columns["key"], source=name, stage="write",
+                              error=type(error).__name__, message=describe(error))
+        return item
+
+    def _decoders(self) -> "dict[str, codecs.Codec]":
+        return codecs.codecs_of(self.config.tokenizers, self.corpus.spec, self.config.batch_size)
+
+    def _index(self, written: Sequence[Mapping[str, Any]], writer: ShardWriter) -> pa.Table:
+        """The table that says which file holds which crop."""
+        schema = index_schema(self.config.tokenizers)
+        if writer.entry is not None:
+            entry = json.dumps(configs.to_dict(writer.entry), sort_keys=True)
+            schema = schema.with_metadata({SHARD_FILE: entry})
+        return pa.Table.from_pylist(list(written), schema)
 
 
 def decode_corpus(config: DecodeConfig) -> Decoded:
@@ -204,7 +229,7 @@ def decode_corpus(config: DecodeConfig) -> Decoded:
     ended: list[Decoded] = []
 
     def finish(receipts: Sequence[Receipt]) -> None:
-        ended.append(complete(task.plan, config, receipts))
+        ended.append(complete(task.plan, task.sink, receipts))
     Job(task.plan, task, engine_of(config), unit="crops").run(finish)
     return ended[-1]
 
@@ -222,7 +247,7 @@ def decode_part(config: DecodeConfig, part: Part) -> Decoded | Unfinished:
     task = prepare_task(config)
     engine = engine_of(config) if config.num_workers > 1 else None
     job = ArrayJob(task.plan, task, part, engine, unit="crops")
-    return make_part(job, lambda receipts: complete(task.plan, config, receipts),
+    return make_part(job, lambda receipts: complete(task.plan, task.sink, receipts),
                      lambda: decoded(tokens.read_receipts(task.url,
                                                           task.plan.fingerprint).values()))
 
@@ -237,24 +262,28 @@ def prepare_task(config: DecodeConfig) -> DecodeTask:
     if storage.is_within(config.output, config.tokens):
         raise ValueError(f"the output folder {config.output} lies in the corpus {config.tokens}; "
                          "choose another folder for the images")
-    if (rows := row_filter(corpus, config)) is not None:
-        rows.require_any(corpus)
+    selection = Selection.read(corpus, config.keys, config.filter)
+    if selection.filter is not None:
+        selection.filter.require_any(corpus)
     require_same_tokenizers(corpus, config)
-    prepare_folder(config)
-    plan = plan_decoding(corpus, config)
-    remove_unfinished(plan, config)
+    prepare_folder(config.output, config.overwrite)
+    settings = {"corpus": corpus.manifest.fingerprint, "codes": codes_of(corpus, config),
+                **config.settings}
+    plan = plan_decoding(config.job_folder, corpus, selection, settings)
+    remove_unfinished(plan, sink_of(config, corpus))
     return DecodeTask(plan=plan, corpus=corpus, config=config)
 
 
-def row_filter(corpus: TokenCorpus, config: DecodeConfig) -> RowFilter | None:
-    """Which rows of the corpus to decode; nothing for all.
+def codes_of(corpus: TokenCorpus, config: DecodeConfig) -> list[dict[str, Any]]:
+    """The specs of the codes that a job decodes, as JSON values."""
+    return [code for code in configs.to_dict(corpus.spec)["codes"]
+            if code["modality"] in config.tokenizers]
 
-    Raises:
-        ValueError: the expression cannot be read, or does not fit the corpus.
-    """
-    if config.filter is None:
-        return None
-    return RowFilter.parse(config.filter, corpus.spec.arrow_schema())
+
+def sink_of(config: DecodeConfig, corpus: TokenCorpus) -> Sink:
+    """Where the crops of a job go."""
+    return SINKS[config.to](output=config.output, modalities=tuple(config.tokenizers),
+                            num_shards=corpus.num_shards, classes=corpus.manifest.classes)
 
 
 def require_same_tokenizers(corpus: TokenCorpus, config: DecodeConfig) -> None:
@@ -273,80 +302,14 @@ def require_same_tokenizers(corpus: TokenCorpus, config: DecodeConfig) -> None:
                              "give the tokenizer that encoded them")
 
 
-def prepare_folder(config: DecodeConfig) -> None:
-    """Make sure that the job may write here; remove the files of a job that is to be overwritten.
-
-    Raises:
-        ValueError: the folder holds something else.
-    """
-    names = [name for name in storage.list_names(config.output) if not name.startswith(".")]
-    if names and RESERVED not in names:
-        raise ValueError(f"{config.output} holds other files, such as {names[0]}: choose an empty "
-                         "folder for the images")
-    if config.overwrite and names:
-        remove_decoded(config)
-
-
-def remove_decoded(config: DecodeConfig) -> None:
-    """Remove the files that an earlier decode job has written, and what it knew of them."""
-    for path in itertools.chain(indexed_files(config.job_folder), unfinished_files(config)):
-        if ".." not in path.split("/"):
-            storage.remove(storage.join(config.output, path.lstrip("/")))
-    storage.remove(config.job_folder)
-
-
-def indexed_files(url: str) -> Iterator[str]:
-    """Files that the shards of a job have written, by their indices."""
-    folder = storage.join(url, tokens.DATA)
-    for index in storage.list_files(folder):
-        table = tokens.read_parquet(storage.read_bytes(storage.join(folder, index)))
-        for column in (name for name in table.column_names if name.endswith("_file")):
-            yield from table[column].to_pylist()
-
-
-def unfinished_files(config: DecodeConfig) -> Iterator[str]:
-    """Files that shards without an index may have written; none where the plan is damaged."""
-    with contextlib.suppress(ValueError):  # starting over is the remedy for a damaged plan
-        if (plan := load_plan(config.job_folder)) is None:
-            return
-        modalities = [code["modality"] for code in plan.settings["codes"]]
-        folders = modalities if len(modalities) > 1 else [""]
-        for shard in range(plan.num_shards):
-            index = storage.join(plan.url, tokens.shard_name(shard, plan.num_shards))
-            rows = [] if storage.exists(index) else plan.rows(shard)
-            for folder, row, suffix in itertools.product(folders, rows, SUFFIXES):
-                if row["name"] is not None:
-                    yield posixpath.join(folder, row["name"] + suffix)
-
-
-def plan_decoding(corpus: TokenCorpus, config: DecodeConfig) -> Plan:
-    """The plan of a decode job, written or found as it must be."""
-    codes = [code for code in configs.to_dict(corpus.spec)["codes"]
-             if code["modality"] in config.tokenizers]
-    settings = {"corpus": corpus.manifest.fingerprint, "codes": codes, "picture": config.picture,
-                "batch_size": config.batch_size}
-    if (rows := row_filter(corpus, config)) is not None:
-        settings["filter"] = rows.text
-
-    def shards() -> Iterator[pa.Table]:
-        names = NameTable()
-        for table in selected_tables(corpus, ["key", "crop_index"], rows):
-            for row in table.to_pylist():
-                with contextlib.suppress(UnusableKey):  # told below
-                    names.add(**row)
-        for table in selected_tables(corpus, ["key", "crop_index"], rows):
-            named = [name_row(names, **row) for row in table.to_pylist()]
-            yield pa.Table.from_pylist(named, NAMES_SCHEMA)
-    return make_plan(config.job_folder, "decode", settings, shards)
-
-
-def name_row(names: NameTable, key: str, crop_index: int) -> dict[str, Any]:
-    """One crop as a row of the plan."""
-    row = {"key": key, "crop_index": crop_index, "name": None, "error": None, "message": None}
-    try:
-        return row | {"name": names.name(key, crop_index)}
-    except (UnusableKey, DuplicateKey) as error:
-        return row | {"error": type(error).__name__, "message": str(error)}
+def index_row(sink: Sink, item: Item) -> dict[str, Any]:
+    """One crop as a row of the index of its shard."""
+    row = {"key": item.columns["key"], "crop_index": item.columns["crop_index"]}
+    for modality, (content, suffix) in item.files.items():
+        row |= {f"{modality}_file": sink.path(item.name, modality, suffix),
+                f"{modality}_bytes": len(content),
+                f"{modality}_sha256": storage.sha256(content)}
+    return row
 
 
 def index_schema(modalities: Iterable[str]) -> pa.Schema:
@@ -358,31 +321,23 @@ def index_schema(modalities: Iterable[str]) -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns])
 
 
-def remove_unfinished(plan: Plan, config: DecodeConfig) -> None:
-    """Remove what a killed run left of files that it had not finished."""
-    done = tokens.read_receipts(plan.url, plan.fingerprint)
-    parents = {posixpath.dirname(row["name"]) for shard in range(plan.num_shards)
-               if shard not in done for row in plan.rows(shard) if row["name"] is not None}
-    modalities = config.tokenizers if len(config.tokenizers) > 1 else ("",)
-    for parent, modality in itertools.product(sorted(parents), modalities):
-        storage.remove_unfinished(storage.join(config.output, modality, parent))
-
-
-def complete(plan: Plan, config: DecodeConfig, receipts: Sequence[Receipt]) -> Decoded:
+def complete(plan: Plan, sink: Sink, receipts: Sequence[Receipt]) -> Decoded:
     """Check that every file is there, then write ``_SUCCESS``.
 
     Raises:
         AuditFailure: files are missing or of another size, or crops are unaccounted for.
     """
     with ThreadPoolExecutor(NUM_WRITERS) as pool:
-        found = list(pool.map(lambda receipt: check_files(plan, config, receipt), receipts))
+        found = list(pool.map(lambda receipt: check_files(plan, sink, receipt), receipts))
     damaged = [(receipt.shard, problem) for receipt, problem in zip(receipts, found, strict=True)
                if problem]
     if damaged:
-        raise AuditFailure(config.output, [problem for _, problem in damaged],
+        raise AuditFailure(sink.output, [problem for _, problem in damaged],
                            [shard for shard, _ in damaged])
+    done = decoded(receipts)
+    sink.complete(done.num_crops)
     storage.write_bytes(storage.join(plan.url, tokens.SUCCESS), b"")
-    return decoded(receipts)
+    return done
 
 
 def decoded(receipts: Collection[Receipt]) -> Decoded:
@@ -394,16 +349,14 @@ def decoded(receipts: Collection[Receipt]) -> Decoded:
                    dead_letters=dict(sorted(dead.items())))
 
 
-def check_files(plan: Plan, config: DecodeConfig, receipt: Receipt) -> str | None:
+def check_files(plan: Plan, sink: Sink, receipt: Receipt) -> str | None:
     """What is wrong with the files of one shard, or nothing."""
     content, problem = tokens.read_checked(plan.url, receipt.entry)
     if content is None:
         return problem
-    rows = tokens.read_parquet(content).to_pylist()
     if receipt.num_inputs != len(plan.keys(receipt.shard)):
         return f"{receipt.entry.name} does not account for all crops of its shard"
-    for row, name in itertools.product(rows, config.tokenizers):
-        path, num_bytes = row[f"{name}_file"], row[f"{name}_bytes"]
-        if (size := storage.size(storage.join(config.output, path))) != num_bytes:
+    for path, num_bytes in sink.written(tokens.read_parquet(content)):
+        if (size := storage.size(storage.join(sink.output, path))) != num_bytes:
             return f"{path} is {'missing' if size is None else f'{size} bytes, not {num_bytes}'}"
     return None

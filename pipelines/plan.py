@@ -382,9 +382,9 @@ def _first_difference(stored: Plan, shards: Shards) -> str:
             return f"the input {before['key']!r} is gone"
         if before is None or before["key"] != after["key"]:
             return f"the input {after['key']!r} is new"
-        name = next(name for name in after if before.get(name) != after[name])
+        name = next(name for name in before | after if before.get(name) != after.get(name))
         return (f"{name} of the input {after['key']!r} was {_short(before.get(name))}, "
-                f"now {_short(after[name])}")
+                f"now {_short(after.get(name))}")
     return "the listing of the inputs changed"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from tokenizer import configs
 from tokenizer.corpus.images import UnreadableImage
 from tokenizer.corpus.modalities.base import (
+    QUALITY,
     LabelOutOfRange,
     Modality,
     SizeMismatch,
@@ -70,6 +71,7 @@ def _all_modalities() -> dict[str, type[Modality]]:
 MODALITIES: dict[str, type[Modality]] = _all_modalities()
 """Every modality by name."""
 
-__all__ = ["MODALITIES", "PICTURE_SUFFIXES", "RGB", "Depth", "Edges", "LabelOutOfRange", "LowRes",
-           "Modality", "Normals", "Segmentation", "SizeMismatch", "Sums", "UnreadableImage",
-           "add_sums", "file_modality", "fit_together", "modality_from_dict", "modality_to_dict"]
+__all__ = ["MODALITIES", "PICTURE_SUFFIXES", "QUALITY", "RGB", "Depth", "Edges", "LabelOutOfRange",
+           "LowRes", "Modality", "Normals", "Segmentation", "SizeMismatch", "Sums",
+           "UnreadableImage", "add_sums", "file_modality", "fit_together", "modality_from_dict",
+           "modality_to_dict"]

@@ -19,6 +19,9 @@ from tokenizer.corpus.images import Crop
 if TYPE_CHECKING:
     from torch import Tensor
 
+QUALITY = 95
+"""Of JPEG and WebP files, unless asked otherwise."""
+
 Sums = dict[str, np.ndarray]
 """What the pixels of some images add to a score; sums of more images are added by name."""
 
@@ -139,11 +142,13 @@ class Modality(ABC):
         """Pixels ``(B, h, w[, 3])`` as pictures for people, ``(B, h, w, 3)`` uint8."""
 
     @abstractmethod
-    def write(self, pixels: np.ndarray, picture: str = "png") -> tuple[bytes, str]:
+    def write(self, pixels: np.ndarray, picture: str = "png",
+              quality: int = QUALITY) -> tuple[bytes, str]:
         """One item's pixels ``(h, w[, 3])`` as a file and its suffix.
 
         Args:
             picture: a name of `PICTURE_SUFFIXES`; maps are always PNG, which is exact.
+            quality: of formats that have one, 1 to 100.
         """
 
     @abstractmethod

@@ -10,7 +10,7 @@ import numpy as np
 
 from tokenizer.corpus.images import Crop, resize
 from tokenizer.corpus.maps import decode_depth, encode_depth
-from tokenizer.corpus.modalities.base import Modality, Sums
+from tokenizer.corpus.modalities.base import QUALITY, Modality, Sums
 from tokenizer.pictures import colour_depth
 
 if TYPE_CHECKING:
@@ -155,7 +155,8 @@ class Depth(Modality):
     def show(self, pixels: np.ndarray) -> np.ndarray:
         return colour_depth(pixels)
 
-    def write(self, pixels: np.ndarray, picture: str = "png") -> tuple[bytes, str]:
+    def write(self, pixels: np.ndarray, picture: str = "png",
+              quality: int = QUALITY) -> tuple[bytes, str]:
         return encode_depth(pixels), ".png"
 
     def sums(self, outputs: np.ndarray, pixels: np.ndarray) -> Sums:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tokenizer.corpus.images import Crop
-from tokenizer.corpus.modalities.base import Modality, Sums
+from tokenizer.corpus.modalities.base import QUALITY, Modality, Sums
 from tokenizer.corpus.modalities.image import RGB
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ class Edges(Modality):
     def show(self, pixels: np.ndarray) -> np.ndarray:
         return pixels[..., None].repeat(3, -1)
 
-    def write(self, pixels: np.ndarray, picture: str = "png") -> tuple[bytes, str]:
+    def write(self, pixels: np.ndarray, picture: str = "png",
+              quality: int = QUALITY) -> tuple[bytes, str]:
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG")
         return buffer.getvalue(), ".png"

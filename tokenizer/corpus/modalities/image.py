@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tokenizer.corpus.images import Crop, decode_image, resize
-from tokenizer.corpus.modalities.base import Modality, Sums
+from tokenizer.corpus.modalities.base import QUALITY, Modality, Sums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,12 +76,13 @@ class RGB(Modality):
     def show(self, pixels: np.ndarray) -> np.ndarray:
         return pixels
 
-    def write(self, pixels: np.ndarray, picture: str = "png") -> tuple[bytes, str]:
+    def write(self, pixels: np.ndarray, picture: str = "png",
+              quality: int = QUALITY) -> tuple[bytes, str]:
         if picture not in PICTURE_SUFFIXES:
             raise ValueError(f"images are written as {', '.join(PICTURE_SUFFIXES)}; "
                              f"got {picture!r}")
         buffer = io.BytesIO()
-        options = {} if picture == "png" else {"quality": 95}
+        options = {} if picture == "png" else {"quality": quality}
         Image.fromarray(pixels).save(buffer, picture, **options)
         return buffer.getvalue(), PICTURE_SUFFIXES[picture]
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from tokenizer.corpus.images import Crop, UnreadableImage, open_image, resize
-from tokenizer.corpus.modalities.base import Sums
+from tokenizer.corpus.modalities.base import QUALITY, Sums
 from tokenizer.corpus.modalities.image import RGB
 
 LEAST_LENGTH = 0.1
@@ -49,7 +49,8 @@ class Normals(RGB):
             pixels[has_one, 0] = 255 - pixels[has_one, 0]
         return pixels
 
-    def write(self, pixels: np.ndarray, picture: str = "png") -> tuple[bytes, str]:
+    def write(self, pixels: np.ndarray, picture: str = "png",
+              quality: int = QUALITY) -> tuple[bytes, str]:
         return super().write(pixels, "png")
 
     def sums(self, outputs: np.ndarray, pixels: np.ndarray) -> Sums:

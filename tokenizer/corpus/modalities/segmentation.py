@@ -9,7 +9,7 @@ import numpy as np
 
 from tokenizer.corpus.images import Crop, resize
 from tokenizer.corpus.maps import decode_labels, encode_labels
-from tokenizer.corpus.modalities.base import LabelOutOfRange, Modality, Sums
+from tokenizer.corpus.modalities.base import QUALITY, LabelOutOfRange, Modality, Sums
 from tokenizer.pictures import colour_labels
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ class Segmentation(Modality):
     def show(self, pixels: np.ndarray) -> np.ndarray:
         return colour_labels(pixels)
 
-    def write(self, pixels: np.ndarray, picture: str = "png") -> tuple[bytes, str]:
+    def write(self, pixels: np.ndarray, picture: str = "png",
+              quality: int = QUALITY) -> tuple[bytes, str]:
         return encode_labels(pixels), ".png"
 
     def sums(self, outputs: np.ndarray, pixels: np.ndarray) -> Sums:
