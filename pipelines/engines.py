@@ -210,7 +210,8 @@ class PortableEngine(BeamEngine):
 
     def options(self) -> list[str]:
         return [f"--job_endpoint={self.address}", f"--job_server_timeout={SECONDS_OF_A_JOB}",
-                "--environment_type=LOOPBACK", "--default_sdk_harness_log_level=CRITICAL"]
+                "--environment_type=LOOPBACK", "--default_sdk_harness_log_level=CRITICAL",
+                "--experiments=disable_logging_submission_environment"]  # it takes seconds
 
     def require_reachable(self) -> None:
         super().require_reachable()

@@ -1,9 +1,11 @@
 """Untrained tokenizers of images and maps, and a token corpus that they made."""
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from clusters import DaskCluster, JobService, dask_cluster, job_service
 from random_tokenizers import save_tokenizer
 
 from tokenizer.audit import complete
@@ -22,6 +24,20 @@ def write_tokenizer(folder: Path, **modality: Any) -> Codec:
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of an untrained tokenizer of images."""
     return save_tokenizer(tmp_path_factory.mktemp("tokenizers") / "image")
+
+
+@pytest.fixture(scope="session")
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    """A Dask cluster with two workers."""
+    with dask_cluster(tmp_path_factory.mktemp("dask")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobService]:
+    """A job service of Beam's, with a pool of workers."""
+    with job_service(tmp_path_factory.mktemp("beam")) as service:
+        yield service
 
 
 @pytest.fixture(scope="session")

@@ -145,6 +145,11 @@ def test_workers_that_keep_dying_are_told_apart_from_a_full_disk(task: CountingT
     assert not storage.exists(f"{task.url}/{FAILED}/probe")
 
 
+def test_workers_that_leave_no_word_may_not_see_the_folder(task: CountingTask) -> None:
+    with pytest.raises(JobFailed, match=f"no worker left word .* reach {task.url}"):
+        run(task, lambda task, shards: None)
+
+
 def test_a_full_disk_ends_the_job_and_the_same_command_continues(
         task: CountingTask, monkeypatch: pytest.MonkeyPatch) -> None:
     task.run(0)
