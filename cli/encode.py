@@ -59,6 +59,9 @@ from cli.options import (
               help="End in failure when more images fail: a number such as 5, or a share such as "
                    "1% or 0.01; finished shards are kept.  [default: when all fail]")
 @click.option("--overwrite", is_flag=True, help="Start over in TOKENS; what lies there is removed.")
+@click.option("--extend", is_flag=True,
+              help="Add the images that CORPUS has beside those in TOKENS, as further shards; what "
+                   "changed or is gone is refused by name.")
 @takes_engine
 @takes_part
 @reports_errors
@@ -66,8 +69,8 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
            maps: tuple[tuple[str, str], ...], labels: str, size: tuple[int, int] | None, crops: str,
            flips: bool, crop_seed: int, shard_size: int, batch_size: int, precision: str,
            backend: str, stats: bool, num_workers: int, max_errors: int | float | None,
-           overwrite: bool, engine: str, beam_flags: tuple[str, ...], array_index: int | None,
-           array_size: int | None) -> None:
+           overwrite: bool, extend: bool, engine: str, beam_flags: tuple[str, ...],
+           array_index: int | None, array_size: int | None) -> None:
     """Tokenise the images of CORPUS into Parquet shards under TOKENS.
 
     CORPUS is a folder of image files at any depth, tar files in WebDataset's layout, Parquet files
@@ -93,6 +96,7 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
       img2tokens encode datasets:USER/NAME@train tokens --tokenizer image=tok
       img2tokens encode photos tokens --tokenizer image=tok --stats
       img2tokens encode s3://images/a s3://tokens/a --tokenizer image=s3://models/tok
+      img2tokens encode photos tokens --tokenizer image=tok --extend
       img2tokens encode photos tokens --tokenizer image=tok --array-index 3 --array-size 64
       img2tokens encode /data/photos /data/tokens --tokenizer image=/data/tok \\
           --engine dask://scheduler:8786
@@ -108,6 +112,7 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
         maps=by_name("--maps", maps), labels=labels, size=size, crops=crops, flips=flips,
         crop_seed=crop_seed, shard_size=shard_size, batch_size=batch_size,
         precision=precision, backend=backend, engine=engine, num_workers=num_workers,
-        beam_flags=beam_flags, max_errors=max_errors, overwrite=overwrite, stats=stats)
+        beam_flags=beam_flags, max_errors=max_errors, overwrite=overwrite, extend=extend,
+        stats=stats)
     done = encode_corpus(config) if part is None else encode_part(config, part)
     click.echo(f"{tokens}: {done}" if isinstance(done, Unfinished) else outcome(tokens, done))

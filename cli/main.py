@@ -10,6 +10,7 @@ COMMANDS = {
     "import-tokenizer": "Turn a tokenizer that another program published into one of ours.",
     "export-tokenizer": "Write a tokenizer for another program, such as diffusers.",
     "encode": "Tokenise a corpus into Parquet code sequences.",
+    "retry": "Encode the dead letters of a token corpus again.",
     "inspect": "Show what a token corpus holds; --verify checks every shard.",
     "decode": "Decode a token corpus back into image files.",
     "train-prior": "Train an autoregressive prior on a token corpus.",

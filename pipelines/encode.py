@@ -2,12 +2,11 @@
 
     listing -> plan -> shards on an engine -> audit -> manifest and ``_SUCCESS``
 """
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import pyarrow as pa
 
 from pipelines import codecs
 from pipelines.array import (
@@ -18,35 +17,33 @@ from pipelines.array import (
     refuse_overwrite,
     require_own_machine,
 )
+from pipelines.deltas import (
+    grow,
+    kind_of,
+    load_plans,
+    make_all,
+    merged_classes,
+    relabelled,
+    without_retried,
+)
 from pipelines.engines import LOCAL, engine_of, require_absolute
-from pipelines.job import FAILED, Job, ShardTask, commit
+from pipelines.entries import PLAN_SCHEMA, entry_of, row_of
+from pipelines.folders import prepare_folder
+from pipelines.job import Job, ShardTask, commit
 from pipelines.limits import ErrorLimit
-from pipelines.plan import Plan, fixed_size_shards, holds_plan, is_unplanned, make_plan
+from pipelines.plan import Plan, fixed_size_shards, make_plan
 from pipelines.shard import encode_entries, token_spec
-from tokenizer import audit, configs, storage, tokens
+from tokenizer import audit, configs, storage
 from tokenizer.corpus.crops import CENTRE, CropRule, crop_rule
 from tokenizer.corpus.modalities import file_modality
-from tokenizer.corpus.sources import Entry, Source, is_within_corpus, open_source
+from tokenizer.corpus.sources import Source, is_within_corpus, open_source
+from tokenizer.deltas import RETRY, Generation
 from tokenizer.schema import FORMAT_VERSION, Manifest, TokenSpec
 from tokenizer.tokens import Receipt, TokenCorpus
 
-PLAN_SCHEMA = pa.schema([
-    pa.field("key", pa.string(), nullable=False),
-    pa.field("sources", pa.map_(pa.string(), pa.string()), nullable=False),
-    pa.field("ranges", pa.map_(pa.string(), pa.list_(pa.int64(), 2))),
-    pa.field("label", pa.int32()),
-    pa.field("class_name", pa.string()),
-    pa.field("caption", pa.string()),
-    pa.field("error", pa.string()),
-    pa.field("message", pa.string()),
-    pa.field("stamps", pa.map_(pa.string(), pa.string())),
-])
-"""One input: its key, the URL of each modality and which bytes of it, its label, what the listing
-found wrong, and what tells whether its files change."""
-
-PARTS = (tokens.SUCCESS, tokens.MANIFEST, tokens.CARD, tokens.RECEIPTS, FAILED, tokens.DEAD,
-         tokens.DATA, tokens.PLAN)
-"""What a token corpus consists of; ``--overwrite`` removes these, in this order, nothing else."""
+OF_ONE_RUN = frozenset({"output", "tokenizers", "engine", "num_workers", "beam_flags", "max_errors",
+                        "overwrite", "extend"})
+"""Settings of `EncodeConfig` that each run is given anew; its plan keeps the others."""
 
 DECODE_THREADS = (2, 8)
 """Fewest and most threads that read and decode images in one process."""
@@ -80,6 +77,7 @@ class EncodeConfig:
         max_errors: how many inputs may fail: a number, or as a float a share of all; ``None`` for
             any number short of all.
         overwrite: start over where another job's work lies.
+        extend: add inputs that are new since the job was planned, as a delta.
         stats: whether rows have quality columns, see `tokenizer.quality`; the codes are the same.
     """
     corpus: str
@@ -100,6 +98,7 @@ class EncodeConfig:
     beam_flags: tuple[str, ...] = ()
     max_errors: int | float | None = None
     overwrite: bool = False
+    extend: bool = False
     stats: bool = False
 
     def __post_init__(self) -> None:
@@ -108,6 +107,9 @@ class EncodeConfig:
         for name, least in (("shard_size", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.extend and self.overwrite:
+            raise ValueError("what is started over needs no delta: leave out --extend or "
+                             "--overwrite")
         require_absolute(engine_of(self), [self.corpus, self.output, *self.maps.values(),
                                            *self.tokenizers.values()])
         held = {name: file_modality(name) for name in self.tokenizers}
@@ -130,6 +132,13 @@ class EncodeConfig:
         asked = {"precision": self.precision, "backend": self.backend}
         return {name: value for name, value in asked.items()
                 if value != type(self).__dataclass_fields__[name].default}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What was asked for beside the defaults, but for `OF_ONE_RUN`; see `plan.Plan`."""
+        defaults = configs.to_dict(type(self)(corpus="", output="", tokenizers={"image": ""}))
+        return {name: value for name, value in configs.to_dict(self).items()
+                if name not in OF_ONE_RUN and value != defaults[name]}
 
     @property
     def crop_rule(self) -> CropRule:
@@ -158,6 +167,7 @@ class EncodeTask(ShardTask):
         tokenizers: folder of the tokenizer of each modality.
         num_threads: inputs that are read and decoded at once.
         crops: which boxes of each input become rows.
+        deltas: plans of the generations after the first one.
     """
     plan: Plan
     source: Source
@@ -167,6 +177,7 @@ class EncodeTask(ShardTask):
     num_threads: int
     arithmetic: Mapping[str, str] = field(default_factory=dict)
     crops: CropRule = CENTRE
+    deltas: tuple[Plan, ...] = ()
 
     @property
     def url(self) -> str:
@@ -177,15 +188,18 @@ class EncodeTask(ShardTask):
 
     def run(self, shard: int) -> Receipt:
         encoders = codecs.codecs_of(self.tokenizers, self.spec, self.batch_size, **self.arithmetic)
-        entries = (entry_of(row) for row in self.plan.rows(shard))
-        rows, dead = encode_entries(entries, self.source, encoders, self.num_threads, self.crops,
-                                    bool(self.spec.quality))
+        planned = without_retried(self.plan.rows(shard), self.plan, self.deltas)
+        rows, dead = encode_entries(map(entry_of, planned), self.source, encoders, self.num_threads,
+                                    self.crops, bool(self.spec.quality),
+                                    may_all_be_gone=kind_of(self.plan) == RETRY)
         return commit(self.plan, shard, rows, dead, self.crops.num_crops)
 
-    def complete(self, receipts: Sequence[Receipt]) -> Manifest:
+    def complete(self, receipts: Sequence[Receipt],
+                 deltas: Sequence[Generation] = ()) -> Manifest:
         """Audit and complete the token corpus; see `audit.complete`."""
-        return audit.complete(self.url, self.spec, self.plan.fingerprint, receipts,
-                              self.plan.settings["classes"], self.plan.num_inputs, self.plan.keys)
+        classes = (self.plan, *self.deltas)[-1].settings["classes"]
+        return audit.complete(self.url, self.spec, self.plan.fingerprint, receipts, classes,
+                              self.plan.num_inputs, self.plan.keys, deltas)
 
 
 def encode_corpus(config: EncodeConfig) -> Manifest:
@@ -199,12 +213,20 @@ def encode_corpus(config: EncodeConfig) -> Manifest:
             inputs failed.
     """
     task = prepare_task(config)
+    if task.deltas:
+        return encode_deltas(task, config)
     manifests: list[Manifest] = []
 
     def finish(receipts: Sequence[Receipt]) -> None:
         manifests.append(task.complete(receipts))
     Job(task.plan, task, engine_of(config), config.max_errors).run(finish)
     return manifests[-1]
+
+
+def encode_deltas(task: EncodeTask, config: EncodeConfig) -> Manifest:
+    """Make what is left of a corpus with deltas, and complete it; see `encode_corpus`."""
+    tasks = [(plan, dataclasses.replace(task, plan=plan)) for plan in (task.plan, *task.deltas)]
+    return make_all(tasks, engine_of(config), config.max_errors, task.complete)
 
 
 def encode_part(config: EncodeConfig, part: Part) -> Manifest | Unfinished:
@@ -218,6 +240,9 @@ def encode_part(config: EncodeConfig, part: Part) -> Manifest | Unfinished:
     refuse_overwrite(config.overwrite, config.output)
     require_own_machine(config)
     task = prepare_task(config)
+    if task.deltas:
+        raise ValueError(f"{config.output} has deltas, which no array makes: leave out "
+                         "--array-index and --array-size")
     engine = engine_of(config) if config.num_workers > 1 else None
     job = ArrayJob(task.plan, task, part, engine, config.max_errors)
     return make_part(job, task.complete, lambda: TokenCorpus.open(config.output).manifest)
@@ -230,18 +255,28 @@ def prepare_task(config: EncodeConfig) -> EncodeTask:
         OSError, ValueError: see `encode_corpus`.
     """
     require_apart(config)
+    task = open_task(config)
+    next(task.source.entries())  # refuses an empty corpus before anything is removed
+    require_no_output(config, task.source)
+    prepare_folder(config.output, config.overwrite)
+    plan, *deltas = plan_encoding(config, task.source, task.spec)
+    return dataclasses.replace(task, plan=plan, deltas=tuple(deltas))
+
+
+def open_task(config: EncodeConfig) -> EncodeTask:
+    """A task whose source and tokenizers are open and fit together, yet without a plan.
+
+    Raises:
+        OSError, ValueError: see `encode_corpus`.
+    """
     source = open_source(config.corpus, {name: config.maps[name] for name in sorted(config.maps)},
                          config.labels, config.corpus_modality)
     urls = {name: config.tokenizers[name] for name in config.modalities}
     loaded = codecs.open_codecs(urls, config.batch_size, config.size, **config.arithmetic)
     spec = token_spec(loaded, config.crop_rule, config.stats)
     require_one_ratio(spec)
-    classes = source.classes()
-    next(source.entries())  # refuses an empty corpus before anything is removed
-    require_no_output(config, source)
-    prepare_folder(config.output, config.overwrite)
-    plan = plan_encoding(config, source, spec, classes)
-    return EncodeTask(plan=plan, source=source, spec=spec, tokenizers=urls,
+    unplanned = Plan(url=config.output, job="encode", settings={}, num_inputs=0, num_shards=0)
+    return EncodeTask(plan=unplanned, source=source, spec=spec, tokenizers=urls,
                       batch_size=config.batch_size,
                       num_threads=num_decode_threads(config),
                       arithmetic=config.arithmetic, crops=config.crop_rule)
@@ -276,41 +311,36 @@ def require_no_output(config: EncodeConfig, source: Source) -> None:
                              "another folder for the tokens, or name the inputs more narrowly")
 
 
-def plan_encoding(config: EncodeConfig, source: Source, spec: TokenSpec,
-                  classes: Sequence[str]) -> Plan:
-    """The plan of an encode job, written or found as it must be."""
+def plan_encoding(config: EncodeConfig, source: Source, spec: TokenSpec) -> list[Plan]:
+    """The plans of an encode job and its deltas, written or found as they must be."""
+    plans = load_plans(config.output)
+    found = source.classes()
+    grows = len(plans) > 1 or (config.extend and plans)
+    classes = merged_classes(plans[-1].settings["classes"], found) if grows else found
+    settings = settings_of(config, source, spec, classes)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        return map(row_of, source.entries())
+    if grows:
+        return grow(plans, settings, lambda: relabelled(rows(), found, classes), config.extend)
+    return [make_plan(config.output, "encode", settings,
+                      lambda: fixed_size_shards(rows(), PLAN_SCHEMA, config.shard_size),
+                      lambda: dict(source.notes), config.options)]
+
+
+def settings_of(config: EncodeConfig, source: Source, spec: TokenSpec,
+                classes: Sequence[str]) -> dict[str, Any]:
+    """Everything that decides the output of an encode job, but the inputs themselves."""
     settings = {"format_version": FORMAT_VERSION, "codes": configs.to_dict(spec)["codes"],
                 "batch_size": config.batch_size, "shard_size": config.shard_size,
                 "classes": list(classes)}
-    if "backend" in config.arithmetic:
-        settings["backend"] = config.backend
     if spec.quality:
         settings["quality"] = list(spec.quality)
+    if "backend" in config.arithmetic:
+        settings["backend"] = config.backend
     if files := source.files():
         settings["files"] = files
-
-    def shards() -> Iterator[pa.Table]:
-        rows = (row_of(entry) for entry in source.entries())
-        return fixed_size_shards(rows, PLAN_SCHEMA, config.shard_size)
-    return make_plan(config.output, "encode", settings, shards, lambda: dict(source.notes))
-
-
-def row_of(entry: Entry) -> dict[str, Any]:
-    """An input as a row of the plan."""
-    error, message = entry.problem or (None, None)
-    ranges = [(name, list(stretch)) for name, stretch in entry.ranges.items()] or None
-    return {"key": entry.key, "sources": list(entry.sources.items()), "ranges": ranges,
-            "label": entry.label, "class_name": entry.class_name, "caption": entry.caption,
-            "error": error, "message": message, "stamps": list(entry.stamps.items()) or None}
-
-
-def entry_of(row: Mapping[str, Any]) -> Entry:
-    """The input that `row_of` described."""
-    problem = None if row["error"] is None else (row["error"], row["message"])
-    ranges = {name: (first, count) for name, (first, count) in row.get("ranges") or ()}
-    return Entry(key=row["key"], sources=dict(row["sources"]), ranges=ranges,
-                 stamps=dict(row.get("stamps") or ()), label=row["label"],
-                 class_name=row["class_name"], caption=row["caption"], problem=problem)
+    return settings
 
 
 def require_one_ratio(spec: TokenSpec) -> None:
@@ -328,38 +358,9 @@ def require_one_ratio(spec: TokenSpec) -> None:
                              f"{first.modality} {height} x {width}: their ratios must be equal")
 
 
-def prepare_folder(url: str, overwrite: bool) -> None:
-    """Make sure that the job may write here; remove a token corpus that is to be overwritten.
-
-    Raises:
-        ValueError: the folder holds something else.
-    """
-    is_planned = holds_plan(url)
-    is_ours = is_planned or _holds_manifest(url)
-    if overwrite and is_ours:
-        for part in PARTS:
-            storage.remove(storage.join(url, part))
-    elif not (is_planned or is_unplanned(url) or holds_plan(url)):  # planned by others just now
-        first = next(name for name in storage.list_names(url) if not name.startswith("."))
-        what = "a token corpus without a plan" if is_ours else f"other files, such as {first}"
-        remedy = "add --overwrite to replace it" if is_ours else "choose another folder"
-        raise ValueError(f"{url} holds {what}: {remedy}")
-
-
 def num_decode_threads(config: EncodeConfig) -> int:
     """Threads that decode in each process: of several on this machine, or of workers elsewhere."""
     fewest, most = DECODE_THREADS
     if config.engine != LOCAL:
         return fewest
     return min(most, max(fewest, (os.cpu_count() or 1) // config.num_workers))
-
-
-def _holds_manifest(url: str) -> bool:
-    name = storage.join(url, tokens.MANIFEST)
-    if not storage.exists(name):
-        return False
-    try:
-        Manifest.from_json(storage.read_bytes(name), name)
-    except ValueError:
-        return False
-    return True

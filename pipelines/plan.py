@@ -26,8 +26,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.differences import completed, differences, short
 from tokenizer import configs, deltas, storage, tokens
-from tokenizer.schema import CodeSpec, flatten
 from tokenizer.stores import StoredFile, is_local
 
 FORMAT = "img2tokens.plan"
@@ -192,7 +192,7 @@ def make_plan(url: str, job: str, settings: dict[str, Any], shards: Shards,
     else:
         listing.compare(shards(), stored)
         plan = listed()
-    if (stored.job, _completed(stored.settings)) != (job, _completed(plan.settings)):
+    if (stored.job, completed(stored.settings)) != (job, completed(plan.settings)):
         mismatch = PlanMismatch(_explain(stored, plan, shards))
         if is_new and not is_local(url):  # its inputs may have become those of ours
             storage.remove(storage.join(url, PLAN_JSON))
@@ -331,44 +331,13 @@ def _as_first(row: dict[str, Any]) -> dict[str, Any]:
             if name != STAMPS and (value is not None or name not in LATER_COLUMNS)}
 
 
-def _completed(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings whose specs of codes have what came later at its default."""
-    if "codes" not in settings:
-        return settings
-    return {**settings, "codes": [_completed_spec(spec) for spec in settings["codes"]]}
-
-
-def _completed_spec(spec: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return configs.to_dict(configs.from_dict(CodeSpec, spec))
-    except ValueError:  # a setting that is no more differs under its own name
-        return spec
-
-
 def _explain(stored: Plan, plan: Plan, shards: Shards) -> str:
     """What differs between the plan that stands and the one asked for, and what to do."""
-    old, new = (flatten({"job": item.job, **_completed(item.settings)}) for item in (stored, plan))
-    changes = _differences(old, new)
+    changes = differences(*({"job": item.job, **item.settings} for item in (stored, plan)))
     if stored.settings.get("inputs") != plan.settings["inputs"]:
         changes.append(_first_difference(stored, shards))
     return (f"{plan.url} holds the work of another plan: {'; '.join(changes)}. Start over with "
             "--overwrite, choose another folder, or run with what it was started with")
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """One line for each setting that changed, or for each whole group of settings."""
-    changes = []
-    for name in sorted(old.keys() | new.keys()):
-        group = ".".join(name.split(".")[:2])
-        if name == "inputs.sha256" or old.get(name) == new.get(name):
-            continue
-        if name != group and not any(other.startswith(f"{group}.") for other in old):
-            changes.append(f"{group} is new")
-        elif name != group and not any(other.startswith(f"{group}.") for other in new):
-            changes.append(f"{group} is gone")
-        else:
-            changes.append(f"{name} was {_short(old.get(name))}, now {_short(new.get(name))}")
-    return list(dict.fromkeys(changes))
 
 
 def _first_difference(stored: Plan, shards: Shards) -> str:
@@ -383,8 +352,8 @@ def _first_difference(stored: Plan, shards: Shards) -> str:
         if before is None or before["key"] != after["key"]:
             return f"the input {after['key']!r} is new"
         name = next(name for name in before | after if before.get(name) != after.get(name))
-        return (f"{name} of the input {after['key']!r} was {_short(before.get(name))}, "
-                f"now {_short(after.get(name))}")
+        return (f"{name} of the input {after['key']!r} was {short(before.get(name))}, "
+                f"now {short(after.get(name))}")
     return "the listing of the inputs changed"
 
 
@@ -398,8 +367,3 @@ def _changed_file(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> 
             if now.get(modality, was) != was:
                 return f"{sources[modality]} was {was}, is {now[modality]}"
     return None
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."

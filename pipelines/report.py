@@ -4,6 +4,7 @@ from typing import Any
 
 from pipelines.plan import load_plan
 from tokenizer import configs
+from tokenizer.deltas import EXTEND, RETRY
 from tokenizer.schema import CodeSpec, CodeUsage, Manifest
 from tokenizer.tokens import TokenCorpus
 
@@ -20,6 +21,7 @@ def describe(corpus: TokenCorpus) -> str:
     for code in manifest.spec.codes:
         lines += describe_codes(code, manifest.usage[code.modality])
     lines += describe_classes(manifest)
+    lines += describe_deltas(manifest)
     lines.append(f"dead letters: {manifest.num_dead_letters or 'none'}")
     lines += [f"  {number:>8}  {error}" for error, number in sorted(
         manifest.dead_letters.items(), key=lambda item: (-item[1], item[0]))]
@@ -80,6 +82,23 @@ def outcome(url: str, manifest: Manifest) -> str:
             + failures(manifest.dead_letters))
     passed_over = ", ".join(f"{number} {what}" for what, number in sorted(notes(url).items()))
     return f"{line}\npassed over: {passed_over}" if passed_over else line
+
+
+def retried(num_tried: int, manifest: Manifest) -> str:
+    """``3 of 5 dead letters now encoded``."""
+    if not num_tried:
+        return "there is no dead letter to try again"
+    mended = manifest.deltas[-1].num_rows // manifest.num_crops
+    return f"{mended} of {count(num_tried, 'dead letter')} now encoded"
+
+
+def describe_deltas(manifest: Manifest) -> list[str]:
+    """One line about each delta."""
+    kinds = {EXTEND: ("new input", "added"), RETRY: ("dead letter", "tried again")}
+    return [f"delta {number}: {count(delta.num_inputs, kinds[delta.kind][0])} "
+            f"{kinds[delta.kind][1]}, {count(delta.num_rows, 'row')} in "
+            f"{count(delta.num_shards, 'shard')}"
+            for number, delta in enumerate(manifest.deltas, 1)]
 
 
 def failures(dead_letters: Mapping[str, int]) -> str:

@@ -99,7 +99,7 @@ class Encoded:
 
 def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str, Encoder],
                    num_threads: int, crops: CropRule = CENTRE, quality: bool = False,
-                   ) -> tuple[pa.Table, list[DeadLetter]]:
+                   may_all_be_gone: bool = False) -> tuple[pa.Table, list[DeadLetter]]:
     """Encode the inputs of one shard.
 
     Args:
@@ -108,6 +108,7 @@ def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str
         num_threads: how many inputs are read and decoded at once.
         crops: which boxes of each input become rows.
         quality: whether rows have quality columns.
+        may_all_be_gone: whether that no file is there says nothing of the source.
     Returns:
         Rows of `TokenSpec.arrow_schema` in the order of the plan, those of one input by their
         crops, and a dead letter for each input that failed; both are the same whatever the number
@@ -133,7 +134,7 @@ def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str
                     refused.add(result.key)
                     dead.append(result)
     done = [item for item in done if item.entry.key not in refused]
-    if not done:
+    if not (done or may_all_be_gone):
         require_present(dead)
     return to_table(done, token_spec(codecs, crops, quality)), dead
 

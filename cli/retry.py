@@ -1,0 +1,38 @@
+"""``img2tokens retry``: the dead letters of a token corpus are encoded again."""
+import click
+
+from cli.options import Assignment, ErrorLimit, by_name, reports_errors, takes_engine
+
+
+@click.command()
+@click.argument("tokens")
+@click.option("--tokenizer", "tokenizers", type=Assignment(), multiple=True, required=True,
+              help="MODALITY=FOLDER of each tokenizer that made the codes.")
+@click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Processes that encode at the same time, on one core each.")
+@click.option("--max-errors", type=ErrorLimit(), metavar="N|SHARE",
+              help="End in failure when more of the dead letters fail again: a number such as 5, "
+                   "or a share such as 50%.  [default: any number may]")
+@takes_engine
+@reports_errors
+def retry(tokens: str, tokenizers: tuple[tuple[str, str], ...], num_workers: int,
+          max_errors: int | float | None, engine: str, beam_flags: tuple[str, ...]) -> None:
+    """Encode the dead letters of TOKENS again, after what was wrong with them has been mended.
+
+    What succeeds becomes rows in further shards; what fails stays a dead letter, with its new
+    reason. Of other files only README.md and the manifest change, at the end: TOKENS can be read
+    all the while. Images, maps and labels are found where the encode command found
+    them. The same command goes on after a stop; what else is unfinished is made first.
+
+    \b
+    Examples:
+      img2tokens retry tokens --tokenizer image=tok
+      img2tokens retry tokens --tokenizer image=tok --tokenizer depth=depth-tok
+      img2tokens retry tokens --tokenizer image=tok --num-workers 4 --max-errors 50%
+    """
+    from pipelines.report import outcome, retried
+    from pipelines.retry import retry_corpus
+    done = retry_corpus(tokens, by_name("--tokenizer", tokenizers), num_workers=num_workers,
+                        max_errors=max_errors, engine=engine, beam_flags=beam_flags)
+    click.echo(f"{tokens}: {retried(done.num_tried, done.manifest)}")
+    click.echo(outcome(tokens, done.manifest))

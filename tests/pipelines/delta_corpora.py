@@ -1,0 +1,41 @@
+"""What tests of corpora with deltas ask of them."""
+from pathlib import Path
+
+from job_fakes import tree
+
+from pipelines.encode import EncodeConfig
+from tokenizer.audit import verify
+from tokenizer.schema import Manifest, codes_array
+from tokenizer.tokens import TokenCorpus
+
+WRITTEN_ANEW = {"README.md", "manifest.json"}
+
+
+def photo(config: EncodeConfig, index: int, suffix: str = "png") -> Path:
+    return Path(config.corpus) / f"img-{index:03d}.{suffix}"
+
+
+def codes_by_key(url: str) -> dict[str, list[int]]:
+    corpus = TokenCorpus.open(url)
+    found: dict[str, list[int]] = {}
+    for table in corpus.tables():
+        for key, codes in zip(table["key"].to_pylist(), codes_array(corpus.spec["image"], table),
+                              strict=True):
+            assert key not in found
+            found[key] = codes.reshape(-1).tolist()
+    return found
+
+
+def require_sound(config: EncodeConfig, num_inputs: int) -> Manifest:
+    """Every input is a row or a dead letter, and every file is as the manifest says."""
+    corpus = TokenCorpus.open(config.output)
+    assert [problem for problem in verify(corpus) if problem] == []
+    keys = [*codes_by_key(config.output), *(letter.key for letter in corpus.dead_letters())]
+    assert len(set(keys)) == len(keys) == corpus.manifest.num_inputs == num_inputs
+    return corpus.manifest
+
+
+def require_untouched(before: dict[str, bytes], config: EncodeConfig) -> None:
+    after = tree(Path(config.output))
+    assert {name: after.get(name) for name in before if name not in WRITTEN_ANEW} == {
+        name: content for name, content in before.items() if name not in WRITTEN_ANEW}
