@@ -100,7 +100,7 @@ class RowFilter:
             acero.Declaration("project", project)])
         taken = plan.to_table(use_threads=False)["taken"]
         mask: np.ndarray = pc.fill_null(taken, False).to_numpy()
-        return mask
+        return mask.astype(bool)  # no rows have no type
 
     def select(self, table: pa.Table) -> pa.Table:
         """The rows of a table that are taken, in order."""
@@ -191,12 +191,15 @@ class _Reader:
     def _membership(self, first: _Operand, right: ast.expr) -> pc.Expression:
         if not isinstance(right, ast.Tuple | ast.List | ast.Set) or not right.elts:
             raise self._error(right, "cannot follow `in`: write values in brackets, as in (3, 5)")
-        values = []
+        values: list[Any] = []
         for node in right.elts:
             value = self._operand(node)
             self._require_alike(first, value)
             values.append(self._constant(node))
-        found = first.expression.isin(pa.array(values))
+        operand = first.expression
+        if first.kind == NUMBER:  # which may be of several types, as isin may not
+            operand, values = operand.cast(pa.float64()), [float(value) for value in values]
+        found = operand.isin(pa.array(values))
         # pyarrow says false for a null; here that is unknown, as for every comparison.
         unknown = pc.scalar(pa.scalar(None, pa.bool_()))
         return pc.if_else(first.expression.is_null(), unknown, found)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from pipelines.encode import EncodeConfig, encode_corpus
 from pipelines.plan import PlanMismatch, load_plan
+from pipelines.retry import retry_corpus
 from tokenizer.audit import verify
 from tokenizer.schema import codes_array
 from tokenizer.tokens import TokenCorpus
@@ -56,3 +57,17 @@ def test_a_dead_letter_of_a_batch_leaves_the_values_of_the_others(config: Settin
     assert [letter.key for letter in other.dead_letters()] == ["img-005"]
     rows = [row for table in other.tables() for row in table.to_pylist()]
     assert rows == [row for row in whole if row["key"] != "img-005"]
+
+
+def test_dead_letters_that_are_tried_again_get_quality_columns_too(config: Settings,
+                                                                   tmp_path: Path) -> None:
+    job = config(stats=True)
+    sound = (tmp_path / "photos/img-005.png").read_bytes()
+    (tmp_path / "photos/img-005.png").write_bytes(b"broken")
+    encode_corpus(job)
+    (tmp_path / "photos/img-005.png").write_bytes(sound)
+    retry_corpus(job.output, {"image": "tok"}, num_workers=1)
+    corpus = TokenCorpus.open(job.output)
+    assert not any(verify(corpus)) and corpus.manifest.num_rows == 10
+    rows = [row for table in corpus.tables() for row in table.to_pylist()]
+    assert rows[-1]["key"] == "img-005" and rows[-1]["image_psnr"] > 5
