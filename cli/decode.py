@@ -5,6 +5,7 @@ from cli.options import (
     Assignment,
     by_name,
     filters_rows,
+    keeps_records,
     part_of,
     reports_errors,
     takes_engine,
@@ -37,6 +38,7 @@ from cli.options import (
 @takes_engine
 @takes_part
 @reports_errors
+@keeps_records
 def decode(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], to: str,
            picture: str, quality: int, keys: str | None, batch_size: int, num_workers: int,
            overwrite: bool, row_filter: str | None, engine: str, beam_flags: tuple[str, ...],

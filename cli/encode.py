@@ -6,6 +6,7 @@ from cli.options import (
     ErrorLimit,
     Size,
     by_name,
+    keeps_records,
     part_of,
     reports_errors,
     takes_engine,
@@ -65,6 +66,7 @@ from cli.options import (
 @takes_engine
 @takes_part
 @reports_errors
+@keeps_records
 def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
            maps: tuple[tuple[str, str], ...], labels: str, size: tuple[int, int] | None, crops: str,
            flips: bool, crop_seed: int, shard_size: int, batch_size: int, precision: str,

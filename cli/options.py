@@ -63,6 +63,20 @@ def _only_flags(context: click.Context, parameter: click.Parameter,
 
 
 def takes_part(command: Command) -> Command:
+def keeps_records(command: Command) -> Command:
+    """Give a command the options ``--log-json`` and ``--prometheus``, and keep these records."""
+    @functools.wraps(command)
+    def run(*args: Any, log_json: str | None, prometheus: str | None, **kwargs: Any) -> Any:
+        from pipelines.records import Records
+        with Records(log_json, prometheus):
+            return command(*args, **kwargs)
+    log = click.option("--log-json", metavar="FILE",
+                       help="Append JSON lines about start, progress and end; see docs/running.md.")
+    text = click.option("--prometheus", metavar="FILE",
+                        help="Keep progress in a text file for node_exporter's textfile collector.")
+    return log(text(run))  # type: ignore[arg-type]
+
+
     """Give a command the options ``--array-index`` and ``--array-size``; see `part_of`."""
     index = click.option(
         "--array-index", type=click.IntRange(min=0), metavar="I",

@@ -1,7 +1,7 @@
 """``img2tokens retry``: the dead letters of a token corpus are encoded again."""
 import click
 
-from cli.options import Assignment, ErrorLimit, by_name, reports_errors, takes_engine
+from cli.options import Assignment, ErrorLimit, by_name, keeps_records, reports_errors, takes_engine
 
 
 @click.command()
@@ -15,6 +15,7 @@ from cli.options import Assignment, ErrorLimit, by_name, reports_errors, takes_e
                    "or a share such as 50%.  [default: any number may]")
 @takes_engine
 @reports_errors
+@keeps_records
 def retry(tokens: str, tokenizers: tuple[tuple[str, str], ...], num_workers: int,
           max_errors: int | float | None, engine: str, beam_flags: tuple[str, ...]) -> None:
     """Encode the dead letters of TOKENS again, after what was wrong with them has been mended.

@@ -210,7 +210,7 @@ class Job:
 
     def _make_all(self) -> None:
         """Run the shards without receipts, and again those that fail."""
-        with Progress(self._num_inputs(), len(self._shards), self._unit) as bar:
+        with Progress(self._plan.url, self._num_inputs(), len(self._shards), self._unit) as bar:
             bar.show(self._receipts.values())
             for pause in (0.0, *PAUSES):
                 if not (pending := self._pending()):
@@ -219,7 +219,7 @@ class Job:
                 with self._watched(bar):
                     self._try(pending)
                 self._look()
-                bar.show(self._receipts.values())
+                bar.show(self._receipts.values(), at_once=True)
                 self._require_few_errors()
         self._remove_unfinished()
         if pending := self._pending():

@@ -1,10 +1,14 @@
-"""The progress bar of a job on standard error: images a second, shards, dead letters."""
+"""The progress of a job: a bar on standard error, and the records that are kept, if any.
+
+The bar shows images a second, the time that is left, shards and dead letters.
+"""
 import sys
 from collections.abc import Collection
 from types import TracebackType
 
 from tqdm import tqdm
 
+from pipelines import records
 from tokenizer.tokens import Receipt
 
 SECONDS_BETWEEN_LINES = 20.0
@@ -19,12 +23,16 @@ class Progress:
     """A bar that shows what receipts say; it neither knows nor cares who writes them.
 
     Args:
+        url: folder of the job.
         num_inputs: inputs of the job; ``num_shards`` likewise.
         unit: what an input is called, in the plural.
     """
 
-    def __init__(self, num_inputs: int, num_shards: int, unit: str) -> None:
+    def __init__(self, url: str, num_inputs: int, num_shards: int, unit: str) -> None:
         self._num_shards = num_shards
+        if (kept := records.current()) is not None:
+            kept.begin(url, unit, num_shards, num_inputs)
+        self._records = kept
         terminal = sys.stderr.isatty()
         self._bar = tqdm(total=num_inputs, unit=f" {unit}", file=sys.stderr, smoothing=0.1,
                          mininterval=0.1 if terminal else SECONDS_BETWEEN_LINES,
@@ -38,8 +46,14 @@ class Progress:
                  trace: TracebackType | None) -> None:
         self._bar.close()
 
-    def show(self, receipts: Collection[Receipt]) -> None:
-        """Bring the bar to what these receipts account for."""
+    def show(self, receipts: Collection[Receipt], at_once: bool = False) -> None:
+        """Bring the bar, and the records, to what these receipts account for.
+
+        Args:
+            at_once: do not wait with a record until the last one is a while ago.
+        """
+        if self._records is not None:
+            self._records.show(receipts, at_once)
         done = sum(receipt.num_inputs for receipt in receipts)
         if not self._started:  # what an earlier run has done says nothing about this one's speed
             self._bar.initial, self._started = done, True
