@@ -20,6 +20,8 @@ def describe(corpus: TokenCorpus) -> str:
              f"{count(len(manifest.shards), 'shard')}, {num_bytes:,} bytes"]
     for code in manifest.spec.codes:
         lines += describe_codes(code, manifest.usage[code.modality])
+    if manifest.spec.quality:
+        lines.append(f"quality columns (--stats): {', '.join(manifest.spec.quality)}")
     lines += describe_classes(manifest)
     lines += describe_deltas(manifest)
     lines.append(f"dead letters: {manifest.num_dead_letters or 'none'}")

@@ -267,3 +267,15 @@ def test_stats_are_stored_and_filtered_by(tokenizer: str, image_folder: Callable
     least = min(table["image_psnr"].to_pylist())
     found = RowFilter.parse(f"image.psnr > {least + 1e-3}", corpus.spec.arrow_schema())
     assert found.mask(table).sum() == 2
+
+
+def test_stats_are_the_same_bytes_in_parts_and_whole(tokenizer: str, tmp_path: Path,
+                                                     image_folder: Callable[[int], Path]) -> None:
+    photos, options = image_folder(5), ("--tokenizer", f"image={tokenizer}", "--stats",
+                                        "--shard-size", 2)
+    assert encode(photos, tmp_path / "whole", *options).exit_code == 0
+    for index in (2, 0, 1):
+        done = encode(photos, tmp_path / "parts", *options, "--array-index", index,
+                      "--array-size", 3)
+        assert done.exit_code == 0, done.output
+    assert tree(tmp_path / "parts/data") == tree(tmp_path / "whole/data")

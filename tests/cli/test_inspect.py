@@ -135,6 +135,8 @@ def test_all_of_it_is_there_as_json_for_the_rows_that_a_filter_takes(measured: P
 def test_a_filter_alone_counts_its_rows(measured: Path) -> None:
     done = inspect(measured, "--filter", "class_name == 'cat'")
     assert "filter \"class_name == 'cat'\": 3 rows" in done.output
+    assert ("quality columns (--stats): image_psnr, image_entropy, image_distance, image_margin\n"
+            in done.output)
 
 
 @pytest.mark.parametrize(("options", "words"), [
