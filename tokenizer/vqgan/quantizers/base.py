@@ -44,6 +44,8 @@ class QuantizerConfig:
             unchanged (Fifty et al. 2024, arXiv:2410.06424). Where ``revive_after`` is.
         decay: of the averages that ``ema`` takes its entries from, in (0, 1).
         entropy_weight: weight of the entropy term of ``lfq`` and ``ibq``.
+        entropy_temperature: of the softmax behind that term; where it is much below 1, a small lead
+            of one code counts, which is what keeps the others in use.
         kl_weight: weight of the divergence of ``gumbel`` from equal use of all codes.
         temperatures: of the softmax of ``gumbel`` at the start and at the end of training.
         levels: values of each channel of ``fsq``.
@@ -59,6 +61,7 @@ class QuantizerConfig:
     rotation: bool = False
     decay: float = 0.99
     entropy_weight: float = 0.1
+    entropy_temperature: float = 0.01
     kl_weight: float = 5e-4
     temperatures: tuple[float, float] = (1.0, 0.1)
     levels: tuple[int, ...] = ()
@@ -75,6 +78,9 @@ class QuantizerConfig:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not 0 < self.decay < 1:
             raise ValueError(f"decay must lie in (0, 1), got {self.decay}")
+        if not self.entropy_temperature > 0:
+            raise ValueError("entropy_temperature must be more than 0, got "
+                             f"{self.entropy_temperature}")
         if min(self.temperatures) <= 0:
             raise ValueError(f"temperatures must be more than 0, got {self.temperatures}")
         if self.depth > 1 and self.kind != "residual":

@@ -19,7 +19,10 @@ class IBQQuantizer(Quantizer, kind="ibq"):
 
     In training the softmax over all N x K products carries the gradient, so every entry learns.
     Terms of the loss: latents and entries to each other, with and without that softmax, and the
-    entropy of a latent's code minus that of their average use, in nats.
+    entropy of a latent's code minus that of their average use, in nats, by a sharper softmax.
+
+    Entries start as far apart as latents are: from the tiny ones that other kinds start with, all
+    products are alike, and a few entries take everything.
 
     Attributes:
         embedding: its ``weight`` is the codebook ``(K, C)``.
@@ -30,7 +33,7 @@ class IBQQuantizer(Quantizer, kind="ibq"):
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__(config)
         self.embedding = nn.Embedding(config.codebook_size, config.code_dim)
-        nn.init.uniform_(self.embedding.weight, -1 / config.codebook_size, 1 / config.codebook_size)
+        nn.init.normal_(self.embedding.weight)
 
     @in_float32
     def forward(self, latents: Tensor) -> QuantizerOutput:
@@ -63,7 +66,8 @@ class IBQQuantizer(Quantizer, kind="ibq"):
                   "commitment": F.mse_loss(points, entries.detach()),
                   "entries": self.config.beta * F.mse_loss(entries, points.detach())}
         if self.config.entropy_weight:
-            log_chances = logits.flatten(0, 2).log_softmax(-1)
+            sharpened = logits.flatten(0, 2) / self.config.entropy_temperature
+            log_chances = sharpened.log_softmax(-1)
             of_each = -(log_chances.exp() * log_chances).sum(-1).mean()
             use = log_chances.exp().mean(0)
             of_use = -(use * use.clamp(min=1e-12).log()).sum()

@@ -24,8 +24,9 @@ class LFQQuantizer(Quantizer, kind="lfq"):
     The code's bits, from the lowest, are the channels. An entropy term makes each latent sure of
     its code and all codes equally used: ``entropy_weight`` times the mean entropy of a latent's
     code minus the entropy of the codes' average use, in nats. A latent's code is drawn, for this,
-    from the softmax of minus its squared distance to all corners. The chances of the channels are
-    independent, so the first is a sum over channels; the second is taken in groups of `GROUP_BITS`.
+    from the softmax of minus its squared distance to all corners over ``entropy_temperature``. The
+    chances of the channels are independent, so the first is a sum over channels; the second is
+    taken in groups of `GROUP_BITS`.
 
     Source: Yu et al. 2023, arXiv:2310.05737, section 3.1, equations 3 to 5.
     """
@@ -62,11 +63,11 @@ class LFQQuantizer(Quantizer, kind="lfq"):
     def _codes(self, points: Tensor) -> Tensor:
         return ((points > 0) * self.bit_values).sum(-1)
 
-    @staticmethod
-    def _entropy(points: Tensor) -> Tensor:
+    def _entropy(self, points: Tensor) -> Tensor:
         """Mean entropy of a latent's code minus that of the average use, points ``(N, C)``."""
         # -|z - 1|^2 + |z + 1|^2 = 4 z in each channel.
-        log_chances = torch.stack([F.logsigmoid(-4 * points), F.logsigmoid(4 * points)], -1)
+        margins = 4 / self.config.entropy_temperature * points
+        log_chances = torch.stack([F.logsigmoid(-margins), F.logsigmoid(margins)], -1)
         of_each = -(log_chances.exp() * log_chances).sum((1, 2)).mean()
         of_use = points.new_zeros(())
         for group in log_chances.exp().split(GROUP_BITS, dim=1):

@@ -70,23 +70,24 @@ def test_lfq_codes_are_the_signs_with_the_first_channel_lowest() -> None:
     assert lfq(3).encode(latents_of(points)).flatten().tolist() == [0, 1, 6, 4]
 
 
-def by_hand(points: Tensor) -> float:
+def by_hand(points: Tensor, temperature: float) -> float:
     """Mean entropy of the codes minus that of their mean, from softmaxes over all corners."""
     channels = points.shape[1]
     corners = torch.tensor([corner[::-1] for corner in
                             itertools.product([-1.0, 1.0], repeat=channels)]).double()
-    chances = (-torch.cdist(points.double(), corners).square()).softmax(1)
+    chances = (-torch.cdist(points.double(), corners).square() / temperature).softmax(1)
 
     def entropy(each: Tensor) -> Tensor:
         return -(each * each.log()).sum(-1)
     return (entropy(chances).mean() - entropy(chances.mean(0))).item()
 
 
-def test_lfq_entropy_is_that_of_the_softmax_over_all_corners() -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_lfq_entropy_is_that_of_the_softmax_over_all_corners(temperature: float) -> None:
     points = torch.randn(50, 5)
-    quantizer = lfq(5, entropy_weight=0.5)
+    quantizer = lfq(5, entropy_weight=0.5, entropy_temperature=temperature)
     losses = quantizer(latents_of(points)).losses
-    assert losses["entropy"].item() == pytest.approx(0.5 * by_hand(points), rel=1e-4)
+    assert losses["entropy"].item() == pytest.approx(0.5 * by_hand(points, temperature), rel=1e-4)
 
 
 def test_lfq_entropy_term_prefers_latents_that_use_all_codes() -> None:

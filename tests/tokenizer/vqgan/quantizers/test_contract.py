@@ -153,6 +153,7 @@ def test_training_goes_on_exactly_from_the_saved_state(kind: str) -> None:
     ({"beta": -0.5}, "beta must be at least 0, got -0.5"),
     ({"decay": 1.0}, r"decay must lie in \(0, 1\), got 1.0"),
     ({"temperatures": (1.0, 0.0)}, r"temperatures must be more than 0, got \(1.0, 0.0\)"),
+    ({"entropy_temperature": 0.0}, "entropy_temperature must be more than 0, got 0.0"),
     ({"depth": 2}, "depth is 2, but cosine has one code a cell"),
     ({"kind": "residual"}, "residual needs a depth of at least 2, got 1"),
     ({"kind": "fsq"}, r"fsq needs levels, .* got \(\)"),

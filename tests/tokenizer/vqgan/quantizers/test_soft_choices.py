@@ -94,12 +94,13 @@ def test_ibq_gradients_are_those_of_the_straight_through_index() -> None:
 
 
 def test_ibq_terms_are_those_written_out() -> None:
-    quantizer, points = ibq(entropy_weight=0.5, beta=0.25), torch.randn(20, 4)
+    quantizer = ibq(entropy_weight=0.5, entropy_temperature=0.7, beta=0.25)
+    points = torch.randn(20, 4)
     losses = quantizer(latents_of(points)).losses
     codebook = quantizer.embedding.weight.detach()
     logits = points @ codebook.T
     error = F.mse_loss(codebook[logits.argmax(1)], points).item()
-    chances = logits.softmax(1)
+    chances = (logits / 0.7).softmax(1)
 
     def entropy(each: torch.Tensor) -> torch.Tensor:
         return -(each * each.log()).sum(-1)
