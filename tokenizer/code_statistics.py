@@ -149,4 +149,4 @@ def entropy_picture(entropies: np.ndarray, codebook_size: int) -> np.ndarray:
 def _count_pairs(counts: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> None:
     """Add 1 at each pair of a row of ``counts`` and a code, both int64; their shapes broadcast."""
     flat = (rows * counts.shape[1] + codes).reshape(-1)
-    np.add.at(counts.reshape(-1), flat, counts.dtype.type(1))  # another type takes seven times as long
+    np.add.at(counts.reshape(-1), flat, counts.dtype.type(1))  # another type is 7 times slower

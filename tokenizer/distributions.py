@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from tokenizer.census import classes_of
 from tokenizer.filters import RowFilter, selected_tables
-from tokenizer.quality import lower_is_better
+from tokenizer.quality import is_figure, lower_is_better
 from tokenizer.tokens import TokenCorpus
 
 ROOM, LEAST_ROOM = 1 << 20, 64
@@ -134,8 +134,8 @@ class QualityStatistics:
                                                  * len(self.columns)))
         self._all = {name: Distribution() for name in self.columns}
         self._classes: dict[str, dict[str, Distribution]] = {}
-        figures = self.columns[::len(self.columns) // len(corpus.spec.codes)]
-        self._worst = {name: Worst(num_worst, name) for name in figures if num_worst}
+        self._worst = {name: Worst(num_worst, name) for name in self.columns
+                       if num_worst and is_figure(name)}
 
     def add(self, table: pa.Table) -> None:
         """Count in some rows."""

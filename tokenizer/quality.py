@@ -46,6 +46,14 @@ def quality_columns(modality: str) -> tuple[str, ...]:
     return tuple(f"{modality}_{name}" for name in (figure, ENTROPY, DISTANCE, MARGIN))
 
 
+def is_figure(column: str) -> bool:
+    """Whether a column says how good a row is, by which rows are ranked; others tell of its codes.
+
+    Samples of a prior have such a column too, their likelihood.
+    """
+    return column.rpartition("_")[2] not in (ENTROPY, DISTANCE, MARGIN)
+
+
 def lower_is_better(column: str) -> bool:
     """Whether small values of the figure in this column are the good ones."""
     return any(column == quality_columns(name)[0] and modality.lower_is_better

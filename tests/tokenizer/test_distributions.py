@@ -91,6 +91,15 @@ def test_quality_of_a_corpus_is_told_over_all_rows_and_by_class(tmp_path: Path) 
         "image_psnr": 10.0}
 
 
+def test_rows_are_ranked_by_whatever_says_how_good_they_are(tmp_path: Path) -> None:
+    """Samples of a prior have a column of their own."""
+    corpus = write_corpus(tmp_path, CODES, 8, quality={
+        "log_likelihood": [-5.0, -9.0, -1.0, -2.0, -3.0, -4.0], "image_entropy": [1.0] * 6})
+    found = quality_statistics(corpus, num_worst=2)
+    assert list(found["worst"]) == ["log_likelihood"]
+    assert [row["key"] for row in found["worst"]["log_likelihood"]] == ["k1", "k0"]
+
+
 def test_a_filter_narrows_all_of_it(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path, CODES, 8, classes=CLASSES, quality={"image_psnr": DECIBELS})
     rows = RowFilter.parse("image_psnr >= 25", corpus.spec.arrow_schema())
