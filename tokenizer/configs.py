@@ -10,6 +10,7 @@ import json
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 Config = TypeVar("Config")
@@ -39,7 +40,7 @@ def from_dict(cls: type[Config], data: Mapping[str, Any], where: str = "") -> Co
     if not isinstance(data, Mapping):
         raise ValueError(f"{where.rstrip('.') or cls.__name__} takes settings by name, got "
                          f"{data!r}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in data:
         if name not in fields:
@@ -91,6 +92,12 @@ def parse_value(text: str) -> Any:
 def canonical_json(data: Any) -> str:
     """JSON with sorted names and no spaces: equal data, equal text."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Types of the fields of a config, resolved once: a manifest has thousands of entries."""
+    return typing.get_type_hints(cls)
 
 
 def _to_json(value: Any) -> Any:
