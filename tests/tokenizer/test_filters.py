@@ -1,5 +1,9 @@
 """Filters take the rows that they say, with nulls as in SQL, and run no code."""
+import operator
+import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -139,3 +143,70 @@ def test_nothing_selected_is_an_error_that_names_the_filter() -> None:
     found.require_rows(1, "tokens")
     with pytest.raises(ValueError, match="'label == 77' takes none of the rows of tokens"):
         found.require_rows(0, "tokens")
+
+
+Truth = Callable[[dict[str, Any]], bool | None]
+"""What SQL makes of an expression for one row: true, false or unknown."""
+
+VALUES: dict[str, tuple[object, ...]] = {
+    "label": (0, 1, 2, 4, 1.5), "crop_index": (0, 1, 2), "width": (100, 250),
+    "class_name": ("sky", "cat", "it's", "Sky"), "caption": ("", "ä", "a")}
+SIGNS: dict[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le,
+    ">": operator.gt, ">=": operator.ge}
+
+
+def drawn_filter(draws: random.Random, depth: int) -> tuple[str, Truth]:
+    """An expression, and a function that says of a row what it must be."""
+    kind = draws.choice(["and", "or", "not", "is", "in", "compare"] if depth else ["is", "compare"])
+    if kind in ("and", "or"):
+        (left, first), (right, second) = (drawn_filter(draws, depth - 1) for _ in range(2))
+        decisive = kind == "or"
+
+        def joined(row: dict[str, Any]) -> bool | None:
+            found = {first(row), second(row)}
+            return decisive if decisive in found else None if None in found else not decisive
+        return f"({left} {kind} {right})", joined
+    if kind == "not":
+        inner, truth = drawn_filter(draws, depth - 1)
+        return f"not ({inner})", lambda row: None if truth(row) is None else not truth(row)
+    column = draws.choice(list(VALUES))
+    if kind == "is":
+        word = draws.choice(["is", "is not"])
+        return f"{column} {word} null", lambda row: (row[column] is None) == (word == "is")
+    if kind == "in":
+        chosen = tuple(draws.choices(VALUES[column], k=2))
+        return (f"{column} in {chosen}",
+                lambda row: None if row[column] is None else row[column] in chosen)
+    sign, value = draws.choice(list(SIGNS)), draws.choice(VALUES[column])
+    return (f"{column} {sign} {value!r}",
+            lambda row: None if row[column] is None else SIGNS[sign](row[column], value))
+
+
+def test_drawn_filters_take_what_three_valued_logic_says() -> None:
+    draws = random.Random(0)
+    for _ in range(300):
+        text, truth = drawn_filter(draws, depth=3)
+        found = RowFilter.parse(text, SPEC.arrow_schema()).mask(rows())
+        expected = [truth(row) is True for row in rows().to_pylist()]
+        assert found.tolist() == expected, text
+
+
+def test_whatever_is_written_is_a_filter_or_one_error_in_words() -> None:
+    draws = random.Random(1)
+    parts = ["label", "key", "'a'", "3", "-", "(", ")", "[", "]", ",", "and", "or", "not", "in",
+             "is", "null", "==", "<", "!=", "+", ":", "lambda", "if", "else", "for", ".", "*", "{",
+             "}", "=", ":=", "await", "yield", "f'{key}'", "b''", "1e9", "0x", "\\", "#", "\n", "é"]
+    num_filters = 0
+    for _ in range(3000):
+        words = draws.choice(list(TAKEN)).split()
+        words[draws.randrange(len(words))] = draws.choice(parts)
+        text = " ".join(words)
+        try:
+            found = RowFilter.parse(text, SPEC.arrow_schema())
+        except ValueError as error:
+            assert str(error)
+        else:
+            num_filters += 1
+            assert found.mask(rows()).shape == (6,)
+    assert 100 < num_filters < 2000
