@@ -9,7 +9,9 @@ same command goes on after any kind of stop.
     _failed/stop           asks workers to begin no further shard
 """
 import contextlib
+import itertools
 import json
+import posixpath
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -34,6 +36,10 @@ PAUSES = (1.0, 5.0)
 
 SECONDS_BETWEEN_LOOKS = 0.5
 """How often the driver looks for new receipts, unless looking itself takes long."""
+
+
+WORDS_TO_READ = 1000
+"""How many failed shards are asked for their reason when a job ends."""
 
 
 class OutputRefused(OSError):
@@ -295,11 +301,11 @@ class Job:
     def _why(self, pending: Sequence[int]) -> str:
         """Why shards are left, by the word that they left."""
         reasons: Counter[str] = Counter()
-        for shard in pending:
-            name = storage.join(self._plan.url, _failure_name(shard))
-            if storage.exists(name):
-                word = json.loads(storage.read_bytes(name))
-                reasons[f"{word['message']} ({word['error']})"] += 1
+        left = storage.list_files(storage.join(self._plan.url, FAILED))
+        names = (name for name in map(_failure_name, pending) if posixpath.basename(name) in left)
+        for name in itertools.islice(names, WORDS_TO_READ):
+            word = json.loads(storage.read_bytes(storage.join(self._plan.url, name)))
+            reasons[f"{word['message']} ({word['error']})"] += 1
         if not reasons:
             reasons[self._why_no_word()] += 1
         said = "; ".join(reason for reason, _ in reasons.most_common(3))
