@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipelines.array import Part
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Value = TypeVar("Value")
 
 
 def reports_errors(command: Command) -> Command:
@@ -62,7 +63,6 @@ def _only_flags(context: click.Context, parameter: click.Parameter,
     return values
 
 
-def takes_part(command: Command) -> Command:
 def keeps_records(command: Command) -> Command:
     """Give a command the options ``--log-json`` and ``--prometheus``, and keep these records."""
     @functools.wraps(command)
@@ -74,9 +74,10 @@ def keeps_records(command: Command) -> Command:
                        help="Append JSON lines about start, progress and end; see docs/running.md.")
     text = click.option("--prometheus", metavar="FILE",
                         help="Keep progress in a text file for node_exporter's textfile collector.")
-    return log(text(run))  # type: ignore[arg-type]
+    return log(text(run))  # type: ignore[return-value]
 
 
+def takes_part(command: Command) -> Command:
     """Give a command the options ``--array-index`` and ``--array-size``; see `part_of`."""
     index = click.option(
         "--array-index", type=click.IntRange(min=0), metavar="I",
@@ -141,13 +142,13 @@ class Size(click.ParamType):
         return int(height), int(width)
 
 
-def by_name(option: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The values of a repeated `Assignment` option by name.
+def by_name(option: str, pairs: Iterable[tuple[str, Value]]) -> dict[str, Value]:
+    """The values of a repeated option by name, such as an `Assignment`.
 
     Raises:
         click.UsageError: a name is given twice.
     """
-    values: dict[str, str] = {}
+    values: dict[str, Value] = {}
     for name, value in pairs:
         if name in values:
             raise click.UsageError(f"{option} {name}= is given twice: {values[name]} and {value}")

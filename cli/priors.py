@@ -7,8 +7,8 @@ import click
 from cli.options import by_name
 
 if TYPE_CHECKING:
-    from prior.gallery import Decoder
     from prior.model import PriorConfig
+    from tokenizer.codec import Codec
 
 
 class TokenizerFolder(click.ParamType):
@@ -28,6 +28,22 @@ class TokenizerFolder(click.ParamType):
         return name, folder
 
 
+class GuidanceScale(click.ParamType):
+    """``SCALE`` of all conditions (name ``""``), or ``NAME=SCALE`` of one."""
+    name = "[name=]scale"
+
+    def convert(self, value: Any, param: click.Parameter | None,
+                ctx: click.Context | None) -> tuple[str, float]:
+        if isinstance(value, tuple):
+            return value
+        name, _, scale = str(value).rpartition("=")
+        try:
+            return name, float(scale)
+        except ValueError:
+            self.fail(f"{value!r} is neither SCALE nor NAME=SCALE, for example depth=2.5", param,
+                      ctx)
+
+
 class ConditionName(click.ParamType):
     """``NAME`` or ``NAME=DROPOUT``: a condition, and how often training leaves it out."""
     name = "name[=dropout]"
@@ -45,7 +61,7 @@ class ConditionName(click.ParamType):
 
 
 def load_decoders(pairs: Iterable[tuple[str, str]], config: "PriorConfig",
-                  device: str) -> "dict[str, Decoder]":
+                  device: str) -> "dict[str, Codec]":
     """The tokenizers of a prior's codes, by modality.
 
     Args:

@@ -1,15 +1,22 @@
 """``img2tokens sample``: draw images from a prior."""
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import reports_errors
-from cli.priors import TokenizerFolder, load_decoders
+from cli.options import Assignment, Size, by_name, part_of, reports_errors, takes_part
+from cli.priors import GuidanceScale, TokenizerFolder, load_decoders
+from cli.sampling_inputs import Box, find_givens
 
 if TYPE_CHECKING:
+    from prior.generate import Generation
     from prior.givens import Givens
+    from prior.guidance import Guidance
     from prior.model import Prior
     from prior.samplers import Sampler
+    from prior.sampling import SamplingConfig
+    from tokenizer.codec import Codec
+    from tokenizer.schema import Manifest
 
 
 @click.command()
@@ -24,10 +31,21 @@ if TYPE_CHECKING:
               help="Images in a row that share their conditions.")
 @click.option("--label", "labels", multiple=True, metavar="NAME|NUMBER",
               help="Class of the images. Repeatable: images take them in turn.")
-@click.option("--condition-from", metavar="TOKENS",
-              help="Token corpus whose rows give the conditions, each in turn.")
-@click.option("--complete-from", metavar="TOKENS",
-              help="Token corpus whose images are completed, with their conditions.")
+@click.option("--condition-from", metavar="TOKENS[#KEY]",
+              help="Token corpus whose rows give the conditions, each in turn, or those of one "
+                   "key.")
+@click.option("--condition", "files", type=Assignment(), multiple=True, metavar="NAME=FILE",
+              help="A map as a file, such as depth=street.png, encoded by its --tokenizer. "
+                   "Repeatable: images take those of one name in turn.")
+@click.option("--complete-from", metavar="TOKENS[#KEY]|FILE",
+              help="Token corpus whose images are completed, with their conditions; or an image "
+                   "file.")
+@click.option("--hole", "holes", type=Box(), multiple=True, metavar="TOP,LEFT,HEIGHT,WIDTH",
+              help="Of --complete-from: the box, in pixels, that is drawn anew, in place of what "
+                   "--keep leaves. Repeatable.")
+@click.option("--mask", metavar="FILE", help="Picture whose white part is drawn anew, likewise.")
+@click.option("--passes", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Passes over a hole that let the cells behind it act too.")
 @click.option("--keep", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.5,
               show_default=True, help="Share of an image kept for completion, from the top.")
 @click.option("--held-out", is_flag=True,
@@ -38,8 +56,27 @@ if TYPE_CHECKING:
 @click.option("--top-k", type=click.IntRange(min=1), help="Only the K most likely codes.")
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True),
               help="Only the fewest codes with this probability together.")
-@click.option("--guidance", type=click.FloatRange(min=0), default=1.0, show_default=True,
-              help="Above 1 follows the conditions more closely, at twice the work.")
+@click.option("--min-p", type=click.FloatRange(0, 1),
+              help="Only codes this many times as likely as the most likely one.")
+@click.option("--guidance", "scales", type=GuidanceScale(), multiple=True, metavar="[NAME=]SCALE",
+              help="Above 1 follows the conditions more closely, at twice the work; NAME=SCALE for "
+                   "a scale of one condition's own. Repeatable.  [default: 1]")
+@click.option("--guidance-schedule", default="constant", show_default=True, metavar="NAME",
+              help="constant; cosine or power-cosine: little at the top of an image, all of it at "
+                   "the bottom.")
+@click.option("--guidance-power", type=click.FloatRange(min=0, min_open=True), default=2.0,
+              show_default=True, help="Of power-cosine: above 1 guidance comes later.")
+@click.option("--size", type=Size(), help="Height and width in pixels, larger than the prior's own:"
+                                          " drawn through a window that slides.")
+@click.option("--schedule", type=click.Choice(["raster", "wavefront"]), default="wavefront",
+              show_default=True, help="Of --size: one cell at a time, or all whose windows are "
+                                      "complete; the codes are the same.")
+@click.option("--best-of", type=click.IntRange(min=1), metavar="M",
+              help="Draw M images for each row of conditions and keep the --samples-each most "
+                   "likely ones.")
+@click.option("--likelihood", is_flag=True,
+              help="Store the log-likelihood of each image, and with --tokenizer pictures of the "
+                   "cells that were unexpected.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True,
               help="Images drawn at once.")
@@ -47,6 +84,7 @@ if TYPE_CHECKING:
               help="Images in one Parquet file.")
 @click.option("--device", help="Where torch computes.  [default: cuda if there is one, else cpu]")
 @click.option("--overwrite", is_flag=True, help="Start over in OUT; samples there are removed.")
+@takes_part
 @reports_errors
 def sample(prior: str, out: str, tokenizers: tuple[tuple[str, str], ...], device: str | None,
            **options: Any) -> None:
@@ -61,74 +99,96 @@ def sample(prior: str, out: str, tokenizers: tuple[tuple[str, str], ...], device
       img2tokens sample prior cats --tokenizer tok --label cat --num 16 --guidance 2
       img2tokens sample prior streets --tokenizer tok --tokenizer segmentation=tok-seg \\
           --condition-from tokens --held-out --samples-each 4 --num 64
+      img2tokens sample prior street --tokenizer tok --tokenizer segmentation=tok-seg \\
+          --condition segmentation=street.png --guidance segmentation=1.5 --num 8
       img2tokens sample prior halves --tokenizer tok --complete-from tokens --keep 0.5 --num 16
+      img2tokens sample prior filled --tokenizer tok --complete-from photo.jpg \\
+          --hole 64,64,96,128 --passes 8 --num 8
+      img2tokens sample prior others --tokenizer tok --complete-from 'tokens#cat/0001' \\
+          --mask mask.png --num 8
+      img2tokens sample prior wide --tokenizer tok --size 256x1024 --num 2
+      img2tokens sample prior ranked --tokenizer tok --label cat --samples-each 4 --best-of 32
+      img2tokens sample prior many --num 50000 --array-index 3 --array-size 16
     """
     import torch
 
     from prior.model import Prior
+    from prior.windows import enlarged
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = Prior.load(prior, device)
+    if size := options["size"]:
+        loaded = dataclasses.replace(loaded, config=enlarged(loaded.config, size))
     decoders = load_decoders(tokenizers, loaded.config, device)
     if decoders and loaded.config.target not in decoders:
         raise click.UsageError(f"give the tokenizer of the {loaded.config.target} codes too: "
                                "--tokenizer FOLDER")
     num_images = draw(loaded, out, decoders, options)
     where = f"; see {out}/grid.png" if decoders else ""
-    click.echo(f"{num_images} images in {out}{where}")
+    click.echo(f"{num_images} images in {out}{where}" if num_images else
+               f"{out}: this task of the array is done; shards are left to the others")
 
 
-def draw(prior: "Prior", out: str, decoders: dict[str, Any], options: dict[str, Any]) -> int:
-    """Sample, and decode when there are decoders; the number of images."""
+def draw(prior: "Prior", out: str, codecs: "dict[str, Codec]", options: dict[str, Any]) -> int:
+    """Sample, and decode when there are codecs; the number of images, 0 while some are missing."""
     from tqdm import tqdm
 
-    from prior.gallery import write_gallery
-    from prior.generate import Generation
     from prior.sampling import SamplingConfig, sample_corpus
-    from tokenizer.tokens import TokenCorpus
-    generation = Generation(sampler=build_sampler(options), guidance=options["guidance"],
-                            batch_size=options["batch_size"])
     config = SamplingConfig(num=options["num"], samples_each=options["samples_each"],
-                            seed=options["seed"], generation=generation,
-                            shard_size=options["shard_size"])
-    givens = find_givens(prior, options)
-    for name in decoders:
+                            seed=options["seed"], generation=build_generation(options),
+                            shard_size=options["shard_size"], best_of=options["best_of"] or 0,
+                            likelihood=options["likelihood"])
+    givens = find_givens(prior.config, codecs, options)
+    for name in codecs:
         if name not in (prior.config.target, *givens.conditions):
             raise click.UsageError(f"--tokenizer {name}= shows the {name} that samples are given, "
                                    "and none is given here: leave it out, or give --condition-from")
+    part = part_of(options["array_index"], options["array_size"])
     with tqdm(total=config.num_images(len(givens)), unit=" images") as bar:
-        manifest = sample_corpus(prior, givens, out, config, bar.update, options["overwrite"])
-    if decoders:
-        write_gallery(TokenCorpus(out, manifest), out, decoders,
-                      samples_each=config.samples_each, originals=givens.originals)
+        manifest = sample_corpus(prior, givens, out, config, bar.update, options["overwrite"],
+                                 part=(part.index, part.size) if part else None)
+    if manifest is None:
+        return 0
+    if codecs:
+        show(prior, givens, manifest, out, codecs, config)
     return manifest.num_rows
 
 
-def find_givens(prior: "Prior", options: dict[str, Any]) -> "Givens":
-    """The rows of conditions that the options ask for."""
-    from prior.givens import from_corpus, from_labels
+def show(prior: "Prior", givens: "Givens", manifest: "Manifest", out: str,
+         codecs: "dict[str, Codec]", config: "SamplingConfig") -> None:
+    """Write the pictures of a finished corpus of samples."""
+    from prior.gallery import write_gallery, write_surprise
     from tokenizer.tokens import TokenCorpus
-    conditions, completions = options["condition_from"], options["complete_from"]
-    if conditions and completions:
-        raise click.UsageError("give --condition-from or --complete-from: images to complete bring "
-                               "their own conditions")
-    if not (conditions or completions):
-        if options["held_out"]:
-            raise click.UsageError("--held-out chooses rows of --condition-from or --complete-from")
-        return from_labels(prior.config, options["labels"])
-    return from_corpus(prior.config, TokenCorpus.open(conditions or completions),
-                       labels=options["labels"], held_out=options["held_out"],
-                       keep=options["keep"] if completions else None)
+    corpus = TokenCorpus(out, manifest)
+    write_gallery(corpus, out, codecs, samples_each=config.samples_each,
+                  originals=givens.originals, hole=givens.hole)
+    if config.likelihood:
+        write_surprise(prior, corpus, out, codecs[prior.config.target],
+                       config.generation.batch_size)
+
+
+def build_generation(options: dict[str, Any]) -> "Generation":
+    """How the options ask for codes to be drawn."""
+    from prior.generate import Generation
+    return Generation(sampler=build_sampler(options), guidance=build_guidance(options),
+                      batch_size=options["batch_size"], passes=options["passes"],
+                      schedule=options["schedule"])
+
+
+def build_guidance(options: dict[str, Any]) -> "Guidance":
+    """The guidance that the options ask for."""
+    from prior.guidance import Guidance
+    scales = by_name("--guidance", options["scales"])
+    return Guidance(scale=scales.pop("", 1.0), scales=scales,
+                    schedule=options["guidance_schedule"], power=options["guidance_power"])
 
 
 def build_sampler(options: dict[str, Any]) -> "Sampler":
     """The sampler that the options name, with its settings."""
-    import dataclasses
-
     from prior.samplers import SAMPLERS
     name = options["sampler"]
     if name not in SAMPLERS:
         raise click.UsageError(f"no sampler is named {name!r}; known are {', '.join(SAMPLERS)}")
-    settings = {setting: options[setting] for setting in ("temperature", "top_k", "top_p")
+    settings = {setting: options[setting] for setting in ("temperature", "top_k", "top_p", "min_p")
                 if options[setting] is not None}
     known = {field.name for field in dataclasses.fields(SAMPLERS[name])}
     for setting in settings:

@@ -1,7 +1,10 @@
 """Samples for people: image files, and one grid that shows them beside what they were given.
 
     OUT/images/<key>.png     every sample
-    OUT/grid.png             the first ones, each row of conditions before its samples
+    OUT/grid.png             the first ones, each row of conditions before its samples: maps, images
+                             to complete, and the same with the hole in grey
+    OUT/likelihood.png       if asked for: the first ones, each beside which of its cells were
+                             unexpected, in white
 
 Decoding is brought by the caller, as the prior does not know tokenizers: anything with the methods
 of `Decoder`, such as `tokenizer.codec.Codec`.
@@ -15,7 +18,11 @@ import numpy as np
 import pyarrow as pa
 
 from prior.evaluation import resample
+from prior.likelihood import log_likelihoods, surprise_pictures
+from prior.masks import paint_hole
+from prior.model import Prior
 from prior.sampling import GALLERY
+from prior.sequence import LABEL
 from tokenizer import storage
 from tokenizer.pictures import save_png, tile
 from tokenizer.schema import CodeSpec, SpecMismatch, TokenSpec, codes_array
@@ -73,7 +80,8 @@ def show(decoder: Decoder, codes: np.ndarray) -> np.ndarray:
 
 
 def write_gallery(corpus: TokenCorpus, out: str, decoders: Mapping[str, Decoder], *,
-                  samples_each: int = 1, originals: np.ndarray | None = None) -> int:
+                  samples_each: int = 1, originals: np.ndarray | None = None,
+                  hole: np.ndarray | None = None) -> int:
     """Write every sample as an image file, and the grid.
 
     Args:
@@ -82,6 +90,7 @@ def write_gallery(corpus: TokenCorpus, out: str, decoders: Mapping[str, Decoder]
         samples_each: samples in a row that share their conditions.
         originals: codes ``(M[, D], h, w)`` of completed images, shown too, in the order of
             conditions.
+        hole: cells ``(h, w)`` bool of them that were drawn anew.
     Returns:
         Number of image files.
     """
@@ -104,13 +113,38 @@ def write_gallery(corpus: TokenCorpus, out: str, decoders: Mapping[str, Decoder]
         num_blocks = -(-len(samples) // samples_each)
         cycled = originals[np.arange(num_blocks) % len(originals)]
         before.append(show(decoders[target], cycled))
+        if hole is not None:
+            before.append(paint_hole(before[-1], hole))
     save_png(storage.join(out, GALLERY[1]), grid(samples, before, samples_each))
     return num_written
 
 
+def write_surprise(prior: Prior, corpus: TokenCorpus, out: str, decoder: Decoder,
+                   batch_size: int) -> None:
+    """Write ``likelihood.png``; see `prior.likelihood.surprise_pictures`.
+
+    Args:
+        prior: that drew the samples of the corpus, its config at their size.
+        decoder: of the target.
+        batch_size: as they were drawn with.
+    """
+    rows, layout = next(_parts(corpus)).slice(0, NUM_SHOWN), prior.config.layout
+    stored = {spec.modality: codes_array(spec, rows) for spec in corpus.spec.codes}
+    samples = show(decoder, stored.pop(layout.target.name))
+    codes = layout.target.to_sequence(codes_array(corpus.spec.codes[0], rows))
+    given = {name: layout[name].to_sequence(maps) for name, maps in stored.items()}
+    for segment in layout.conditions:
+        if segment.name == LABEL:
+            given[LABEL] = rows["label"].fill_null(segment.null).to_numpy()[:, None]
+    logs = log_likelihoods(prior.model, layout, given, codes, batch_size)
+    maps = surprise_pictures(logs, layout.target, (samples.shape[1], samples.shape[2]))
+    pairs = np.stack([samples, maps], 1).reshape(-1, *samples.shape[1:])
+    save_png(storage.join(out, GALLERY[2]), tile(pairs, min(NUM_COLUMNS, len(pairs))))
+
+
 def _parts(corpus: TokenCorpus) -> Iterator[pa.Table]:
-    """The rows of a corpus, some at a time."""
-    for table in corpus.tables(["key", *(spec.column for spec in corpus.spec.codes)]):
+    """Keys, labels and codes of a corpus, some rows at a time."""
+    for table in corpus.tables(["key", "label", *(spec.column for spec in corpus.spec.codes)]):
         for first in range(0, table.num_rows, DECODED_AT_ONCE):
             yield table.slice(first, DECODED_AT_ONCE)
 

@@ -1,14 +1,15 @@
-"""What samples are given: labels, maps of a token corpus, or the first rows of its images.
+"""What samples are given: labels, maps of a token corpus or of files, or parts of images.
 
 Letters: M rows of conditions, n codes of a segment on a grid of h rows and w columns with D codes a
 cell, V vocabulary.
 """
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from prior.dataset import NO_LABEL, CodeRows
+from prior.masks import rows_hole
 from prior.model import PriorConfig
 from prior.sequence import LABEL, Segment
 from tokenizer.schema import TokenSpec
@@ -27,8 +28,9 @@ class Givens:
         conditions: per condition that is given, ``(M, n)`` int64 in ``[0, V]`` in the order of the
             sequence, V where a row has none.
         start: first codes of the sequences of images to complete, ``(M, k)``; k is 0 for images
-            from nothing.
+            from nothing, and n with a hole.
         originals: codes of the images to complete as stored, ``(M[, D], h, w)``.
+        hole: which cells are drawn anew, bool ``(h, w)``; nothing for all after ``start``.
     """
     corpus: str | None = None
     url: str | None = None
@@ -37,6 +39,7 @@ class Givens:
     conditions: dict[str, np.ndarray]
     start: np.ndarray
     originals: np.ndarray | None = None
+    hole: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -58,22 +61,26 @@ def from_labels(config: PriorConfig, labels: Sequence[str]) -> Givens:
 
 
 def from_corpus(config: PriorConfig, corpus: TokenCorpus, *, labels: Sequence[str] = (),
-                held_out: bool = False, keep: float | None = None) -> Givens:
+                held_out: bool = False, keep: float | None = None,
+                hole: np.ndarray | None = None, key: str | None = None) -> Givens:
     """One row for each row of a corpus, with all conditions of the prior that it holds.
 
     Args:
         labels: these instead of the rows' own, in turn.
         held_out: only rows that the prior was not trained on.
         keep: share of the image's rows that are kept, from the top, and completed; ``None`` starts
-            from nothing.
+            from nothing, or from what ``hole`` leaves.
+        hole: cells ``(h, w)`` bool of the image that are drawn anew.
+        key: only rows of this key.
     Raises:
         ValueError: codes are of other tokenizers than the prior's, a class is none of the prior's,
-            or the prior needs more than is given.
+            no row has the key, or the prior needs more than is given.
     """
     held = set(corpus.spec.modalities)
     names = [condition.name for condition in config.conditions]
     modalities = [name for name in names if name in held]
-    wanted = modalities if keep is None else [config.target, *modalities]
+    completes = keep is not None or hole is not None
+    wanted = [config.target, *modalities] if completes else modalities
     for name in wanted:
         TokenSpec(codes=(config.spec[name].cropped({}),)).require_equal(
             TokenSpec(codes=(corpus.spec[name].cropped({}),)), corpus.url)
@@ -82,21 +89,64 @@ def from_corpus(config: PriorConfig, corpus: TokenCorpus, *, labels: Sequence[st
     if held_out:
         numbers = numbers[_held_out(config, corpus, rows)]
         rows = rows.select(numbers)
+    if key is not None:
+        chosen = np.flatnonzero([found == key for found in rows.keys])
+        if not len(chosen):
+            raise ValueError(f"{corpus.url} holds no row with the key {key!r} to sample from")
+        numbers, rows = numbers[chosen], rows.select(chosen)
     conditions = {name: config.layout[name].to_sequence(rows.codes[name]) for name in modalities}
     if LABEL in names and (labels or (rows.labels != NO_LABEL).any()):
         conditions[LABEL] = (np.resize(label_codes(config, labels), len(rows)) if labels
                              else _labels_of(config, rows))[:, None]
     elif labels:
         label_codes(config, labels)  # refuses: the prior takes no label
-    if keep is None and not conditions:
+    if not completes and not conditions:
         raise ValueError(f"{corpus.url} holds none of the conditions of the prior "
                          f"({', '.join(names) or 'it has none'}): leave --condition-from out")
     _check_lacking(config, conditions.keys())
-    originals = None if keep is None else rows.codes[config.target]
-    start = (np.zeros((len(rows), 0), np.int64) if originals is None
-             else _first_rows(config.layout.target, originals, keep or 0.0))
+    originals = rows.codes[config.target] if completes else None
     return Givens(corpus=corpus.manifest.fingerprint, url=corpus.url, keys=tuple(rows.keys),
-                  rows=numbers, conditions=conditions, start=start, originals=originals)
+                  rows=numbers, conditions=conditions, originals=originals, hole=hole,
+                  start=_known(config.layout.target, originals, len(rows), keep, hole))
+
+
+def from_codes(config: PriorConfig, codes: Mapping[str, np.ndarray], name: str, *,
+               labels: Sequence[str] = (), keep: float | None = None,
+               hole: np.ndarray | None = None) -> Givens:
+    """One row for each of some codes that come from files, by modality.
+
+    Args:
+        codes: per condition, and of the target for images to complete, ``(M[, D], h, w)``; M may
+            also be 1.
+        name: of the files, for the rows' sources.
+        labels, keep, hole: as for `from_corpus`.
+    Raises:
+        ValueError: codes are of a modality that the prior does not take, their numbers differ, or
+            the prior needs more than is given.
+    """
+    taken = [condition.name for condition in config.conditions if condition.name != LABEL]
+    for modality in codes:
+        if modality not in (*taken, config.target):
+            raise ValueError(f"the prior takes no {modality}; it takes "
+                             f"{', '.join(taken) or 'no map'}")
+    counts = {modality: len(items) for modality, items in codes.items()} | {LABEL: len(labels)}
+    num_rows = max(counts.values())
+    if any(count not in (0, 1, num_rows) for count in counts.values()):
+        raise ValueError("give one file, or as many, of each of what is given, got "
+                         + ", ".join(f"{count} of {name}" for name, count in counts.items()))
+    layout = config.layout
+    conditions = {modality: np.resize(layout[modality].to_sequence(items),
+                                      (num_rows, layout[modality].length))
+                  for modality, items in codes.items() if modality != config.target}
+    if labels:
+        conditions[LABEL] = np.resize(label_codes(config, labels), (num_rows, 1))
+    _check_lacking(config, conditions.keys())
+    originals = codes.get(config.target)
+    if originals is not None:
+        originals = np.resize(originals, (num_rows, *originals.shape[1:]))
+    return Givens(keys=(name,) * num_rows, rows=np.zeros(num_rows, np.int64), hole=hole,
+                  conditions=conditions, originals=originals,
+                  start=_known(layout.target, originals, num_rows, keep, hole))
 
 
 def label_codes(config: PriorConfig, labels: Sequence[str]) -> np.ndarray:
@@ -133,17 +183,20 @@ def _labels_of(config: PriorConfig, rows: CodeRows) -> np.ndarray:
     return np.where(rows.labels == NO_LABEL, null, table[rows.labels])
 
 
-def _first_rows(target: Segment, originals: np.ndarray, keep: float) -> np.ndarray:
-    """Codes of the first rows of images as stored: ``(M, k)``, at least one row, not all."""
-    height, width = target.grid
-    if not 0 < keep < 1:
-        raise ValueError(f"keep is the share of rows to keep and must lie in (0, 1), got {keep}")
-    kept = min(max(1, round(keep * height)), height - 1)
-    return target.to_sequence(originals)[:, :kept * width * target.depth]
+def _known(target: Segment, originals: np.ndarray | None, num_rows: int, keep: float | None,
+           hole: np.ndarray | None) -> np.ndarray:
+    """Codes that are kept, `Givens.start`: all where there is a hole, else those of first rows."""
+    if originals is None:
+        return np.zeros((num_rows, 0), np.int64)
+    codes = target.to_sequence(originals)
+    if hole is not None:
+        return codes
+    kept = ~rows_hole(keep or 0.0, target.grid)
+    return codes[:, :int(kept.sum()) * target.depth]
 
 
 def _held_out(config: PriorConfig, corpus: TokenCorpus, rows: CodeRows) -> np.ndarray:
-    if corpus.manifest.fingerprint != config.corpus:
+    if corpus.manifest.fingerprint not in config.fingerprints:
         raise ValueError(f"{corpus.url} ({corpus.manifest.fingerprint}) is not the corpus that the "
                          f"prior was trained on ({config.corpus}), so none of its rows were held "
                          "out of training: leave --held-out away")

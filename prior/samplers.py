@@ -6,12 +6,15 @@ subclass `Sampler` here and list it in `SAMPLERS`.
 
 Letters: B rows, K codebook size.
 """
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from tokenizer import configs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +52,14 @@ class RandomSampler(Sampler):
         top_k: only the k most likely codes; ``None`` keeps all.
         top_p: only the fewest codes that hold this probability together (Holtzman et al. 2020,
             arXiv:1904.09751); 1 keeps all. Applied after ``top_k``.
+        min_p: only codes at least this many times as likely as the most likely one (Nguyen et al.
+            2024, arXiv:2407.01082); 0 keeps all.
     """
     name: ClassVar[str] = "random"
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float = 1.0
+    min_p: float = field(default=0.0, metadata=configs.LATER)
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -63,6 +69,8 @@ class RandomSampler(Sampler):
             raise ValueError(f"top_k must be at least 1, got {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p must lie in [0, 1], got {self.min_p}")
 
     def choose(self, scores: Tensor, noise: Tensor) -> Tensor:
         scores = scores / self.temperature
@@ -70,6 +78,8 @@ class RandomSampler(Sampler):
             scores = keep_top_k(scores, self.top_k)
         if self.top_p < 1:
             scores = keep_top_p(scores, self.top_p)
+        if self.min_p:
+            scores = keep_min_p(scores, self.min_p)
         # The maximum of scores plus Gumbel noise is a draw; -log(exponential) is Gumbel. Unlike
         # the inverse of the cumulative distribution, it rarely changes with the scores' last bits.
         return (scores - noise.clamp_min(torch.finfo(noise.dtype).tiny).log()).argmax(-1)
@@ -88,6 +98,11 @@ def keep_top_p(scores: Tensor, p: float) -> Tensor:
     before = probabilities.cumsum(-1) - probabilities
     surplus = (before >= p).scatter(-1, order, before >= p)
     return scores.masked_fill(surplus, -torch.inf)
+
+
+def keep_min_p(scores: Tensor, p: float) -> Tensor:
+    """Scores ``(B, K)``, minus infinity where less likely than p times the most likely code."""
+    return scores.masked_fill(scores < scores.amax(-1, keepdim=True) + math.log(p), -torch.inf)
 
 
 SAMPLERS: dict[str, type[Sampler]] = {cls.name: cls for cls in (RandomSampler, GreedySampler)}

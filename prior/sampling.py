@@ -9,7 +9,7 @@ conditioned on. Shards are committed one by one; the same call goes on where the
 Letters: N images, M rows of conditions, h and w rows and columns of the code grid.
 """
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -19,16 +19,24 @@ import pyarrow as pa
 
 from prior.generate import Generation, generate
 from prior.givens import Givens
-from prior.model import Prior
+from prior.guidance import Guidance
+from prior.likelihood import COLUMN, log_likelihoods
+from prior.masks import codes_hole
+from prior.model import Prior, PriorConfig
 from prior.sequence import LABEL
+from prior.windows import generate_windows
 from tokenizer import audit, configs, storage, tokens
+from tokenizer.receipts import Receipt
 from tokenizer.schema import CodeSpec, Manifest, TokenSpec, flatten, rows_table
 
 SAMPLING = "sampling.json"
-GALLERY = ("images", "grid.png")
+GALLERY = ("images", "grid.png", "likelihood.png")
 """Pictures beside the corpus, as `prior.gallery` writes them."""
 PARTS = (tokens.SUCCESS, tokens.MANIFEST, tokens.CARD, tokens.RECEIPTS, tokens.DATA, *GALLERY)
 """What is written after `SAMPLING`, in the order in which it is removed."""
+
+Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Of N images: numbers of their draws ``(N,)``, codes ``(N[, D], h, w)``, log-likelihoods."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +50,17 @@ class SamplingConfig:
         seed: of the run; image i depends on the seed, on i and on its conditions alone.
         generation: sampler, guidance and batch size.
         shard_size: images a shard.
+        best_of: images drawn for each ``samples_each`` that are kept, the most likely ones first;
+            0 keeps all.
+        likelihood: whether rows have the column `prior.likelihood.COLUMN`.
     """
     num: int | None = None
     samples_each: int = 1
     seed: int = 0
     generation: Generation = field(default_factory=Generation)
     shard_size: int = 512
+    best_of: int = field(default=0, metadata=configs.LATER)
+    likelihood: bool = field(default=False, metadata=configs.LATER)
 
     def __post_init__(self) -> None:
         if self.num is not None and self.num < 1:
@@ -55,6 +68,16 @@ class SamplingConfig:
         for name, lowest in (("samples_each", 1), ("seed", 0), ("shard_size", 1)):
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
+        if self.best_of and self.best_of < self.samples_each:
+            raise ValueError(f"best_of is how many images are drawn to keep {self.samples_each}, "
+                             f"got {self.best_of}")
+
+    @property
+    def rows_a_shard(self) -> int:
+        """Images a shard: ``shard_size``, up to whole groups where images are ranked in groups."""
+        if not self.best_of:
+            return self.shard_size
+        return -(-self.shard_size // self.samples_each) * self.samples_each
 
     def num_images(self, num_rows: int) -> int:
         """N, for this number of rows of conditions."""
@@ -63,32 +86,34 @@ class SamplingConfig:
 
 def sample_corpus(prior: Prior, givens: Givens, out: str, config: SamplingConfig,
                   done: Callable[[int], object] = lambda count: None,
-                  overwrite: bool = False) -> Manifest:
+                  overwrite: bool = False, part: tuple[int, int] | None = None) -> Manifest | None:
     """Generate images into the token corpus ``out``.
 
     Args:
         givens: rows of conditions, of `prior.givens`.
         done: called with the number of images finished, after each batch.
         overwrite: remove the samples in ``out`` first.
+        part: ``(index, size)`` for every size-th shard from index alone; whoever finds that all
+            are there completes the corpus.
+    Returns:
+        The manifest, or nothing where shards are left to other parts.
     Raises:
         ValueError: ``out`` holds anything else, or other samples that are not to be overwritten, or
             lies in the corpus of the conditions; guidance is asked of a prior that cannot; or what
             was written before is damaged.
         OSError: the store refuses.
     """
-    _check_guidance(prior, config.generation)
+    _check_guidance(prior.config, config.generation.guidance, givens.conditions)
     job = _Job(prior, givens, config)
     request = job.describe()
     fingerprint = f"sha256:{storage.sha256(configs.canonical_json(request).encode())}"
+    if overwrite and part:
+        raise ValueError("the tasks of an array cannot overwrite: each would remove what the "
+                         f"others have made; remove {out} before they start")
     _claim(out, request, givens, overwrite)
-    receipts = tokens.read_receipts(out, fingerprint)
-    for shard in range(job.num_shards):
-        rows = job.rows(shard)
-        if shard in receipts:
-            done(len(rows))
-        else:
-            receipts[shard] = tokens.commit_shard(out, shard, job.num_shards, fingerprint,
-                                                  job.table(rows, done))
+    receipts = _make_shards(job, out, fingerprint, part or (0, 1), done)
+    if len(receipts) < job.num_shards:
+        return None
     try:
         return audit.complete(out, job.spec, fingerprint, receipts.values(), job.classes, job.num,
                               lambda shard: [key_of(row) for row in job.rows(shard)])
@@ -96,6 +121,29 @@ def sample_corpus(prior: Prior, givens: Givens, out: str, config: SamplingConfig
         for shard in error.shards:
             storage.remove(storage.join(out, tokens.receipt_name(shard)))
         raise
+
+
+def _make_shards(job: "_Job", out: str, fingerprint: str, part: tuple[int, int],
+                 done: Callable[[int], object]) -> dict[int, Receipt]:
+    """Make the shards of a part that have no receipt; the receipts of all that are there now."""
+    receipts = tokens.read_receipts(out, fingerprint)
+    for shard in range(part[0], job.num_shards, part[1]):
+        rows = job.rows(shard)
+        if shard in receipts:
+            done(len(rows))
+        else:
+            receipts[shard] = tokens.commit_shard(out, shard, job.num_shards, fingerprint,
+                                                  job.table(rows, done))
+    return receipts | tokens.read_receipts(out, fingerprint, receipts)
+
+
+def describe_generation(generation: Generation) -> dict[str, Any]:
+    """How codes are drawn, as JSON values; a single scale of guidance is a number."""
+    sampler, guidance = generation.sampler, generation.guidance
+    plain = guidance == Guidance(scale=guidance.scale)
+    return {**configs.to_dict(generation),
+            "sampler": {"name": sampler.name, **configs.to_dict(sampler)},
+            "guidance": guidance.scale if plain else configs.to_dict(guidance)}
 
 
 def key_of(index: int) -> str:
@@ -109,53 +157,102 @@ class _Job:
     def __init__(self, prior: Prior, givens: Givens, config: SamplingConfig) -> None:
         self.prior, self.givens, self.config = prior, givens, config
         self.num = config.num_images(len(givens))
-        self.num_shards = -(-self.num // config.shard_size)
+        self.num_shards = -(-self.num // config.rows_a_shard)
         self.maps = [name for name in givens.conditions if name != LABEL]
-        self.spec = TokenSpec(codes=tuple(prior.config.spec[name]
-                                          for name in (prior.config.target, *self.maps)))
+        self.layout = prior.config.layout
+        self.is_large = self.layout.target.grid != prior.model.layout.target.grid
+        self.hole = (None if givens.hole is None
+                     else codes_hole(givens.hole, self.layout.target.depth))
+        self.spec = TokenSpec(
+            codes=tuple(prior.config.spec[name] for name in (prior.config.target, *self.maps)),
+            quality=(COLUMN,) if config.likelihood or config.best_of else ())
         has_label = LABEL in [condition.name for condition in prior.config.conditions]
         self.classes = prior.config.classes if has_label else ()
 
     def describe(self) -> dict[str, Any]:
         """All that decides the codes, as JSON values."""
-        givens, sampler = self.givens, self.config.generation.sampler
+        givens, generation = self.givens, self.config.generation
         parts = [givens.rows, givens.start, *(givens.conditions[name] for name in
                                               sorted(givens.conditions))]
         content = b"".join(np.ascontiguousarray(part, np.int64).tobytes() for part in parts)
-        generation = {**configs.to_dict(self.config.generation),
-                      "sampler": {"name": sampler.name, **configs.to_dict(sampler)}}
         return {"prior": self.prior.fingerprint, **configs.to_dict(self.config), "num": self.num,
-                "generation": generation, "corpus": givens.corpus, "num_rows": len(givens),
-                "num_kept": givens.start.shape[1], "conditions": sorted(givens.conditions),
-                "content": f"sha256:{storage.sha256(content)}"}
+                "generation": describe_generation(generation), "corpus": givens.corpus,
+                "num_rows": len(givens), "num_kept": givens.start.shape[1],
+                "conditions": sorted(givens.conditions),
+                "content": f"sha256:{storage.sha256(content)}",
+                **({"grid": list(self.layout.target.grid)} if self.is_large else {}),
+                **({"hole": np.flatnonzero(givens.hole).tolist()} if givens.hole is not None
+                   else {})}
 
     def rows(self, shard: int) -> range:
         """Indices of the images in a shard."""
-        first = shard * self.config.shard_size
-        return range(first, min(first + self.config.shard_size, self.num))
+        first = shard * self.config.rows_a_shard
+        return range(first, min(first + self.config.rows_a_shard, self.num))
 
     def table(self, rows: range, done: Callable[[int], object]) -> pa.Table:
         """Generate the images of a shard."""
+        if self.config.best_of:
+            numbers, codes, logs = self._best(rows)
+            done(len(rows))
+        else:
+            numbers, codes, logs = self._all(rows, done)
+        given = {name: values[self._places(rows)] for name, values in
+                 self.givens.conditions.items()}
+        maps = {name: self.layout[name].to_stored(given[name]) for name in self.maps}
+        columns = self._columns(rows, numbers, given)
+        if self.spec.quality:
+            columns[COLUMN] = logs.tolist()
+        return rows_table(self.spec, {self.prior.config.target: codes, **maps}, columns)
+
+    def _all(self, rows: range, done: Callable[[int], object]) -> Drawn:
+        """Every image of a shard is a draw of its own."""
         places = self._places(rows)
+        codes = self._generate(places, rows, done)
+        logs = (self._log_likelihoods(places, codes) if self.spec.quality
+                else np.zeros(len(rows), np.float32))
+        return np.array(rows), codes, logs
+
+    def _best(self, rows: range) -> Drawn:
+        """The most likely of those drawn for each group of images."""
+        each, drawn = self.config.samples_each, self.config.best_of
+        groups = np.arange(rows.start // each, -(-rows.stop // each))
+        places = groups.repeat(drawn) % len(self.givens)
+        numbers = np.arange(groups[0] * drawn, (groups[-1] + 1) * drawn)
+        codes = self._generate(places, numbers.tolist(), lambda count: None)
+        logs = self._log_likelihoods(places, codes)
+        kept = best(logs, drawn, each)[:len(rows)]
+        return numbers[kept], codes[kept], logs[kept]
+
+    def _generate(self, places: np.ndarray, numbers: Sequence[int],
+                  done: Callable[[int], object]) -> np.ndarray:
+        """Codes ``(N[, D], h, w)`` of draws with these numbers and the conditions at ``places``."""
+        seeds = [(self.config.seed, number) for number in numbers]
         given = {name: codes[places] for name, codes in self.givens.conditions.items()}
-        seeds = [(self.config.seed, row) for row in rows]
-        codes = generate(self.prior.model, given, seeds, self.config.generation,
-                         self.givens.start[places], done)
-        layout = self.prior.config.layout
-        maps = {name: layout[name].to_stored(given[name]) for name in self.maps}
-        return rows_table(self.spec, {self.prior.config.target: codes, **maps},
-                          self._columns(rows, given))
+        start = self.givens.start[places]
+        model, generation = self.prior.model, self.config.generation
+        if self.is_large:
+            return generate_windows(model, self.layout, given, seeds, generation, start, self.hole,
+                                    done)
+        return generate(model, given, seeds, generation, start, self.hole, done)
+
+    def _log_likelihoods(self, places: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Log-likelihood of each image, float32 ``(N,)`` in nats."""
+        given = {name: values[places] for name, values in self.givens.conditions.items()}
+        return log_likelihoods(self.prior.model, self.layout, given,
+                               self.layout.target.to_sequence(codes),
+                               self.config.generation.batch_size).sum(1)
 
     def _places(self, rows: range) -> np.ndarray:
         """The row of conditions of each image."""
         return np.array(rows) // self.config.samples_each % len(self.givens)
 
-    def _columns(self, rows: range, given: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
+    def _columns(self, rows: range, numbers: np.ndarray,
+                 given: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
         target = self.spec[self.prior.config.target]
         columns: dict[str, list[Any]] = {
             "key": [key_of(row) for row in rows],
-            "source": [self._source(row, place) for row, place in
-                       zip(rows, self._places(rows), strict=True)],
+            "source": [self._source(number, place) for number, place in
+                       zip(numbers, self._places(rows), strict=True)],
             **{name: [value] * len(rows) for name, value in _whole_image(target).items()}}
         if LABEL in given:
             labels = [int(label) if label < len(self.classes) else None
@@ -165,15 +262,29 @@ class _Job:
                                      for label in labels]
         return columns
 
-    def _source(self, row: int, place: int) -> str:
+    def _source(self, number: int, place: int) -> str:
         """Where an image comes from, so that it can be drawn again."""
-        source = f"prior:{self.prior.fingerprint}#seed={self.config.seed}&index={row}"
+        source = f"prior:{self.prior.fingerprint}#seed={self.config.seed}&index={number}"
         if self.givens.corpus is not None:
             source += (f"&condition={quote(self.givens.keys[place])}"
                        f"&row={self.givens.rows[place]}")
-        if kept := self.givens.start.shape[1]:
+        elif self.givens.keys[place]:
+            source += f"&files={quote(self.givens.keys[place])}"
+        kept = self.givens.start.shape[1] if self.hole is None else int((~self.hole).sum())
+        if kept:
             source += f"&kept={kept}"
         return source
+
+
+def best(scores: np.ndarray, num_drawn: int, num_kept: int) -> np.ndarray:
+    """Indices of the highest of each group of scores, the highest first.
+
+    Args:
+        scores: ``(N,)``, in groups of ``num_drawn``.
+    """
+    groups = scores.reshape(-1, num_drawn)
+    order = np.argsort(-groups, axis=1, kind="stable")[:, :num_kept]
+    return (order + np.arange(len(groups))[:, None] * num_drawn).reshape(-1)
 
 
 def _whole_image(spec: CodeSpec) -> dict[str, Any]:
@@ -193,6 +304,8 @@ def _claim(out: str, request: Mapping[str, Any], givens: Givens, overwrite: bool
         raise ValueError(f"the output folder {out} lies in the token corpus {givens.url}; choose "
                          "another folder for the samples")
     before = _asked_before(out)
+    if before is None and storage.list_names(out):
+        before = _asked_before(out)  # another task of an array may just have asked
     if before is None:
         _require_empty(out)
     elif overwrite:
@@ -228,10 +341,18 @@ def _require_same(out: str, before: Mapping[str, Any], request: Mapping[str, Any
                          "folder, or start over with --overwrite")
 
 
-def _check_guidance(prior: Prior, generation: Generation) -> None:
-    names = [condition.name for condition in prior.config.conditions]
-    if generation.guidance != 1 and not names:
-        raise ValueError(f"guidance {generation.guidance} needs conditions; the prior has none")
-    if generation.guidance != 1 and (needed := prior.config.indispensable(names)):
-        raise ValueError(f"guidance {generation.guidance} needs a prior that was trained without "
-                         f"its conditions at times; this one always had {', '.join(needed)}")
+def _check_guidance(config: PriorConfig, guidance: Guidance, given: Collection[str]) -> None:
+    """Refuse guidance that compares with what the prior was never asked in training."""
+    names = [condition.name for condition in config.conditions]
+    if guidance.is_plain:
+        return
+    if not names:
+        raise ValueError(f"guidance {guidance.scale:g} needs conditions; the prior has none")
+    for name in guidance.scales:
+        if name not in given:
+            raise ValueError(f"guidance of {name} needs {name} among what is given "
+                             f"({', '.join(given) or 'nothing'})")
+    for stage in guidance.chain([name for name in names if name in given]).stages:
+        if needed := config.indispensable([name for name in names if name not in stage]):
+            raise ValueError("this guidance needs a prior that was trained without its conditions "
+                             f"at times; this one always had {', '.join(needed)}")

@@ -199,24 +199,40 @@ class SequenceLayout:
         Returns:
             Ids ``(B, P + 1 + k)`` int64; the last position is about to predict code k.
         """
-        num_rows = len(codes)
-        parts = []
+        return torch.cat([self.condition_inputs(conditions, len(codes), codes.device),
+                          self.target_inputs(codes, 0, codes.shape[1])], 1)
+
+    def condition_inputs(self, conditions: Mapping[str, Tensor], num_rows: int,
+                         device: torch.device) -> Tensor:
+        """Ids ``(B, P)`` int64 of the conditions alone."""
+        parts = [torch.zeros(num_rows, 0, dtype=torch.int64, device=device)]
         for segment in self.conditions:
             given = conditions.get(segment.name)
             if given is None:
-                given = codes.new_full((num_rows, segment.length), segment.null)
+                given = torch.full((num_rows, segment.length), segment.null, device=device)
             parts.append(_ids(segment, given) + self.offsets[segment.name])
-        start = codes.new_full((num_rows, 1), self.target.null_id)
-        parts.append(torch.cat([start, _ids(self.target, codes)], 1)
-                     + self.offsets[self.target.name])
         return torch.cat(parts, 1)
 
+    def target_inputs(self, codes: Tensor, first: int, last: int) -> Tensor:
+        """Ids ``(B, last - first + 1)`` of the inputs about to predict codes first to last.
 
-def _ids(segment: Segment, codes: Tensor) -> Tensor:
-    """Ids of a segment's first codes ``(B, k)``, counted from its first id."""
+        Args:
+            codes: ``(B, k)`` int64 with k at least ``last``, the target's first codes. Input 0 is
+                the start token, input i the code before code i.
+        """
+        offset = self.offsets[self.target.name]
+        ids = _ids(self.target, codes[:, max(first, 1) - 1:last], max(first, 1) - 1) + offset
+        if first:
+            return ids
+        return torch.cat([ids.new_full((len(codes), 1), self.target.null_id + offset), ids], 1)
+
+
+def _ids(segment: Segment, codes: Tensor, first: int = 0) -> Tensor:
+    """Ids of a segment's codes ``(B, k)`` from number ``first``, counted from its first id."""
     if segment.depth == 1:
         return codes
-    depths = torch.arange(codes.shape[1], device=codes.device) % segment.depth
+    places = torch.arange(first, first + codes.shape[1], device=codes.device)
+    depths = places % segment.depth
     return torch.where(codes == segment.null, segment.null_id, codes + depths * segment.vocabulary)
 
 

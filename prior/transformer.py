@@ -18,6 +18,9 @@ from torch.nn import functional
 
 from prior.sequence import SequenceLayout
 
+EPSILON = 1e-6
+"""Added to the mean square in norms."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
@@ -75,6 +78,17 @@ class Cache:
         self.values = torch.empty_like(self.keys)
         self.length = 0
 
+    def copy_rows(self, rows: Tensor, places: Tensor, source: "Cache") -> None:
+        """Take over what ``source`` has read: for each of ``rows`` its row in ``places``.
+
+        Args:
+            rows: int64 indices into this cache.
+            places: as many int64 indices into ``source``.
+        """
+        self.keys[:, rows, :, :source.length] = source.keys[:, places, :, :source.length]
+        self.values[:, rows, :, :source.length] = source.values[:, places, :, :source.length]
+        self.length = source.length
+
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Add the keys and values ``(B, N, T, D)`` of a call; returns all so far."""
         end = self.length + keys.shape[2]
@@ -87,10 +101,14 @@ class RMSNorm(nn.RMSNorm):
     """RMS norm computed in float32 (Zhang and Sennrich 2019, arXiv:1910.07467)."""
 
     def __init__(self, size: int) -> None:
-        super().__init__(size, eps=1e-6)
+        super().__init__(size, eps=EPSILON)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return super().forward(inputs.float()).to(inputs.dtype)
+        values = inputs.float()
+        # As torch's own, in half the calls: they are what a step of one code waits for.
+        length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+        scale = torch.rsqrt(length.square() / values.shape[-1] + EPSILON)
+        return (values * scale * self.weight).to(inputs.dtype)
 
 
 class Attention(nn.Module):
@@ -113,7 +131,7 @@ class Attention(nn.Module):
         queries, keys, values = packed.permute(2, 0, 3, 1, 4)  # each (B, N, T, D)
         queries, keys = self.norm_queries(queries), self.norm_keys(keys)
         if turn is not None:
-            queries, keys = rotate(queries, turn), rotate(keys, turn)
+            queries, keys = rotate(torch.stack([queries, keys]), turn)
         if cache is not None:
             keys, values = cache.extend(layer, keys, values)
         mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask,
@@ -188,6 +206,24 @@ class Transformer(nn.Module):
             ValueError: conditions that see each other both ways are cut in two.
         """
         start = cache.length if cache is not None else 0
+        hidden = self.read(ids, cache)
+        skipped = max(0, self.layout.prefix_length - start)
+        return self._scores(self.norm(hidden[:, skipped:]), start + skipped)
+
+    def next_scores(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Scores ``(B, K)`` of the code that the last of the ids is about to predict.
+
+        Args:
+            ids, cache: as `forward` takes them; the last id is one of the target.
+        """
+        last = (cache.length if cache is not None else 0) + ids.shape[1] - 1
+        hidden = self.norm(self.read(ids, cache)[:, -1])
+        depth = (last - self.layout.prefix_length) % self.layout.target.depth
+        return functional.linear(hidden, self.head.weight.chunk(self.layout.target.depth)[depth])
+
+    def read(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Ids ``(B, T)``, as `forward` takes them, as the blocks' output ``(B, T, C)``."""
+        start = cache.length if cache is not None else 0
         end = start + ids.shape[1]
         if self.config.both_ways and start < self.layout.prefix_length > end:
             raise ValueError(f"the first call takes all {self.layout.prefix_length} positions of "
@@ -199,12 +235,11 @@ class Transformer(nn.Module):
             hidden = block(hidden, turn, mask, causal, cache, layer)
         if cache is not None:
             cache.length = end
-        skipped = max(0, self.layout.prefix_length - start)
-        return self._scores(self.norm(hidden[:, skipped:]), start + skipped)
+        return hidden
 
-    def new_cache(self, num_rows: int) -> Cache:
-        """An empty cache for ``num_rows`` sequences."""
-        return Cache(self.config, num_rows, self.layout.length, self.head.weight.device)
+    def new_cache(self, num_rows: int, length: int | None = None) -> Cache:
+        """An empty cache for ``num_rows`` sequences, or for their first ``length`` positions."""
+        return Cache(self.config, num_rows, length or self.layout.length, self.head.weight.device)
 
     def _embed(self, ids: Tensor, start: int, end: int) -> Tensor:
         """Ids ``(B, T)`` of the positions from ``start`` to ``end`` as ``(B, T, C)``."""
@@ -272,7 +307,7 @@ def rotations(coordinates: Tensor, size: int) -> Tensor:
 
 
 def rotate(inputs: Tensor, turn: Tensor) -> Tensor:
-    """Turn the channel pairs ``(d, d + D/2)`` of ``(B, N, T, D)`` by ``turn``, ``(2, T, D/2)``."""
+    """Turn the channel pairs ``(d, d + D/2)`` of ``(..., T, D)`` by ``turn``, ``(2, T, D/2)``."""
     first, second = inputs.chunk(2, -1)
     cosines, sines = turn.to(inputs.dtype)
     return torch.cat([first * cosines - second * sines, second * cosines + first * sines], -1)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from cli.main import main
 from tokenizer.codec import Codec
+from tokenizer.corpus.images import centre_crop
 from tokenizer.schema import codes_array
 from tokenizer.tokens import TokenCorpus
 
@@ -74,10 +75,94 @@ def test_halves_are_completed(tokenized: Path, prior: Path, tmp_path: Path) -> N
     np.testing.assert_array_equal(found[:, :1], given[:5, :1])
 
 
+@pytest.fixture
+def files(tokenized: Path, tmp_path: Path) -> Path:
+    """A folder with the first image and map of the corpus as files, and a mask."""
+    corpus = TokenCorpus.open(str(tokenized / "tokens"))
+    for name in ("image", "segmentation"):
+        codec = Codec.load(str(tokenized / name))
+        pixels = codec.decode(codes_array(corpus.spec[name], corpus.read_shard(0)))[0]
+        (tmp_path / f"{name}.png").write_bytes(codec.modality.write(pixels)[0])
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:16, 8:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    return tmp_path
+
+
+def encoded(tokenized: Path, name: str, path: Path) -> np.ndarray:
+    """Codes of one file as it stands."""
+    codec = Codec.load(str(tokenized / name))
+    raw = codec.modality.read(path.read_bytes(), str(path))
+    whole = centre_crop(raw.shape[0], raw.shape[1], raw.shape[:2])
+    return codec.encode(codec.modality.fit(raw, whole, raw.shape[:2])[None])
+
+
+def test_maps_are_given_as_files(tokenized: Path, prior: Path, files: Path) -> None:
+    path = files / "segmentation.png"
+    result = sample(prior, files / "out", "--condition", f"segmentation={path}", "--tokenizer",
+                    tokenized / "image", "--tokenizer",
+                    f"segmentation={tokenized / 'segmentation'}", "--samples-each", 2)
+    assert result.exit_code == 0, result.output
+    corpus = TokenCorpus.open(str(files / "out"))
+    rows = corpus.read_shard(0)
+    maps = codes_array(corpus.spec["segmentation"], rows)
+    np.testing.assert_array_equal(maps, encoded(tokenized, "segmentation", path).repeat(2, 0))
+    assert f"&files={path}" in rows["source"].to_pylist()[0]
+
+
+@pytest.mark.parametrize("hole", [["--hole", "8,8,8,24"], ["--mask", "mask.png"]])
+def test_a_hole_in_an_image_file_is_filled(tokenized: Path, prior: Path, files: Path,
+                                           hole: list[str]) -> None:
+    option, value = hole
+    result = sample(prior, files / "out", "--tokenizer", tokenized / "image", "--complete-from",
+                    files / "image.png", option, files / value if option == "--mask" else value,
+                    "--passes", 1, "--num", 3)
+    assert result.exit_code == 0, result.output
+    corpus = TokenCorpus.open(str(files / "out"))
+    found = codes_array(corpus.spec["image"], corpus.read_shard(0))
+    given = encoded(tokenized, "image", files / "image.png")
+    cell = 32 // given.shape[1]
+    inside = np.zeros(given.shape[1:], bool)
+    inside[8 // cell:16 // cell, 8 // cell:] = True
+    np.testing.assert_array_equal(found[:, ~inside], given.repeat(3, 0)[:, ~inside])
+    assert (found[:, inside] != given[:, inside]).any()
+
+
+def test_one_row_of_a_corpus_is_varied(tokenized: Path, prior: Path, tmp_path: Path) -> None:
+    result = sample(prior, tmp_path, "--complete-from", f"{tokenized / 'tokens'}#photos/005",
+                    "--num", 4)
+    assert result.exit_code == 0, result.output
+    sources = TokenCorpus.open(str(tmp_path)).read_shard(0)["source"].to_pylist()
+    assert all("condition=photos/005&row=5&kept=" in source for source in sources)
+
+
+def test_larger_images_are_drawn_alike_by_both_schedules(tokenized: Path, prior: Path,
+                                                         tmp_path: Path) -> None:
+    for schedule in ("raster", "wavefront"):
+        result = sample(prior, tmp_path / schedule, "--size", "48x64", "--schedule", schedule,
+                        "--num", 1, "--label", "dog", "--tokenizer", tokenized / "image")
+        assert result.exit_code == 0, result.output
+    raster, wavefront = (TokenCorpus.open(str(tmp_path / name)) for name in ("raster", "wavefront"))
+    assert raster.manifest.shards == wavefront.manifest.shards
+    assert Image.open(tmp_path / "raster" / "images" / "sample-00000.png").size == (64, 48)
+
+
+def test_ranked_images_show_their_likelihood_and_tasks_share_a_folder(
+        tokenized: Path, prior: Path, tmp_path: Path) -> None:
+    results = [sample(prior, tmp_path, "--num", 4, "--best-of", 3, "--likelihood", "--shard-size",
+                      2, "--array-index", index, "--array-size", 2, "--tokenizer",
+                      tokenized / "image") for index in (0, 1)]
+    assert [result.exit_code for result in results] == [0, 0], results[1].output
+    assert "shards are left to the others" in results[0].output
+    assert "4 images in" in results[1].output and (tmp_path / "likelihood.png").exists()
+    assert TokenCorpus.open(str(tmp_path)).spec.quality == ("log_likelihood",)
+
+
 def test_a_seed_gives_the_same_codes_again(prior: Path, tmp_path: Path) -> None:
     for name, seed in (("first", 1), ("again", 1), ("other", 2)):
         sample(prior, tmp_path / name, "--num", 4, "--seed", seed, "--temperature", 0.9,
-               "--top-k", 20, "--top-p", 0.95, "--guidance", 1.5)
+               "--top-k", 20, "--top-p", 0.95, "--min-p", 0.01, "--guidance", 1.5,
+               "--guidance-schedule", "cosine")
     first, again, other = (TokenCorpus.open(str(tmp_path / name)).manifest
                            for name in ("first", "again", "other"))
     assert first.shards == again.shards and first.shards != other.shards
@@ -96,6 +181,14 @@ def test_samples_are_started_over_only_when_told(prior: Path, tmp_path: Path) ->
     (["--held-out"], "--held-out chooses rows of --condition-from or --complete-from"),
     (["--sampler", "beam"], "no sampler is named 'beam'; known are random, greedy"),
     (["--sampler", "greedy", "--top-k", "3"], "the greedy sampler has no --top-k"),
+    (["--hole", "1,2,3"], "is no top,left,height,width in pixels"),
+    (["--hole", "0,0,8,8"], "--hole and --mask lie in the image of --complete-from"),
+    (["--condition", "segmentation=a.png", "--condition-from", "b"], "leave out --condition-from"),
+    (["--condition", "segmentation=a.png"], "its tokenizer is needed: --tokenizer segmentation="),
+    (["--condition-from", "a.png"], "a file is given by --condition NAME=a.png"),
+    (["--array-index", "1"], "--array-index and --array-size belong together"),
+    (["--guidance", "label=high"], "neither SCALE nor NAME=SCALE"),
+    (["--guidance", "2", "--guidance", "3"], "--guidance = is given twice: 2.0 and 3.0"),
     (["--temperature", "0"], "0.0 is not in the range x>0")])
 def test_options_that_do_not_fit_are_wrong_usage(prior: Path, tmp_path: Path, options: list[str],
                                                  message: str) -> None:
@@ -144,12 +237,22 @@ def test_samples_stay_when_the_command_cannot_run(prior: Path, tmp_path: Path,
 @pytest.mark.parametrize(("options", "message"), [
     (["--label", "bird"], "'bird' is none of the prior's 2 classes"),
     (["--condition-from", "nowhere"], "nowhere holds no completed token corpus"),
+    (["--size", "8x8"], "at least of the prior's 32 x 32 pixels, got 8 x 8"),
+    (["--best-of", "1", "--samples-each", "2"], "drawn to keep 2, got 1"),
+    (["--guidance-schedule", "linear"], "no schedule of guidance is named 'linear'"),
     (["--device", "cuda:99"], "device 'cuda:99' cannot be used")])
 def test_what_is_not_there_is_one_line(prior: Path, tmp_path: Path, options: list[str],
                                        message: str) -> None:
     result = sample(prior, tmp_path, *options)
     assert result.exit_code == 1
     assert message in result.output and len(result.output.strip().splitlines()) == 1
+
+
+def test_guidance_of_what_is_not_given_is_refused_before_anything_is_written(
+        prior: Path, tmp_path: Path) -> None:
+    result = sample(prior, tmp_path, "--label", "cat", "--guidance", "segmentation=2")
+    assert result.exit_code == 1 and not list(tmp_path.iterdir())
+    assert "guidance of segmentation needs segmentation among what is given" in result.output
 
 
 def test_a_folder_without_a_prior_is_one_line(tokenized: Path, tmp_path: Path) -> None:

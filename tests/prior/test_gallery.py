@@ -7,9 +7,10 @@ import pytest
 from drawn_codes import GRID
 from PIL import Image
 
-from prior.gallery import check_decoders, grid, write_gallery
+from prior.dataset import CodeRows
+from prior.gallery import check_decoders, grid, write_gallery, write_surprise
 from prior.generate import Generation
-from prior.givens import from_corpus, from_labels
+from prior.givens import from_codes, from_corpus, from_labels
 from prior.model import Prior
 from prior.sampling import SamplingConfig, sample_corpus
 from tokenizer.pictures import png_bytes
@@ -86,6 +87,41 @@ def test_the_grid_shows_originals_before_their_completions(
     np.testing.assert_array_equal(sheet[2:2 + height:4, 2:2 + width:4, 0],
                                   givens.originals[0] * 30)
     np.testing.assert_array_equal(sheet[2:10, 2:2 + width], sheet[2:10, 4 + width:4 + 2 * width])
+
+
+def test_the_grid_shows_a_hole_in_grey_between_original_and_samples(
+        prior: Prior, tmp_path: Path, trained: tuple[TokenCorpus, str]) -> None:
+    hole = np.array([[False, True], [True, False], [False, False]])
+    givens = from_corpus(prior.config, trained[0], hole=hole)
+    manifest = sample_corpus(prior, givens, str(tmp_path),
+                             SamplingConfig(num=1, generation=Generation(batch_size=1)))
+    write_gallery(TokenCorpus(str(tmp_path), manifest), str(tmp_path),
+                  {"image": decoders(prior)["image"]}, originals=givens.originals, hole=hole)
+    sheet, width = read(tmp_path / "grid.png")[2:14:4, 2::4, 0], GRID[1]
+    original, painted, sample = (sheet[:, start:start + width] for start in (0, 3, 5))
+    assert givens.originals is not None
+    np.testing.assert_array_equal(original, givens.originals[0] * 30)
+    np.testing.assert_array_equal(painted, np.where(hole, 128, original))
+    np.testing.assert_array_equal(sample[~hole], original[~hole])
+
+
+def test_unexpected_cells_are_bright_beside_their_samples(
+        prior: Prior, tmp_path: Path, trained: tuple[TokenCorpus, str]) -> None:
+    corpus, codec = trained[0], decoders(prior)["image"]
+    rows = CodeRows.load(corpus, ["image", "segmentation"]).select(np.arange(2))
+    odd = rows.codes["image"].copy()
+    odd[0, 1, 0] = (odd[0, 1, 0] + 4) % 8
+    givens = from_codes(prior.config, {"image": odd, "segmentation": rows.codes["segmentation"]},
+                        "files", labels=[str(label) for label in rows.labels],
+                        hole=np.array([[False] * 2, [False] * 2, [False, True]]))
+    manifest = sample_corpus(prior, givens, str(tmp_path),
+                             SamplingConfig(generation=Generation(batch_size=2)))
+    write_surprise(prior, TokenCorpus(str(tmp_path), manifest), str(tmp_path), codec, 2)
+    sheet, width = read(tmp_path / "likelihood.png"), GRID[1] * 4 + 2
+    assert sheet.shape == (GRID[0] * 4 + 4, 4 * width + 2, 3)
+    first, second = (sheet[2:14:4, 2 + place * width:2 + place * width + 8:4, 0]
+                     for place in (1, 3))
+    assert first[1, 0] > 200 and second[1, 0] < 60 and np.median(first) < 60
 
 
 def test_maps_are_decoded_for_the_grid_alone(prior: Prior, tmp_path: Path,

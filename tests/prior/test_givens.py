@@ -8,7 +8,7 @@ import pytest
 from drawn_codes import CORPUS, conditions
 
 from prior.dataset import CodeRows
-from prior.givens import from_corpus, from_labels
+from prior.givens import from_codes, from_corpus, from_labels
 from prior.model import Condition, PriorConfig
 from tokenizer.schema import SpecMismatch, TokenSpec
 from tokenizer.splits import Split
@@ -159,6 +159,40 @@ def test_completion_keeps_all_codes_of_the_upper_cells(make_corpus: Make, keep: 
     np.testing.assert_array_equal(np.moveaxis(by_cell, -1, 1), givens.originals[:, :, :kept])
     maps = CodeRows.load(deep, ["segmentation"]).codes["segmentation"]
     np.testing.assert_array_equal(givens.conditions["segmentation"][:, :2], maps[:, :, 0, 0])
+
+
+def test_a_key_chooses_its_rows(corpus: TokenCorpus) -> None:
+    givens = from_corpus(config_of(corpus), corpus, key="photos/0003")
+    assert givens.keys == ("photos/0003",) * 2 and givens.rows.tolist() == [6, 7]
+    with pytest.raises(ValueError, match="holds no row with the key 'photos/9'"):
+        from_corpus(config_of(corpus), corpus, key="photos/9")
+
+
+def test_a_hole_keeps_all_codes_for_its_surroundings(corpus: TokenCorpus) -> None:
+    hole = np.array([[False, True], [False, False], [True, False]])
+    givens = from_corpus(config_of(corpus), corpus, hole=hole)
+    assert givens.originals is not None and givens.hole is hole
+    np.testing.assert_array_equal(givens.start, givens.originals.reshape(60, -1))
+
+
+def test_codes_of_files_are_given_in_turn_and_single_ones_to_all(corpus: TokenCorpus) -> None:
+    rows = CodeRows.load(corpus, ["image", "segmentation"])
+    codes = {"segmentation": rows.codes["segmentation"][:3], "image": rows.codes["image"][:1]}
+    givens = from_codes(config_of(corpus), codes, "a.png b.png", labels=["dog"], keep=0.5)
+    assert givens.keys == ("a.png b.png",) * 3 and givens.corpus is None
+    np.testing.assert_array_equal(givens.conditions["segmentation"],
+                                  rows.codes["segmentation"][:3].reshape(3, -1))
+    assert givens.conditions["label"].tolist() == [[1]] * 3
+    np.testing.assert_array_equal(givens.start, rows.codes["image"][[0] * 3].reshape(3, -1)[:, :4])
+
+
+def test_files_that_do_not_fit_are_refused(corpus: TokenCorpus) -> None:
+    codes = CodeRows.load(corpus, ["segmentation"]).codes["segmentation"]
+    config = config_of(corpus)
+    with pytest.raises(ValueError, match="takes no depth; it takes segmentation"):
+        from_codes(config, {"depth": codes[:1]}, "a.png")
+    with pytest.raises(ValueError, match="one file, or as many, .* 3 of segmentation, 2 of label"):
+        from_codes(config, {"segmentation": codes[:3]}, "a.png", labels=["dog", "cat"])
 
 
 @pytest.mark.parametrize("keep", [0.0, 1.0, -0.5])

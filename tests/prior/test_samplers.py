@@ -54,6 +54,18 @@ def test_top_p_keeps_the_fewest_codes_with_that_probability() -> None:
     assert shares(RandomSampler(top_p=0.01)) == [1, 0, 0, 0]
 
 
+def test_min_p_keeps_codes_that_share_of_the_most_likely() -> None:
+    assert shares(RandomSampler(min_p=0.4)) == pytest.approx([2 / 3, 1 / 3, 0, 0], abs=0.01)
+    assert shares(RandomSampler(min_p=1.0)) == [1, 0, 0, 0]
+    assert shares(RandomSampler(min_p=1e-9)) == shares(RandomSampler())
+
+
+def test_limits_act_together_and_the_narrowest_decides() -> None:
+    both = RandomSampler(top_k=3, top_p=0.6, min_p=0.2)
+    assert shares(both) == pytest.approx([2 / 3, 1 / 3, 0, 0], abs=0.01)
+    assert shares(RandomSampler(top_k=1, top_p=0.9, min_p=0.1)) == [1, 0, 0, 0]
+
+
 def test_cut_codes_have_no_score_and_others_keep_theirs() -> None:
     scores = torch.tensor([[1.0, 3.0, 2.0, 0.0], [0.0, 0.0, 5.0, 5.0]])
     cut = -math.inf
@@ -77,7 +89,8 @@ def test_noise_of_zero_does_not_choose_a_code_that_was_cut() -> None:
 @pytest.mark.parametrize(("settings", "message"), [
     ({"temperature": 0.0}, "temperature must be more than 0, got 0.0; the greedy"),
     ({"top_k": 0}, "top_k must be at least 1, got 0"),
-    ({"top_p": 1.5}, r"top_p must lie in \(0, 1\], got 1.5")])
+    ({"top_p": 1.5}, r"top_p must lie in \(0, 1\], got 1.5"),
+    ({"min_p": -0.1}, r"min_p must lie in \[0, 1\], got -0.1")])
 def test_impossible_settings_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RandomSampler(**settings)

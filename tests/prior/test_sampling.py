@@ -1,5 +1,7 @@
 """Samples are a token corpus like any other, say where they come from, and can be continued."""
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -9,12 +11,14 @@ import pytest
 
 from prior.generate import Generation
 from prior.givens import Givens, from_corpus, from_labels
+from prior.guidance import Guidance
 from prior.model import Condition, Prior
 from prior.samplers import RandomSampler
 from prior.sampling import SamplingConfig, sample_corpus
+from prior.windows import enlarged
 from tokenizer import tokens
-from tokenizer.schema import codes_array
 from tokenizer.audit import verify
+from tokenizer.schema import codes_array
 from tokenizer.tokens import TokenCorpus
 
 Trained = tuple[TokenCorpus, str]
@@ -160,7 +164,7 @@ def test_a_damaged_shard_is_named_and_made_again_by_the_next_call(prior: Prior,
 @pytest.mark.parametrize(("settings", "message"), [
     ({"seed": 5}, "seed was 0, now 5"),
     ({"num": 3}, "num was 2, now 3"),
-    ({"generation": {"guidance": 2.0}}, "generation.guidance was 1.0, now 2.0"),
+    ({"generation": {"guidance": Guidance(scale=2.0)}}, "generation.guidance was 1.0, now 2.0"),
     ({"generation": {"sampler": RandomSampler(top_k=3)}}, "sampler.top_k was None, now 3")])
 def test_other_samples_in_the_folder_are_refused(prior: Prior, tmp_path: Path,
                                                  settings: dict[str, Any], message: str) -> None:
@@ -231,9 +235,9 @@ def test_nothing_is_removed_when_the_guidance_cannot_be(prior: Prior, tmp_path: 
     import dataclasses
     corpus = sample(prior, from_labels(prior.config, []), tmp_path, num=2)
     free = dataclasses.replace(prior.config, conditions=())
-    with pytest.raises(ValueError, match="guidance 2.0 needs conditions"):
+    with pytest.raises(ValueError, match="guidance 2 needs conditions"):
         sample(dataclasses.replace(prior, config=free), from_labels(free, []), tmp_path,
-               generation={"guidance": 2.0}, overwrite=True)
+               generation={"guidance": Guidance(scale=2.0)}, overwrite=True)
     assert not any(verify(corpus))
 
 
@@ -243,11 +247,12 @@ def test_guidance_without_conditions_to_leave_out_is_refused(prior: Prior, tmp_p
                                  conditions=(Condition(name="label", dropout=0.0),))
     bound = dataclasses.replace(prior, config=always)
     with pytest.raises(ValueError, match="this one always had label"):
-        sample(bound, from_labels(always, ["dog"]), tmp_path, generation={"guidance": 2.0})
+        sample(bound, from_labels(always, ["dog"]), tmp_path,
+               generation={"guidance": Guidance(scale=2.0)})
     free = dataclasses.replace(prior.config, conditions=())
-    with pytest.raises(ValueError, match="guidance 2.0 needs conditions; the prior has none"):
+    with pytest.raises(ValueError, match="guidance 2 needs conditions; the prior has none"):
         sample(dataclasses.replace(prior, config=free), from_labels(free, []), tmp_path,
-               generation={"guidance": 2.0})
+               generation={"guidance": Guidance(scale=2.0)})
     assert not list(tmp_path.iterdir())
 
 
@@ -265,3 +270,119 @@ def test_impossible_settings_are_refused(settings: dict[str, int]) -> None:
     name, = settings
     with pytest.raises(ValueError, match=f"{name} must be at least"):
         SamplingConfig(**settings)
+
+
+# Ranking, parts, holes
+
+
+def test_of_those_drawn_the_most_likely_are_kept_best_first(prior: Prior, tmp_path: Path) -> None:
+    givens = from_labels(prior.config, ["dog", "cat"])
+    hot = {"sampler": RandomSampler(temperature=2.0)}
+    every = sample(prior, givens, tmp_path / "all", num=16, samples_each=8, likelihood=True,
+                   generation=hot)
+    ranked = sample(prior, givens, tmp_path / "best", num=5, samples_each=3, best_of=8,
+                    shard_size=2, generation=hot)
+    logs = np.array([row["log_likelihood"] for row in rows_of(every)]).reshape(2, 8)
+    order = np.argsort(-logs, 1, kind="stable")
+    expected = codes_of(every).reshape(2, 8, -1)
+    found = codes_of(ranked).reshape(5, -1)
+    np.testing.assert_array_equal(found[:3], expected[0, order[0, :3]])
+    np.testing.assert_array_equal(found[3:], expected[1, order[1, :2]])
+    kept = [row["log_likelihood"] for row in rows_of(ranked)]
+    assert kept == [*logs[0, order[0, :3]], *logs[1, order[1, :2]]]
+    assert ([int(fragment(row)["index"]) for row in rows_of(ranked)]
+            == [*order[0, :3], *order[1, :2] + 8])
+    assert [entry.rows for entry in ranked.manifest.shards] == [3, 2] and not any(verify(ranked))
+
+
+def test_likelihoods_are_a_quality_column_and_change_no_code(prior: Prior, tmp_path: Path) -> None:
+    givens = from_labels(prior.config, ["dog"])
+    plain, rated = (sample(prior, givens, tmp_path / str(rate), num=6, likelihood=rate)
+                    for rate in (False, True))
+    assert plain.spec.quality == () and rated.spec.quality == ("log_likelihood",)
+    assert all(row["log_likelihood"] < 0 for row in rows_of(rated))
+    np.testing.assert_array_equal(codes_of(rated), codes_of(plain))
+
+
+def test_parts_make_what_one_call_makes_and_the_last_completes_it(prior: Prior,
+                                                                  tmp_path: Path) -> None:
+    givens = from_labels(prior.config, ["dog"])
+    whole = sample(prior, givens, tmp_path / "whole", num=10, shard_size=2)
+    config = SamplingConfig(num=10, shard_size=2, generation=Generation(batch_size=4))
+    out = str(tmp_path / "parts")
+    made = [sample_corpus(prior, givens, out, config, part=(index, 3)) for index in (2, 0, 1)]
+    assert made[:2] == [None, None] and made[2] == whole.manifest
+    with pytest.raises(ValueError, match="the tasks of an array cannot overwrite"):
+        sample_corpus(prior, givens, out, config, overwrite=True, part=(0, 3))
+
+
+def test_holes_are_filled_and_named_in_the_source(prior: Prior, trained: Trained,
+                                                  tmp_path: Path) -> None:
+    hole = np.array([[False, False], [True, False], [False, True]])
+    givens = from_corpus(prior.config, trained[0], hole=hole)
+    corpus = sample(prior, givens, tmp_path, num=8, generation={"passes": 2})
+    originals = codes_of(trained[0])[:8]
+    np.testing.assert_array_equal(codes_of(corpus)[:, ~hole], originals[:, ~hole])
+    assert {fragment(row)["kept"] for row in rows_of(corpus)} == {"4"}
+    with pytest.raises(ValueError, match="other samples"):
+        sample(prior, from_corpus(prior.config, trained[0], hole=hole[::-1]), tmp_path, num=8,
+               generation={"passes": 2})
+
+
+def test_larger_images_are_samples_of_a_larger_spec(prior: Prior, tmp_path: Path) -> None:
+    import dataclasses
+    large = dataclasses.replace(prior, config=enlarged(prior.config, (24, 12)))
+    corpus = sample(large, from_labels(large.config, ["dog"]), tmp_path, num=2)
+    assert corpus.spec["image"].grid == (6, 3) and corpus.spec["image"].image_size == (24, 12)
+    assert codes_of(corpus).shape == (2, 6, 3) and not any(verify(corpus))
+    assert rows_of(corpus)[0]["crop_width"] == 12
+
+
+@pytest.mark.parametrize(("size", "message"), [
+    ((8, 8), "at least of the prior's 12 x 8 pixels, got 8 x 8"),
+    ((24, 10), "24 x 10 pixels are no whole number of image cells, each of 4 x 4")])
+def test_sizes_that_do_not_fit_are_refused(prior: Prior, size: tuple[int, int],
+                                           message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        enlarged(prior.config, size)
+
+
+KILLED = """
+import os, sys
+from prior.generate import Generation
+from prior.givens import from_labels
+from prior.model import Prior
+from prior.sampling import SamplingConfig, sample_corpus
+from tokenizer import tokens
+
+commit, made = tokens.commit_shard, []
+
+def commit_two(*arguments):
+    if len(made) == 2:
+        os.kill(os.getpid(), 9)
+    made.append(commit(*arguments))
+    return made[-1]
+
+tokens.commit_shard = commit_two
+prior = Prior.load(sys.argv[1])
+sample_corpus(prior, from_labels(prior.config, ["dog"]), sys.argv[2],
+              SamplingConfig(num=16, shard_size=4, generation=Generation(batch_size=4)))
+"""
+
+
+def test_a_job_that_was_killed_goes_on_and_ends_in_the_same_bytes(prior: Prior, trained: Trained,
+                                                                  tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, trained[1], str(tmp_path / "killed")],
+                            check=False)
+    assert killed.returncode == -9
+    givens = from_labels(prior.config, ["dog"])
+    for name in ("killed", "whole"):
+        sample(prior, givens, tmp_path / name, num=16, shard_size=4)
+    files = {name: {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*")
+                    if path.is_file()} for name in ("killed", "whole")}
+    assert files["killed"] == files["whole"] and len(files["whole"]) > 8
+
+
+def test_ranking_needs_at_least_as_many_as_are_kept() -> None:
+    with pytest.raises(ValueError, match="drawn to keep 4, got 3"):
+        SamplingConfig(samples_each=4, best_of=3)

@@ -1,0 +1,136 @@
+"""What ``img2tokens sample`` is given: rows of a token corpus, files, and holes in pictures."""
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from prior.givens import Givens
+    from prior.model import PriorConfig
+    from tokenizer.codec import Codec
+
+
+class Box(click.ParamType):
+    """Top, left, height and width in pixels, as in ``64,64,128,96``."""
+    name = "top,left,height,width"
+
+    def convert(self, value: Any, param: click.Parameter | None,
+                ctx: click.Context | None) -> tuple[int, int, int, int]:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
+            self.fail(f"{value!r} is no top,left,height,width in pixels, for example 64,64,128,96",
+                      param, ctx)
+        top, left, height, width = map(int, parts)
+        return top, left, height, width
+
+
+def find_givens(config: "PriorConfig", codecs: "dict[str, Codec]",
+                options: dict[str, Any]) -> "Givens":
+    """The rows of conditions that the options ask for.
+
+    Args:
+        config: of the prior, at the size of the pictures to draw.
+        codecs: by modality, to encode files.
+        options: of the command.
+    Raises:
+        click.UsageError: options that do not go together.
+    """
+    from prior.givens import from_codes, from_corpus, from_labels
+    from tokenizer.tokens import TokenCorpus
+    _check_together(options)
+    source, completes = _source(options)
+    hole = _find_hole(config, options)
+    keep = options["keep"] if completes and hole is None else None
+    pictures = [source] if source is not None and is_picture(source) else []
+    if pictures or options["files"]:
+        named = [(config.target, url) for url in pictures] + list(options["files"])
+        return from_codes(config, _encode_all(codecs, named), " ".join(url for _, url in named),
+                          labels=options["labels"], keep=keep, hole=hole)
+    if source is None:
+        return from_labels(config, options["labels"])
+    url, key = _corpus_and_key(source)
+    return from_corpus(config, TokenCorpus.open(url), labels=options["labels"],
+                       held_out=options["held_out"], keep=keep, hole=hole, key=key)
+
+
+def is_picture(url: str) -> bool:
+    """Whether a name is that of an image file, not of a token corpus."""
+    from tokenizer.corpus.modalities import MODALITIES
+    return "#" not in url and url.lower().endswith(MODALITIES["image"].suffixes)
+
+
+def _check_together(options: dict[str, Any]) -> None:
+    """Refuse options of which one has no meaning beside, or without, the others."""
+    conditions, completions = options["condition_from"], options["complete_from"]
+    rows = conditions or completions
+    if conditions and completions:
+        raise click.UsageError("give --condition-from or --complete-from: images to complete bring "
+                               "their own conditions")
+    if options["files"] and rows and not is_picture(rows):
+        raise click.UsageError("--condition gives files in place of rows of a corpus: leave out "
+                               f"{'--condition-from' if conditions else '--complete-from'}")
+    if options["held_out"] and (not rows or is_picture(rows)):
+        raise click.UsageError("--held-out chooses rows of --condition-from or --complete-from")
+    if conditions and is_picture(conditions):
+        raise click.UsageError("--condition-from takes a token corpus; a file is given by "
+                               f"--condition NAME={conditions}")
+    if (options["holes"] or options["mask"]) and not completions:
+        raise click.UsageError("--hole and --mask lie in the image of --complete-from; give one")
+
+
+def _source(options: dict[str, Any]) -> tuple[str | None, bool]:
+    """Where rows come from, and whether their images are completed."""
+    return options["complete_from"] or options["condition_from"], bool(options["complete_from"])
+
+
+def _corpus_and_key(source: str) -> tuple[str, str | None]:
+    """``TOKENS#KEY``, or ``TOKENS`` alone."""
+    url, separator, key = source.partition("#")
+    return (url, key) if separator else (source, None)
+
+
+def _find_hole(config: "PriorConfig", options: dict[str, Any]) -> "np.ndarray | None":
+    """The cells to draw anew, bool ``(h, w)``; nothing where the first rows are kept."""
+    from prior.masks import boxes_hole, picture_hole
+    from tokenizer import storage
+    from tokenizer.corpus.images import decode_image
+    spec = config.spec[config.target]
+    holes = []
+    if options["holes"]:
+        holes.append(boxes_hole(options["holes"], spec.image_size, spec.grid))
+    if options["mask"]:
+        picture = decode_image(storage.read_bytes(options["mask"]))
+        holes.append(picture_hole(picture.max(-1) >= 128, spec.grid))
+    if not holes:
+        return None
+    return holes[0] | holes[-1]
+
+
+def _encode_all(codecs: "dict[str, Codec]",
+                named: Sequence[tuple[str, str]]) -> "dict[str, np.ndarray]":
+    """Codes ``(M[, D], h, w)`` of files by modality, each in the order given."""
+    codes = {}
+    for name in dict.fromkeys(name for name, _ in named):
+        if name not in codecs:
+            raise click.UsageError(f"to encode the {name} given, its tokenizer is needed: "
+                                   f"--tokenizer {name}=FOLDER")
+        codes[name] = encode_files(codecs[name], [url for other, url in named if other == name])
+    return codes
+
+
+def encode_files(codec: "Codec", urls: Sequence[str]) -> "np.ndarray":
+    """Codes ``(M[, D], h, w)`` of files: their largest centre crops, at the codec's size."""
+    import numpy as np
+
+    from tokenizer import storage
+    from tokenizer.corpus.images import centre_crop
+    pixels = []
+    for url in urls:
+        raw = codec.modality.read(storage.read_bytes(url), url)
+        crop = centre_crop(raw.shape[0], raw.shape[1], codec.spec.image_size)
+        pixels.append(codec.modality.fit(raw, crop, codec.spec.image_size))
+    return codec.encode(np.stack(pixels))
