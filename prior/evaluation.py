@@ -2,21 +2,21 @@
 
 Bits per code are the cross-entropy of the target's codes in base 2. They are taken with each row's
 own conditions, with those of other rows, and without any: that the first is lowest shows that the
-prior uses what it is given.
+prior uses what it is given. Where there are several conditions, each is also exchanged by itself.
 
 Letters: N rows, n codes of a segment, h and w of a code grid, D codes a cell, H and W of a picture
 in pixels.
 """
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prior.dataset import Batch, CodeRows, assemble
+from prior.dataset import Batch, CodeRows
 from prior.generate import Generation, generate
 from prior.sequence import LABEL, SequenceLayout
 from prior.transformer import Transformer
@@ -24,6 +24,9 @@ from tokenizer.pictures import tile
 
 Pictures = Callable[[np.ndarray], np.ndarray]
 """Codes ``(N[, D], h, w)`` of one modality to pictures for people, ``(N, H, W, 3)`` uint8."""
+
+GAP = "gap"
+"""Begins the names of how much more held-out codes cost with the conditions of other rows."""
 
 SAMPLES_EACH = 2
 """Samples shown for each held-out row."""
@@ -38,15 +41,30 @@ class HeldOutBits:
         matched: with each row's own conditions, or without any where the prior has none.
         shuffled: with the conditions of other rows; ``None`` where the prior has none.
         without: with no conditions given; ``None`` where the prior has none.
+        shuffled_each: with one condition of other rows and all others its own, by condition.
+        codes_per_image: codes of the target in one row; 0 where that is not known.
     """
     num_rows: int
     matched: float
     shuffled: float | None
     without: float | None
+    shuffled_each: dict[str, float] = field(default_factory=dict)
+    codes_per_image: int = 0
+
+    @property
+    def bits_per_image(self) -> float:
+        """Bits of a whole image with its own conditions."""
+        return self.matched * self.codes_per_image
 
     def scalars(self) -> dict[str, float]:
-        """The figures by name."""
+        """The figures by name; a gap is what codes cost more with other rows' conditions."""
         values = {"matched": self.matched, "shuffled": self.shuffled, "without": self.without}
+        if self.codes_per_image:
+            values["bits_per_image"] = self.bits_per_image
+        if self.shuffled is not None:
+            values[GAP] = self.shuffled - self.matched
+        values |= {f"{GAP}_{name}": bits - self.matched
+                   for name, bits in self.shuffled_each.items()}
         return {name: value for name, value in values.items() if value is not None}
 
     def describe(self) -> str:
@@ -69,25 +87,31 @@ def sequence_loss(model: Callable[[Tensor], Tensor], layout: SequenceLayout,
 def held_out_bits(model: Transformer, rows: CodeRows, batch_size: int, limit: int) -> HeldOutBits:
     """Bits per code of at most ``limit`` rows, spread evenly; the model is in evaluation mode."""
     layout, device = model.layout, model.head.weight.device
+    names = [segment.name for segment in layout.conditions]
     own = spread(len(rows), limit)
     count = len(own)
 
-    def bits(conditions_of: np.ndarray | None) -> float:
+    def bits(conditions_of: Mapping[str, np.ndarray]) -> float:
         total = 0.0
         for first in range(0, count, batch_size):
             part = slice(first, first + batch_size)
-            batch = assemble(rows, layout, own[part])
-            given = ({} if conditions_of is None
-                     else assemble(rows, layout, conditions_of[part]).conditions)
-            batch = Batch(given, batch.codes).to(device)
-            total += float(sequence_loss(model, layout, batch)) * len(batch.codes)
+            codes = torch.from_numpy(rows.segment(layout.target, own[part]))
+            given = {name: torch.from_numpy(rows.segment(layout[name], others[part]))
+                     for name, others in conditions_of.items()}
+            batch = Batch(given, codes).to(device)
+            total += float(sequence_loss(model, layout, batch)) * len(codes)
         return total / count / math.log(2)
 
-    if not layout.conditions:
-        return HeldOutBits(num_rows=count, matched=bits(None), shuffled=None, without=None)
+    matched = {name: own for name in names}
     # Half way round, as neighbours in a corpus may be frames of one film.
-    others = np.roll(own, count // 2)
-    return HeldOutBits(num_rows=count, matched=bits(own), shuffled=bits(others), without=bits(None))
+    others = {name: np.roll(own, count // 2) for name in names}
+    shuffled, without = (bits(others), bits({})) if names else (None, None)
+    each = {name: bits({**matched, name: others[name]}) if len(names) > 1 else shuffled
+            for name in names}
+    return HeldOutBits(num_rows=count, matched=bits(matched), shuffled=shuffled, without=without,
+                       shuffled_each={name: value for name, value in each.items()
+                                      if value is not None},
+                       codes_per_image=layout.target.length)
 
 
 def sample_sheet(model: Transformer, rows: CodeRows, count: int, pictures: Mapping[str, Pictures],

@@ -100,6 +100,10 @@ class TrainingState:
         clip = training.optimizer.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(),
                                               float("inf") if clip is None else clip)
+        figures = {"loss": total}
+        if self.accelerator.scaler is None:  # which skips such a step, and scales less
+            figures["gradient_norm"] = norm  # of all processes together, so they decide alike
+        require_finite(figures, self.step, training)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update(self.model)
@@ -116,7 +120,6 @@ class TrainingState:
     def _backward(self, part: Batch, num_parts: int) -> Tensor:
         """Add the gradients of one part; its share of the loss, without graph."""
         loss = sequence_loss(self.wrapped, self.model.layout, part) / num_parts
-        require_finite({"loss": loss}, self.step, self.training)
         self.accelerator.backward(loss)
         return loss.detach()
 

@@ -10,6 +10,7 @@
 The same call goes on where the last one stopped. With a budget in steps, the weights of a stopped
 and continued training equal those of an uninterrupted one bit for bit.
 """
+import dataclasses
 import json
 import sys
 import time
@@ -29,6 +30,7 @@ from prior.loading.data import Selection, TrainingRows, open_rows
 from prior.model import KIND, PriorConfig
 from prior.sequence import LABEL
 from prior.state import HOUSEKEEPING, TrainingConfig, TrainingState
+from prior.watch import Watch
 from tokenizer import checkpoints, configs, storage
 from tokenizer.filters import RowFilter
 from tokenizer.pictures import save_png
@@ -109,8 +111,11 @@ def train_prior(corpus: TokenCorpus | Mixture, out: str, config: PriorConfig,
     if saved is not None:
         _require_place(saved, batches.position(saved["step"]), out)
         state.load_state_dict(saved)
-    with stop_request() as stop, _Loop(state, batches, rows.held_out, pictures or {},
-                                       out, run) as loop:
+    watch = Watch(config, training)
+    if saved is not None and "watch" in saved:
+        watch.load_state_dict(saved["watch"])
+    with stop_request() as stop, _Loop(state, batches, rows.held_out, pictures or {}, out, run,
+                                       watch) as loop:
         loop.train(stop)
         bits = loop.finish()
     close(accelerator)
@@ -140,9 +145,10 @@ class _Loop:
     """Steps, checkpoints, figures and their timing; only the first process writes."""
 
     def __init__(self, state: TrainingState, batches: Batches, held_out: CodeRows,
-                 pictures: Mapping[str, Pictures], out: str, run: Mapping[str, Any]) -> None:
+                 pictures: Mapping[str, Pictures], out: str, run: Mapping[str, Any],
+                 watch: Watch) -> None:
         self.state, self.batches, self.held_out = state, batches, held_out
-        self.pictures, self.out, self.run = pictures, out, run
+        self.pictures, self.out, self.run, self.watch = pictures, out, run, watch
         self.budget = state.training.budget
         self.first_step = state.step
         self.bits: HeldOutBits | None = None
@@ -208,6 +214,7 @@ class _Loop:
                     "seconds": state.seconds}
         self._journal.scalars(state.step, {f"train/{name}": value
                                            for name, value in figures.items()})
+        self._remark(figures)
         score = f", held-out {self.bits.matched:.3f}" if self.bits else ""
         self._bar.set_description_str(
             f"step {state.step}, {figures['bits']:.3f} bits per code{score}", refresh=False)
@@ -222,8 +229,10 @@ class _Loop:
         if len(self.held_out):
             self.bits = held_out_bits(model, self.held_out, training.batch_size,
                                       training.evaluate_rows)
-            self._journal.scalars(state.step, {f"held_out/{name}": value for name, value
-                                               in self.bits.scalars().items()})
+            figures = self.bits.scalars()
+            self._journal.scalars(state.step, {f"held_out/{name}": value
+                                               for name, value in figures.items()})
+            self._remark(figures)
             if training.keep == "last" or self.bits.matched < state.best:
                 state.best = self.bits.matched
                 self._save_weights(self.bits)
@@ -234,6 +243,12 @@ class _Loop:
             self._journal.image(state.step, "samples", sheet)
         self._clock = (time.monotonic(), state.step)
 
+    def _remark(self, figures: Mapping[str, float]) -> None:
+        """Say what the watch makes of some figures."""
+        for remark in self.watch.look(figures):
+            self._journal.remark(self.state.step, remark)
+            tqdm.write(f"step {self.state.step}: {remark}", file=sys.stderr)
+
     def _first_rows(self) -> CodeRows:
         """Rows that training begins with."""
         columns = self.batches.stream.take(np.arange(self.state.training.num_pictures))
@@ -243,8 +258,8 @@ class _Loop:
         checkpoints.save_weights(self.out, self.state.averaged_model().state_dict())
         if bits is not None:
             data = {"step": self.state.step, "minutes": round(self.state.seconds / 60, 2),
-                    "num_rows": bits.num_rows, "matched": bits.matched,
-                    "shuffled": bits.shuffled, "without": bits.without}
+                    "modality": self.batches.layout.target.name,
+                    "bits_per_image": bits.bits_per_image, **configs.to_dict(bits)}
             storage.write_bytes(storage.join(self.out, EVALUATION),
                                 (json.dumps(data, indent=1) + "\n").encode())
 
@@ -261,7 +276,7 @@ class _Loop:
         if state.accelerator.is_main_process:
             checkpoints.save_state(self.out, {
                 "run": dict(self.run), "place": self.batches.position(state.step),
-                **state.state_dict()})
+                "watch": self.watch.state_dict(), **state.state_dict()})
         state.accelerator.wait_for_everyone()
 
     def _saved_bits(self) -> HeldOutBits | None:
@@ -269,5 +284,6 @@ class _Loop:
         if not len(self.held_out) or not storage.exists(name):
             return None
         data = json.loads(storage.read_bytes(name))
-        return HeldOutBits(num_rows=data["num_rows"], matched=data["matched"],
-                           shuffled=data["shuffled"], without=data["without"])
+        known = {field.name for field in dataclasses.fields(HeldOutBits)}
+        return configs.from_dict(HeldOutBits, {field: value for field, value in data.items()
+                                               if field in known})

@@ -78,13 +78,14 @@ def write_receipt(url: str, receipt: Receipt) -> None:
     storage.write_bytes(storage.join(url, receipt_name(receipt.shard)), text.encode())
 
 
-def read_receipts(url: str, fingerprint: str, known: Container[int] = (),
+def read_receipts(url: str, fingerprint: str | None, known: Container[int] = (),
                   wanted: Container[int] | None = None) -> dict[int, Receipt]:
     """The receipts of a corpus by shard; one listing, then files read side by side.
 
     A receipt that cannot be read counts as absent, so that its shard is made again.
 
     Args:
+        fingerprint: of their plan; ``None`` fits any.
         known: shards whose receipts need not be read again.
         wanted: shards whose receipts are read; nothing for all.
     Raises:
@@ -112,7 +113,7 @@ def receipted_shards(url: str) -> list[int]:
     return sorted({*singles, *(shard for pack in packs for shard in pack)})
 
 
-def read_receipt(url: str, shard: int, fingerprint: str) -> Receipt | None:
+def read_receipt(url: str, shard: int, fingerprint: str | None) -> Receipt | None:
     """The receipt of one shard by itself, or nothing where there is none that can be read.
 
     Raises:

@@ -48,6 +48,8 @@ class Batches:
         """One rank's part of a batch: every ``num_ranks``-th row from ``rank`` on."""
         part = slice(rank, None, num_ranks)
         batch = to_batch(self.layout, self.stream.take(self.places(step)[part]))
+        if not self.layout.conditions:
+            return batch
         draws = np.random.default_rng([self.seed, DROPOUT, step]).random(
             (self.batch_size, 1 + len(self.layout.conditions)))[part]
         for index, segment in enumerate(self.layout.conditions, start=1):

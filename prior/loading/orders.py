@@ -34,11 +34,13 @@ class Order(ABC):
         """The items at some places, and the epoch of each.
 
         Args:
-            places: int64 ``(B,)``, counted from 0 through all epochs.
+            places: ascending int64 ``(B,)``, counted from 0 through all epochs.
         Returns:
             Items in ``[0, M)`` and epochs, both int64 ``(B,)``.
         """
         epochs, within = np.divmod(places, self.num_items)
+        if len(epochs) and epochs[0] == epochs[-1]:
+            return self._epoch(int(epochs[0]), within), epochs
         items = np.empty_like(places)
         for epoch in np.unique(epochs):
             chosen = epochs == epoch

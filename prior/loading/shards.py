@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from prior.dataset import Columns, columns_of
 from tokenizer import storage
+from tokenizer.deltas import job_url
 from tokenizer.filters import RowFilter
 from tokenizer.receipts import read_receipts
 from tokenizer.schema import TokenSpec
@@ -64,7 +65,8 @@ class ShardReader:
                              f"{entry.sha256}; {self._remedy}")
         try:
             file = pq.ParquetFile(pa.BufferReader(content))
-            self.corpus.spec.require_equal(TokenSpec.from_arrow(file.schema_arrow, name), name)
+            if shard not in self._checked:
+                self.corpus.spec.require_equal(TokenSpec.from_arrow(file.schema_arrow, name), name)
             table = file.read(columns=list(columns), use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{name} is damaged: {error}; {self._remedy}") from error
@@ -102,11 +104,13 @@ class ShardReader:
 def require_receipts(corpus: TokenCorpus) -> None:
     """Refuse a corpus with a shard whose receipt is missing or tells of another file.
 
+    Those of shards that were added later lie with their delta.
+
     Raises:
         ValueError: names the first such shard and how many there are.
     """
-    receipts = read_receipts(corpus.url, corpus.manifest.fingerprint)
-    committed = {receipt.entry for receipt in receipts.values()}
+    committed = {receipt.entry for number in range(1 + len(corpus.manifest.deltas))
+                 for receipt in read_receipts(job_url(corpus.url, number), None).values()}
     missing = [entry.name for entry in corpus.manifest.shards if entry not in committed]
     if missing:
         raise ValueError(

@@ -120,7 +120,7 @@ class WindowedStream(Stream):
         while begin < len(places):
             loaded = self._at(int(places[begin]))
             end = int(np.searchsorted(places, loaded.window.stop))
-            inside = places[begin:end] - loaded.window.start
+            inside = _stretch(places[begin:end] - loaded.window.start)
             parts.append({name: column[inside] for name, column in loaded.columns.items()})
             begin = end
         return parts[0] if len(parts) == 1 else joined(parts)
@@ -152,6 +152,12 @@ class WindowedStream(Stream):
                     columns[name] = np.empty((len(rows), *stored.shape[1:]), stored.dtype)
                 columns[name][places] = stored[within]
         return _Loaded(window, columns)
+
+
+def _stretch(places: np.ndarray) -> np.ndarray | slice:
+    """Ascending places as a slice where they follow one another, which takes no copy."""
+    first, last = int(places[0]), int(places[-1])
+    return slice(first, last + 1) if last - first + 1 == len(places) else places
 
 
 class MixedStream(Stream):

@@ -31,7 +31,21 @@ def test_an_untrained_prior_needs_the_bits_of_the_codebook(
     rows = CodeRows.load(trained[0], MODALITIES)
     bits = held_out_bits(untrained(prior), rows, 16, 50)
     assert bits.num_rows == 50
-    assert list(bits.scalars().values()) == pytest.approx([3.0, 3.0, 3.0])
+    assert bits.scalars() == pytest.approx({
+        "matched": 3.0, "shuffled": 3.0, "without": 3.0, "bits_per_image": 18.0, "gap": 0.0,
+        "gap_label": 0.0, "gap_segmentation": 0.0}, abs=1e-5)
+
+
+def test_each_condition_is_exchanged_by_itself(prior: Prior,
+                                               trained: tuple[TokenCorpus, str]) -> None:
+    rows = CodeRows.load(trained[0], MODALITIES)
+    bits = held_out_bits(prior.model, rows, 16, 60)
+    assert bits.shuffled is not None and bits.codes_per_image == 6
+    # A label tells one bit of each code, a map two.
+    assert bits.matched + 0.3 < bits.shuffled_each["label"] < bits.shuffled + 0.3
+    assert bits.matched + 0.6 < bits.shuffled_each["segmentation"] < bits.shuffled + 0.3
+    assert bits.scalars()["gap_label"] == bits.shuffled_each["label"] - bits.matched
+    assert bits.bits_per_image == 6 * bits.matched
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
@@ -40,7 +54,7 @@ def test_figures_do_not_depend_on_the_batch_size(prior: Prior, batch_size: int,
     rows = CodeRows.load(trained[0], MODALITIES).select(np.arange(20))
     expected = held_out_bits(prior.model, rows, 20, 20).scalars()
     found = held_out_bits(prior.model, rows, batch_size, 20).scalars()
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize(("num_rows", "limit", "expected"), [

@@ -382,3 +382,26 @@ def test_a_mixture_is_trained_on_and_resumed_with_its_weights_alone(
     assert train((2.0, 1.0), 2).step == 2 and train((2.0, 1.0), 3).step == 3
     with pytest.raises(ValueError, match="prior.mixture.1.weight was 1.0, now 2.0"):
         train((2.0, 2.0), 4)
+
+
+# Figures and warnings
+
+
+def test_the_evaluation_says_bits_per_image_and_what_each_condition_tells(
+        trained: tuple[TokenCorpus, str]) -> None:
+    data = json.loads((Path(trained[1]) / "evaluation.json").read_text())
+    assert data["modality"] == "image" and data["codes_per_image"] == 6
+    assert data["bits_per_image"] == pytest.approx(6 * data["matched"])
+    for name in ("label", "segmentation"):
+        assert data["shuffled_each"][name] > data["matched"] + 0.3
+
+
+def test_an_ignored_condition_is_told_while_training_and_not_again_after_a_stop(
+        corpus: TokenCorpus, tmp_path: Path) -> None:
+    settings = ("steps=8", "evaluate_every=1", "optimizer.learning_rate=1e-9")
+    stop_after(corpus, tmp_path, 6, *settings)
+    short(corpus, tmp_path, *settings)
+    remarks = [line for line in read_metrics(str(tmp_path)) if "remark" in line]
+    assert [line["step"] for line in remarks] == [3, 3]
+    assert "the condition label is ignored" in remarks[0]["remark"]
+    assert "the condition segmentation is ignored" in remarks[1]["remark"]

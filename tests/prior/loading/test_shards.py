@@ -1,4 +1,5 @@
 """Shards are read only with their receipt and as it tells of them; anything else is named."""
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from prior.loading.shards import ShardReader, image_numbers, require_receipts
+from tokenizer.deltas import job_url
 from tokenizer.filters import RowFilter
 from tokenizer.receipts import receipt_name
+from tokenizer.schema import DeltaEntry
 from tokenizer.tokens import TokenCorpus
 
 
@@ -36,6 +39,22 @@ def test_a_receipt_that_is_damaged_or_of_another_file_counts_as_none(corpus: Tok
         path.write_text(text)
         with pytest.raises(ValueError, match="part-00000-of-00002.parquet has no receipt"):
             ShardReader(corpus, ["image"])
+
+
+def test_shards_that_were_added_later_have_their_receipts_with_their_delta(
+        corpus: TokenCorpus) -> None:
+    later = Path(corpus.url) / receipt_name(1)
+    place = Path(job_url(corpus.url, 1)) / receipt_name(0)
+    place.parent.mkdir(parents=True)
+    place.write_text(later.read_text().replace('"shard": 1', '"shard": 0')
+                     .replace(corpus.manifest.fingerprint, "sha256:delta"))
+    later.unlink()
+    delta = DeltaEntry(kind="extend", fingerprint="sha256:delta", num_inputs=15, num_rows=30,
+                       num_shards=1)
+    extended = dataclasses.replace(corpus.manifest, fingerprint="sha256:delta", deltas=(delta,))
+    ShardReader(TokenCorpus(corpus.url, extended), ["image"]).codes(1)
+    with pytest.raises(ValueError, match=r"part-00001-of-00002.parquet has no receipt"):
+        ShardReader(corpus, ["image"])
 
 
 def test_a_missing_shard_is_named(corpus: TokenCorpus) -> None:
