@@ -6,12 +6,19 @@ Palettes, alpha and low bit depths are undone exactly: values come back as they 
 Letters: H and W rows and columns of the map.
 """
 import io
+import tokenize
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tokenizer.corpus.images import PNG_SIGNATURE, UnreadableImage, check_size, open_image
+from tokenizer.corpus.images import (
+    BROKEN,
+    PNG_SIGNATURE,
+    UnreadableImage,
+    check_size,
+    open_image,
+)
 from tokenizer.pictures import label_colours
 
 NPY_MAGIC = b"\x93NUMPY"
@@ -104,6 +111,8 @@ def _one_channel(payload: bytes, image: Image.Image, what: str) -> Image.Image:
 def _sample_bits(payload: bytes) -> int:
     """Bits of one channel of one pixel in a PNG or TIFF file; 8 for other formats."""
     if payload.startswith(PNG_SIGNATURE):
+        if payload[12:16] != b"IHDR":
+            raise UnreadableImage("a PNG file that does not begin with its header")
         return payload[len(PNG_SIGNATURE) + 16]
     if payload[:2] in (b"II", b"MM"):
         with Image.open(io.BytesIO(payload)) as tiff:
@@ -120,7 +129,7 @@ def _decode_npy(payload: bytes) -> np.ndarray:
         read_header = (np.lib.format.read_array_header_1_0 if version == (1, 0)
                        else np.lib.format.read_array_header_2_0)
         shape, _, dtype = read_header(file)
-    except (ValueError, SyntaxError, EOFError) as error:
+    except (*BROKEN, tokenize.TokenError) as error:
         raise UnreadableImage(f"damaged .npy file: {error}") from error
     sides = [side for side in shape if side != 1] if len(shape) == 3 else list(shape)
     if len(sides) != 2 or min(sides) < 1 or dtype.kind not in "fiub":

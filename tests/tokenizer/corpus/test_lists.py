@@ -105,11 +105,12 @@ def test_text_in_another_encoding_is_told(tmp_path: Path) -> None:
 
 def test_damaged_lines_are_dead_letters(tmp_path: Path) -> None:
     path = tmp_path / "list.jsonl"
-    path.write_text('{"path": "a.png"}\n{"path": \n[1]\n{"path": "b.png"}\n{"path": ["c"]}\n')
+    path.write_text('{"path": "a.png"}\n{"path": \n[1]\n{"path": "b.png"}\n{"path": ["c"]}\n'
+                    + "[" * 100_000)
     entries = list(open_source(str(path)).entries())
     assert [entry.key for entry in entries if entry.problem is None] == ["a", "b"]
     assert problems_of(entries) == {"list-00000002": "DamagedLine", "list-00000003": "DamagedLine",
-                                    "list-00000005": "NoPlace"}
+                                    "list-00000005": "NoPlace", "list-00000006": "DamagedLine"}
     path = tmp_path / "open.csv"
     path.write_text('path\na.png\n"b.png\nc.png\n')
     entries = list(open_source(str(path)).entries())

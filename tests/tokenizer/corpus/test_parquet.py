@@ -251,3 +251,19 @@ def test_remote_files_are_read(tmp_path: Path) -> None:
     assert contents(source) == images(6)
     assert next(source.entries()).source == "memory://tables/a/0.parquet#rowgroup=0&row=0"
     fs.rm("/tables", recursive=True)
+
+
+def test_a_row_group_with_fewer_keys_than_rows_loses_none_without_a_word(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = save(tmp_path / "data.parquet", {"image": images(8), "key": list("abcdefgh")})
+    whole = parquet.ParquetSource._text_rows
+
+    def fewer(self: Any, file: Any, group: int, num_rows: int) -> Any:
+        rows = list(whole(self, file, group, num_rows))
+        yield from rows[:1] if group else rows * 2
+    monkeypatch.setattr(parquet.ParquetSource, "_text_rows", fewer)
+    entries = list(open_source(url).entries())
+    assert [entry.key for entry in entries] == [
+        *"abcde", "data-00000005", "data-00000006", "data-00000007"]
+    assert set(problems_of(entries).values()) == {"DamagedRowGroup"}
+    assert "fewer rows than its file's footer states" in str(entries[-1].problem)

@@ -257,10 +257,12 @@ def test_names_with_dots_are_images_unless_a_map_is_meant(tmp_path: Path) -> Non
 
 def test_a_sample_twice_and_broken_texts_are_dead_letters(tmp_path: Path) -> None:
     url = save_tar(tmp_path / "0.tar", {"a.jpg": b"1", "a.png": b"2", "b.jpg": b"3", "b.json": b"{",
-                                        "c.jpg": b"4", "c.txt": b"\xff\xfe"})
+                                        "c.jpg": b"4", "c.txt": b"\xff\xfe", "d.jpg": b"5",
+                                        "d.json": b"[" * 100_000})
     entries = list(open_source(url).entries())
     assert [(entry.key, entry.problem and entry.problem[0]) for entry in entries] == [
-        ("a", None), ("a", "DuplicateKey"), ("b", "DamagedText"), ("c", "DamagedText")]
+        ("a", None), ("a", "DuplicateKey"), ("b", "DamagedText"), ("c", "DamagedText"),
+        ("d", "DamagedText")]
 
 
 def test_archives_without_an_image_are_refused(tmp_path: Path) -> None:
@@ -349,3 +351,72 @@ def test_mutated_archives_lose_nothing_without_a_word(tmp_path: Path) -> None:
         assert len(sound) == 6 or problems_of(entries), (headers, end)
         for entry in sound:
             assert len(source.read(entry)["image"]) == 200 + 300 * int(entry.key)
+
+
+def extension(size: int, content: bytes = b"", kind: bytes = tarfile.XHDTYPE) -> bytes:
+    """A header about the member behind it that states a size, and some content."""
+    info = tarfile.TarInfo("about")
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % BLOCK)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_that_would_fill_the_memory_are_damage(tmp_path: Path, kind: bytes) -> None:
+    first, last = (tar({f"{name}.jpg": b"x"})[:2 * BLOCK] for name in "az")
+    content = bytes(3 << 20)
+    (tmp_path / "0.tar").write_bytes(first + extension(len(content), content, kind) + last
+                                     + bytes(2 * BLOCK))
+    entries = list(open_source(f"{tmp_path}/0.tar").entries())
+    assert keys_of(entries) == ["a", "z", "0#1024"] and problems_of(entries) == {
+        "0#1024": "DamagedArchive"}
+    assert "a header about a member has 3145728 bytes" in str(entries[2].problem)
+    (tmp_path / "0.tar").write_bytes(first + extension(1 << 40, b"", kind) + last)
+    entries = list(open_source(f"{tmp_path}/0.tar").entries())
+    assert keys_of(entries) == ["a", "0#1024"]
+
+
+def test_a_long_row_of_headers_is_one_damage_and_takes_no_time(tmp_path: Path) -> None:
+    first, last = (tar({f"{name}.jpg": b"x"})[:2 * BLOCK] for name in "az")
+    (tmp_path / "0.tar").write_bytes(first + extension(0) * 20_000 + last + bytes(2 * BLOCK))
+    entries = list(open_source(f"{tmp_path}/0.tar").entries())
+    assert keys_of(entries) == ["a", "z", "0#1024"]
+    assert "20000 headers about one member; at most 16" in str(entries[2].problem)
+
+
+@pytest.mark.parametrize("header", [
+    b"\x80" + b"\xff" * 11, b"\x80\0\0\0\x7f" + b"\xff" * 7, b"\xff" * 12], ids=repr)
+def test_sizes_that_no_member_has_are_damage(tmp_path: Path, header: bytes) -> None:
+    content = bytearray(tar({"a.jpg": b"x", "b.jpg": b"y", "c.jpg": b"z"}))
+    start = 2 * BLOCK
+    content[start + 124:start + 136] = header
+    content[start + 148:start + 156] = b" " * 8
+    content[start + 148:start + 156] = b"%06o\0 " % sum(content[start:start + BLOCK])
+    (tmp_path / "0.tar").write_bytes(content)
+    entries = list(open_source(f"{tmp_path}/0.tar").entries())
+    assert keys_of(entries)[0] == "a"
+    assert set(problems_of(entries).values()) <= {"DamagedArchive", "TruncatedArchive"}
+    assert problems_of(entries)
+
+
+def test_a_sparse_member_whose_headers_end_the_file_is_damage(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("s.jpg")
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[482] = 1  # more such headers follow
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "0.tar").write_bytes(tar({"a.jpg": b"x"})[:2 * BLOCK] + bytes(header))
+    entries = list(open_source(f"{tmp_path}/0.tar").entries())
+    assert keys_of(entries)[0] == "a" and len(entries) == 2
+    assert problems_of(entries)
+
+
+def test_members_that_have_become_zeros_are_noted_unless_they_may_be_padding(
+        tmp_path: Path) -> None:
+    whole = tar({f"{number}.jpg": b"x" for number in range(30)})
+    for kept, note in ((30, {}), (1, {"blocks of zeros at the end of archives, more than padding":
+                                      len(whole) // BLOCK - 2})):
+        content = whole[:kept * 2 * BLOCK]
+        (tmp_path / "0.tar").write_bytes(content + bytes(len(whole) - len(content)))
+        source = open_source(f"{tmp_path}/0.tar")
+        assert len(list(source.entries())) == kept and source.notes == note

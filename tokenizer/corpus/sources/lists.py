@@ -213,7 +213,7 @@ def _json_rows(file: Any) -> Iterator[Row]:
             continue
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield Row(number, {}, f"line {number} is not JSON: {error}")
             continue
         if isinstance(values, dict):

@@ -13,6 +13,7 @@ from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import IO, Any, ClassVar
 
 import pyarrow as pa
@@ -122,20 +123,21 @@ class ParquetSource(TableSource):
         first_row = 0
         for group in range(parquet.num_row_groups):
             num_rows = parquet.metadata.row_group(group).num_rows
-            row = 0
+            row, why = 0, "it has fewer rows than its file's footer states"
             try:
-                for values in self._text_rows(parquet, group, num_rows):
+                for values in islice(self._text_rows(parquet, group, num_rows), num_rows):
                     yield self.record(f"{url}#rowgroup={group}&row={row}",
                                       f"{self._stems[url]}-{first_row + row:08d}", values)
                     row += 1
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 if file.error is not None:
                     raise
-                for lost in range(row, num_rows):
-                    yield self.record(
-                        f"{url}#rowgroup={group}&row={lost}",
-                        f"{self._stems[url]}-{first_row + lost:08d}", {}, (
-                            "DamagedRowGroup", f"row group {group} of {url} is damaged: {error}"))
+                why = str(error)
+            for lost in range(row, num_rows):
+                yield self.record(
+                    f"{url}#rowgroup={group}&row={lost}",
+                    f"{self._stems[url]}-{first_row + lost:08d}", {},
+                    ("DamagedRowGroup", f"row group {group} of {url} is damaged: {why}"))
             first_row += num_rows
 
     def _text_rows(self, parquet: pq.ParquetFile, group: int,

@@ -13,6 +13,19 @@ from typing import IO
 BLOCK = tarfile.BLOCKSIZE
 """Bytes that headers and the starts of payloads are multiples of."""
 
+EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+              tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+"""Types of headers that say something about the member behind them, such as its long name."""
+
+MAX_EXTENSIONS, MAX_EXTENSION_BYTES = 16, 1 << 20
+"""How many of these may precede one member, and bytes of one: Python reads them whole, nested."""
+
+MAX_PADDING = 21
+"""Blocks of zeros that may end an archive: the end mark of two, and what fills a record of 20."""
+
+MAX_SIZE = 1 << 62
+"""Bytes of a member that no archive holds."""
+
 GZIP, ZSTD, BZIP2, XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ"
 
 
@@ -57,6 +70,7 @@ class MemberWalk:
 
     Attributes:
         digest: SHA-256 over all headers; complete when the walk is.
+        num_zeros: blocks of zeros at the end, likewise.
     """
 
     def __init__(self, file: IO[bytes], size: int, wanted: Callable[[str, int], bool]) -> None:
@@ -65,6 +79,7 @@ class MemberWalk:
                                         errors="surrogateescape")
         self._archive.fileobj = file
         self.digest = hashlib.sha256()
+        self.num_zeros = 0
 
     def __iter__(self) -> Iterator[Member | Damage]:
         position, has_end = 0, False
@@ -73,8 +88,10 @@ class MemberWalk:
             block = self._file.read(BLOCK)
             if len(block) == BLOCK and not any(block):
                 has_end, position = True, position + BLOCK
+                self.num_zeros += 1
                 continue
-            found, position = self._next(position)
+            self.num_zeros = 0
+            found, position = self._next(position, block)
             has_end = isinstance(found, Damage)  # what is damaged to the end has been told
             if found is not None:
                 yield found
@@ -82,15 +99,19 @@ class MemberWalk:
             yield Damage(start=self._size, end=self._size, reason="the file is empty" if not
                          self._size else "it ends without an end mark, as one that was cut off")
 
-    def _next(self, position: int) -> tuple[Member | Damage | None, int]:
-        """What begins at a position, and the position behind it."""
+    def _next(self, position: int, block: bytes) -> tuple[Member | Damage | None, int]:
+        """What begins at a position with a block, and the position behind it."""
+        if block[156:157] in EXTENSIONS and (damage := self._surplus_extensions(position)):
+            self.digest.update(b"damage %d %d\n" % (damage.start, damage.end))
+            return damage, damage.end
         self._file.seek(position)
         self._archive.offset = position
         try:
             info = tarfile.TarInfo.fromtarfile(self._archive)
-            if self._archive.offset <= position or info.size < 0:
-                raise tarfile.ReadError("a header states a negative size")
-        except (tarfile.TarError, ValueError, OverflowError) as error:
+            if self._archive.offset <= position or not 0 <= info.size < MAX_SIZE:
+                raise tarfile.ReadError("a header states a negative size" if info.size < MAX_SIZE
+                                        else f"a header states a size of {info.size} bytes")
+        except (tarfile.TarError, ValueError, OverflowError, IndexError) as error:
             end = self._sound_header_after(position)
             self.digest.update(b"damage %d %d\n" % (position, end))
             return Damage(start=position, end=end, reason=str(error) or "no header"), end
@@ -99,6 +120,31 @@ class MemberWalk:
         if info.isdir():
             return None, self._archive.offset
         return self._member(info), self._archive.offset
+
+    def _surplus_extensions(self, start: int) -> Damage | None:
+        """The headers about a member that begin here, where they are too large or too many."""
+        position, count, reason = start, 0, ""
+        while (info := self._extension_at(position)) is not None:
+            count += 1
+            if info.size > MAX_EXTENSION_BYTES:
+                reason = (f"a header about a member has {info.size} bytes; at most "
+                          f"{MAX_EXTENSION_BYTES} are read")
+            position += BLOCK + -(-info.size // BLOCK) * BLOCK
+        if count > MAX_EXTENSIONS:
+            reason = f"{count} headers about one member; at most {MAX_EXTENSIONS} are read"
+        return Damage(start=start, end=min(position, self._size), reason=reason) if reason else None
+
+    def _extension_at(self, position: int) -> tarfile.TarInfo | None:
+        """The header at a position, if it is one about a member."""
+        if position >= self._size:
+            return None
+        self._file.seek(position)
+        try:
+            info = tarfile.TarInfo.frombuf(self._file.read(BLOCK), tarfile.ENCODING,
+                                           "surrogateescape")
+        except (tarfile.TarError, ValueError):
+            return None
+        return info if info.type in EXTENSIONS and info.size >= 0 else None
 
     def _member(self, info: tarfile.TarInfo) -> Member:
         problem, content = None, None

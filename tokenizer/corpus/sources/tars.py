@@ -21,6 +21,7 @@ from tokenizer.corpus.sources.base import Entry, SourceChanged
 from tokenizer.corpus.sources.listed import ListedSource, Record
 from tokenizer.corpus.sources.tar_members import (
     BLOCK,
+    MAX_PADDING,
     Damage,
     Member,
     MemberWalk,
@@ -131,6 +132,8 @@ class TarSource(ListedSource):
                         notes["hidden members"] += 1
                     else:
                         samples.add(found)
+        if walk.num_zeros > MAX_PADDING:
+            notes["blocks of zeros at the end of archives, more than padding"] += walk.num_zeros
         self._identities[url] = f"{size_and_tag}, headers sha256:{walk.digest.hexdigest()}"
 
     def _is_text(self, name: str, size: int) -> bool:
@@ -340,7 +343,7 @@ def _text(part: Part) -> str:
 def _json_object(part: Part) -> dict[str, Any]:
     try:
         value = json.loads(_text(part))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{part.name} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{part.name} is no JSON object")
