@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_OUT ?= demo-out
 
-.PHONY: demo test test-fast lint bench-quantizers bench-fast-f16 bench-search bench-tokenizer bench-gpu clean
+.PHONY: demo test test-fast lint bench-quantizers bench-fast-f16 bench-search bench-tokenizer bench-loader bench-gpu clean
 
 demo: $(READY)
 	$(BIN)/img2tokens demo $(DEMO_OUT)
@@ -32,6 +32,9 @@ bench-fast-f16: $(READY)
 
 bench-search: $(READY)
 	$(BIN)/python benchmarks/search.py
+
+bench-loader: $(READY)
+	$(BIN)/python benchmarks/loader.py
 
 bench-tokenizer: $(READY)
 	$(BIN)/python benchmarks/codec.py
