@@ -1,4 +1,5 @@
 """Codecs of a job: loaded once in each process, and known by their fingerprints."""
+import dataclasses
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -66,6 +67,27 @@ def codecs_of(urls: Mapping[str, str], spec: TokenSpec, batch_size: int,
     """The tokenizers of a planned job, by modality in the order of ``spec``."""
     return {code.modality: codec_of(urls[code.modality], code, batch_size, **arithmetic)
             for code in spec.codes if code.modality in urls}
+
+
+def spec_on_grid(codec: "Codec", grid: tuple[int, int]) -> CodeSpec:
+    """The spec of a tokenizer for pictures of the size that gives this grid."""
+    size, own = codec.spec.image_size, codec.spec.grid
+    wanted = (grid[0] * size[0] // own[0], grid[1] * size[1] // own[1])
+    return codec.spec if wanted == size else codec.at_size(wanted).spec
+
+
+def settled(code: CodeSpec, codec: "Codec", url: str) -> CodeSpec:
+    """The spec of codes whose tokenizer is unknown, when this one is said to have made them.
+
+    Raises:
+        ValueError: it cannot have made them; the message says why.
+    """
+    found = spec_on_grid(codec, code.grid)
+    for name in ("codebook_size", "depth", "grid"):
+        if getattr(found, name) != getattr(code, name):
+            raise ValueError(f"the tokenizer {url} cannot have made the {code.modality} codes: its "
+                             f"{name} is {getattr(found, name)}, theirs {getattr(code, name)}")
+    return dataclasses.replace(code, tokenizer=found.tokenizer, image_size=found.image_size)
 
 
 def _resized(codec: "Codec", image_size: tuple[int, int], batch_size: int,

@@ -9,17 +9,13 @@ It runs on the same machinery as the encode job, one element a shard, and contin
 
 Letters: B images of a batch, h and w rows and columns of the code grid.
 """
-import errno
 import itertools
-import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from pipelines import codecs
 from pipelines.array import (
@@ -33,24 +29,15 @@ from pipelines.array import (
 from pipelines.decode_folder import job_folder, prepare_folder, remove_unfinished
 from pipelines.decode_plan import plan_decoding
 from pipelines.engines import LOCAL, engine_of, require_absolute
-from pipelines.job import Job, OutputRefused, ShardTask, commit
-from pipelines.ordered import ordered
+from pipelines.job import Job, ShardTask, commit
 from pipelines.plan import Plan
 from pipelines.selection import ROW, Selection
-from pipelines.shard import describe
 from pipelines.sinks import SINKS, FolderSink, Item, Sink
-from pipelines.sinks.base import SHARD_FILE, ShardWriter, refusals
+from pipelines.sinks.storing import complete, store
 from tokenizer import configs, storage, tokens
 from tokenizer.corpus.modalities import PICTURE_SUFFIXES, QUALITY
-from tokenizer.schema import codes_array
-from tokenizer.tokens import AuditFailure, DeadLetter, Receipt, TokenCorpus
-
-OF_ONE_NAME = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ,
-               errno.EINVAL}
-"""System errors that concern the name of one file; any other means that the store refuses."""
-
-NUM_WRITERS = 4
-"""Threads that compress and write files, and that look for them in the audit."""
+from tokenizer.schema import UNKNOWN, TokenSpec, codes_array
+from tokenizer.tokens import DeadLetter, Receipt, TokenCorpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +118,14 @@ class Decoded:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeTask(ShardTask):
-    """Decodes the shards of a corpus."""
+    """Decodes the shards of a corpus.
+
+    Attributes:
+        spec: of the corpus, with tokenizers where it knows none.
+    """
     plan: Plan
     corpus: TokenCorpus
+    spec: TokenSpec
     config: DecodeConfig
 
     @property
@@ -141,7 +133,7 @@ class DecodeTask(ShardTask):
         return self.plan.url
 
     def prepare(self) -> None:
-        codecs.codecs_of(self.config.tokenizers, self.corpus.spec, self.config.batch_size)
+        codecs.codecs_of(self.config.tokenizers, self.spec, self.config.batch_size)
 
     def run(self, shard: int) -> Receipt:
         entry = self.corpus.manifest.shards[shard]
@@ -151,17 +143,9 @@ class DecodeTask(ShardTask):
         planned = self.plan.rows(shard)
         dead = [DeadLetter(key=row["key"], source=entry.name, stage="name", error=row["error"],
                            message=row["message"]) for row in planned if row["error"] is not None]
-        written = []
-        window = 2 * self.config.batch_size + NUM_WRITERS
-        with (self.sink.writer(shard) as writer,
-              ordered(self._put, self._crops(shard, planned), NUM_WRITERS, window) as results):
-            for result in results:
-                if isinstance(result, DeadLetter):
-                    dead.append(result)
-                else:
-                    writer.add(result)
-                    written.append(index_row(self.sink, result))
-        return commit(self.plan, shard, self._index(written, writer), dead)
+        index, refused = store(self.sink, shard, self._crops(shard, planned), self._make,
+                               2 * self.config.batch_size)
+        return commit(self.plan, shard, index, [*dead, *refused])
 
     @property
     def sink(self) -> Sink:
@@ -183,38 +167,17 @@ class DecodeTask(ShardTask):
             for place, (index, path) in enumerate(batch):
                 yield path, columns[index], {name: pixels[name][place] for name in decoders}
 
-    def _put(self, crop: tuple[str, dict[str, Any], dict[str, np.ndarray]]) -> Item | DeadLetter:
-        """Compress one crop, and write of it what needs no order.
-
-        Raises:
-            OutputRefused: the store takes no more.
-        """
+    def _make(self, crop: tuple[str, dict[str, Any], dict[str, np.ndarray]]) -> Item:
+        """Compress the pictures of one crop."""
         name, columns, pixels = crop
         decoders = self._decoders()
-        item = Item(name=name, columns=columns, files={
+        return Item(name=name, columns=columns, files={
             modality: decoders[modality].modality.write(picture, self.config.picture,
                                                         self.config.quality)
             for modality, picture in pixels.items()})
-        try:
-            with refusals(self.config.output, OF_ONE_NAME):
-                self.sink.put(item)
-        except OutputRefused:
-            raise
-        except OSError as error:
-            return DeadLetter(key=columns["key"], source=name, stage="write",
-                              error=type(error).__name__, message=describe(error))
-        return item
 
     def _decoders(self) -> "dict[str, codecs.Codec]":
-        return codecs.codecs_of(self.config.tokenizers, self.corpus.spec, self.config.batch_size)
-
-    def _index(self, written: Sequence[Mapping[str, Any]], writer: ShardWriter) -> pa.Table:
-        """The table that says which file holds which crop."""
-        schema = index_schema(self.config.tokenizers)
-        if writer.entry is not None:
-            entry = json.dumps(configs.to_dict(writer.entry), sort_keys=True)
-            schema = schema.with_metadata({SHARD_FILE: entry})
-        return pa.Table.from_pylist(list(written), schema)
+        return codecs.codecs_of(self.config.tokenizers, self.spec, self.config.batch_size)
 
 
 def decode_corpus(config: DecodeConfig) -> Decoded:
@@ -229,7 +192,7 @@ def decode_corpus(config: DecodeConfig) -> Decoded:
     ended: list[Decoded] = []
 
     def finish(receipts: Sequence[Receipt]) -> None:
-        ended.append(complete(task.plan, task.sink, receipts))
+        ended.append(finished(task, receipts))
     Job(task.plan, task, engine_of(config), unit="crops").run(finish)
     return ended[-1]
 
@@ -247,7 +210,7 @@ def decode_part(config: DecodeConfig, part: Part) -> Decoded | Unfinished:
     task = prepare_task(config)
     engine = engine_of(config) if config.num_workers > 1 else None
     job = ArrayJob(task.plan, task, part, engine, unit="crops")
-    return make_part(job, lambda receipts: complete(task.plan, task.sink, receipts),
+    return make_part(job, lambda receipts: finished(task, receipts),
                      lambda: decoded(tokens.read_receipts(task.url,
                                                           task.plan.fingerprint).values()))
 
@@ -265,18 +228,18 @@ def prepare_task(config: DecodeConfig) -> DecodeTask:
     selection = Selection.read(corpus, config.keys, config.filter)
     if selection.filter is not None:
         selection.filter.require_any(corpus)
-    require_same_tokenizers(corpus, config)
+    spec = settled_spec(corpus, config.tokenizers, config.batch_size)
     prepare_folder(config.output, config.overwrite)
-    settings = {"corpus": corpus.manifest.fingerprint, "codes": codes_of(corpus, config),
+    settings = {"corpus": corpus.manifest.fingerprint, "codes": codes_of(spec, config),
                 **config.settings}
     plan = plan_decoding(config.job_folder, corpus, selection, settings)
     remove_unfinished(plan, sink_of(config, corpus))
-    return DecodeTask(plan=plan, corpus=corpus, config=config)
+    return DecodeTask(plan=plan, corpus=corpus, spec=spec, config=config)
 
 
-def codes_of(corpus: TokenCorpus, config: DecodeConfig) -> list[dict[str, Any]]:
+def codes_of(spec: TokenSpec, config: DecodeConfig) -> list[dict[str, Any]]:
     """The specs of the codes that a job decodes, as JSON values."""
-    return [code for code in configs.to_dict(corpus.spec)["codes"]
+    return [code for code in configs.to_dict(spec)["codes"]
             if code["modality"] in config.tokenizers]
 
 
@@ -286,58 +249,32 @@ def sink_of(config: DecodeConfig, corpus: TokenCorpus) -> Sink:
                             num_shards=corpus.num_shards, classes=corpus.manifest.classes)
 
 
-def require_same_tokenizers(corpus: TokenCorpus, config: DecodeConfig) -> None:
-    """Refuse tokenizers that did not make the codes of the corpus.
+def settled_spec(corpus: TokenCorpus, tokenizers: Mapping[str, str],
+                 batch_size: int) -> TokenSpec:
+    """What the codes mean: the spec of the corpus, unknown tokenizers taken from those given.
 
     Raises:
-        ValueError: the corpus lacks the modality, or its tokenizer has another fingerprint.
+        ValueError: the corpus lacks a modality, or a tokenizer did not make its codes, or cannot
+            have made them.
     """
-    for name in config.tokenizers:
+    for name in tokenizers:
         corpus.spec[name]  # refuses a modality that it does not hold
-    for name, codec in codecs.open_codecs(config.tokenizers, config.batch_size).items():
-        made_by = corpus.spec[name].tokenizer
-        if codec.spec.tokenizer != made_by:
+    codes = {code.modality: code for code in corpus.spec.codes}
+    for name, codec in codecs.open_codecs(tokenizers, batch_size).items():
+        made_by, url = corpus.spec[name].tokenizer, tokenizers[name]
+        if made_by == UNKNOWN:
+            codes[name] = codecs.settled(corpus.spec[name], codec, url)
+        elif codec.spec.tokenizer != made_by:
             raise ValueError(f"the {name} codes of {corpus.url} were made by the tokenizer "
-                             f"{made_by}; {config.tokenizers[name]} is {codec.spec.tokenizer}: "
+                             f"{made_by}; {url} is {codec.spec.tokenizer}: "
                              "give the tokenizer that encoded them")
+    return TokenSpec(codes=tuple(codes.values()))
 
 
-def index_row(sink: Sink, item: Item) -> dict[str, Any]:
-    """One crop as a row of the index of its shard."""
-    row = {"key": item.columns["key"], "crop_index": item.columns["crop_index"]}
-    for modality, (content, suffix) in item.files.items():
-        row |= {f"{modality}_file": sink.path(item.name, modality, suffix),
-                f"{modality}_bytes": len(content),
-                f"{modality}_sha256": storage.sha256(content)}
-    return row
-
-
-def index_schema(modalities: Iterable[str]) -> pa.Schema:
-    """Schema of the tables that say which file holds which crop."""
-    columns = [("key", pa.string()), ("crop_index", pa.int32())]
-    for name in modalities:
-        columns += [(f"{name}_file", pa.string()), (f"{name}_bytes", pa.int64()),
-                    (f"{name}_sha256", pa.string())]
-    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns])
-
-
-def complete(plan: Plan, sink: Sink, receipts: Sequence[Receipt]) -> Decoded:
-    """Check that every file is there, then write ``_SUCCESS``.
-
-    Raises:
-        AuditFailure: files are missing or of another size, or crops are unaccounted for.
-    """
-    with ThreadPoolExecutor(NUM_WRITERS) as pool:
-        found = list(pool.map(lambda receipt: check_files(plan, sink, receipt), receipts))
-    damaged = [(receipt.shard, problem) for receipt, problem in zip(receipts, found, strict=True)
-               if problem]
-    if damaged:
-        raise AuditFailure(sink.output, [problem for _, problem in damaged],
-                           [shard for shard, _ in damaged])
-    done = decoded(receipts)
-    sink.complete(done.num_crops)
-    storage.write_bytes(storage.join(plan.url, tokens.SUCCESS), b"")
-    return done
+def finished(task: DecodeTask, receipts: Sequence[Receipt]) -> Decoded:
+    """Audit and complete the output; see `pipelines.sinks.storing.complete`."""
+    complete(task.plan, task.sink, receipts)
+    return decoded(receipts)
 
 
 def decoded(receipts: Collection[Receipt]) -> Decoded:
@@ -347,16 +284,3 @@ def decoded(receipts: Collection[Receipt]) -> Decoded:
         dead.update(receipt.dead_letters)
     return Decoded(num_crops=sum(receipt.entry.rows for receipt in receipts),
                    dead_letters=dict(sorted(dead.items())))
-
-
-def check_files(plan: Plan, sink: Sink, receipt: Receipt) -> str | None:
-    """What is wrong with the files of one shard, or nothing."""
-    content, problem = tokens.read_checked(plan.url, receipt.entry)
-    if content is None:
-        return problem
-    if receipt.num_inputs != len(plan.keys(receipt.shard)):
-        return f"{receipt.entry.name} does not account for all crops of its shard"
-    for path, num_bytes in sink.written(tokens.read_parquet(content)):
-        if (size := storage.size(storage.join(sink.output, path))) != num_bytes:
-            return f"{path} is {'missing' if size is None else f'{size} bytes, not {num_bytes}'}"
-    return None

@@ -46,11 +46,15 @@ def plan_shards(corpus: TokenCorpus, selection: Selection) -> Iterator[pa.Table]
                 names.add(row["key"], row["crop_index"])
     missing = sorted((selection.keys or frozenset()) - found)
     schema = NAMES_SCHEMA if selection.takes_all else CHOSEN_SCHEMA
+    num_rows = 0
     for shard, table in enumerate(selection.tables(corpus, ["key", "crop_index"])):
         rows = [name_row(names, **row) for row in table.to_pylist()]
         if shard == corpus.num_shards - 1:
             rows += [missing_row(key, corpus.url) for key in missing]
+        num_rows += len(rows)
         yield pa.Table.from_pylist(rows, schema)
+    if not (num_rows or selection.takes_all):
+        raise ValueError(f"the filter takes none of the rows of {corpus.url} with these keys")
 
 
 def name_row(names: NameTable, key: str, crop_index: int, row: int) -> dict[str, Any]:

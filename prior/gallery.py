@@ -25,7 +25,7 @@ from prior.sampling import GALLERY
 from prior.sequence import LABEL
 from tokenizer import storage
 from tokenizer.pictures import save_png, tile
-from tokenizer.schema import CodeSpec, SpecMismatch, TokenSpec, codes_array
+from tokenizer.schema import UNKNOWN, CodeSpec, SpecMismatch, TokenSpec, codes_array
 from tokenizer.tokens import TokenCorpus
 
 NUM_SHOWN, NUM_COLUMNS = 64, 12
@@ -69,7 +69,12 @@ def check_decoders(spec: TokenSpec, decoders: Mapping[str, Decoder]) -> None:
         wanted, found = spec[name], decoder.spec
         if found.modality != name:
             raise SpecMismatch(f"the tokenizer given for {name} is one for {found.modality}")
-        if found.tokenizer != wanted.tokenizer:
+        if wanted.tokenizer == UNKNOWN:
+            shapes = [(code.code_shape, code.codebook_size) for code in (wanted, found)]
+            if shapes[0] != shapes[1]:
+                raise SpecMismatch(f"the {name} codes are {shapes[0][0]} of {shapes[0][1]}, the "
+                                   f"given tokenizer's {shapes[1][0]} of {shapes[1][1]}")
+        elif found.tokenizer != wanted.tokenizer:
             raise SpecMismatch(f"the {name} codes are of the tokenizer {wanted.tokenizer}, given "
                                f"is {found.tokenizer}: give the one that made the corpus")
 

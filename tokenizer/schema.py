@@ -22,6 +22,9 @@ FORMAT_VERSION = 1
 METADATA_KEY = b"img2tokens"
 """The name under which each Parquet file's metadata holds the `TokenSpec` as JSON."""
 
+UNKNOWN = "unknown"
+"""The tokenizer, crop, resampling or precision of codes from another program that does not say."""
+
 CROP_SETTINGS = ("crop", "flips", "crop_seed")
 """Settings of `CodeSpec.preprocessing` that say which crops are rows, not what codes mean."""
 
@@ -40,7 +43,7 @@ class CodeSpec:
         depth: codes a cell, D; all first codes are stored before all second ones, and so on.
         codebook_size: K; every code lies in ``[0, K)``.
         image_size: height and width in pixels of the crop that the encoder saw.
-        tokenizer: fingerprint of the tokenizer's weights and config, ``sha256:...``.
+        tokenizer: fingerprint of the tokenizer's weights and config, ``sha256:...``, or `UNKNOWN`.
         preprocessing: how bytes became pixels, as JSON values (resampling, range, classes, ...).
         precision: arithmetic of the encoder, ``float32`` unless asked otherwise.
     """

@@ -51,6 +51,11 @@ def test_keys_and_a_filter_take_the_rows_that_both_take(job: DecodeConfig) -> No
     assert list(images(job.output)) == ["img-001.png"]
 
 
+def test_keys_and_a_filter_that_take_nothing_are_refused(job: DecodeConfig) -> None:
+    with pytest.raises(ValueError, match="takes none of the rows of .* with these keys"):
+        decode_corpus(dataclasses.replace(job, filter="key == 'img-005'"))
+
+
 def test_another_list_is_another_job(job: DecodeConfig) -> None:
     decode_corpus(job)
     Path(str(job.keys)).write_text("img-009\nimg-001")

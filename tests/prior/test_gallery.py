@@ -1,4 +1,5 @@
 """Pictures of samples: files by key, and a grid of what was given beside what came of it."""
+import dataclasses
 import io
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from prior.givens import from_codes, from_corpus, from_labels
 from prior.model import Prior
 from prior.sampling import SamplingConfig, sample_corpus
 from tokenizer.pictures import png_bytes
-from tokenizer.schema import CodeSpec, SpecMismatch
+from tokenizer.schema import UNKNOWN, CodeSpec, SpecMismatch, TokenSpec
 from tokenizer.tokens import TokenCorpus
 
 
@@ -150,3 +151,12 @@ def test_decoders_of_other_tokenizers_are_refused_with_both_fingerprints(prior: 
         check_decoders(spec, {"image": Squares(spec["segmentation"], 1)})
     with pytest.raises(ValueError, match="no depth codes"):
         check_decoders(spec, {"depth": Squares(spec["image"], 1)})
+
+
+def test_codes_of_an_unknown_tokenizer_are_shown_by_one_of_their_shape(prior: Prior) -> None:
+    known = prior.config.spec["image"]
+    unknown = TokenSpec(codes=(dataclasses.replace(known, tokenizer=UNKNOWN),))
+    check_decoders(unknown, {"image": Squares(known, 30)})
+    larger = dataclasses.replace(known, codebook_size=known.codebook_size + 1)
+    with pytest.raises(SpecMismatch, match="the image codes are .* the given tokenizer's"):
+        check_decoders(unknown, {"image": Squares(larger, 30)})
