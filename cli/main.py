@@ -13,6 +13,7 @@ COMMANDS = {
     "retry": "Encode the dead letters of a token corpus again.",
     "inspect": "Show what a token corpus holds; --verify checks every shard.",
     "decode": "Decode a token corpus back into image files.",
+    "convert": "Turn tokens of other programs into a token corpus, and back.",
     "train-prior": "Train an autoregressive prior on a token corpus.",
     "sample": "Sample images from a prior.",
     "demo": "Run the whole way once on drawn scenes, ending in a page of pictures.",

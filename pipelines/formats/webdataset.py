@@ -1,0 +1,161 @@
+"""WebDataset tar files of codes: the members of one sample share a name up to its first dot.
+
+    part-00000.tar
+        cat/000123.npy         integers (C, N), (N,) or (C, h, w); of several modalities
+        cat/000123.depth.npy   each with its name
+        cat/000123.cls         number of the class
+        cat/000123.txt         caption
+        cat/000123.json        what else is known; our own: key, class name, crops
+"""
+import json
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pipelines.formats.base import (
+    Codes,
+    Layout,
+    Listed,
+    Reader,
+    TokenInput,
+    UnreadableCodes,
+    checked_label,
+    file_of,
+    load_npy,
+    npy_bytes,
+    read_range,
+)
+from pipelines.sinks import Item, Sink
+from pipelines.sinks.tar import TarSink
+from tokenizer import storage
+from tokenizer.corpus.images import Crop
+from tokenizer.corpus.sources.tar_members import Damage, Member, MemberWalk
+from tokenizer.corpus.sources.urls import expand
+from tokenizer.schema import GEOMETRY
+from tokenizer.stores import StoredFile
+
+MAX_TEXT = 1 << 20
+"""Bytes of a member beyond which it is no label, caption or JSON object."""
+
+TEXTS = ("cls", "txt", "json")
+CROPS = ("flipped", *GEOMETRY)
+
+
+@dataclass(frozen=True)
+class WebDatasetReader(Reader):
+    """Reads one tar file, or several by ``{00..07}`` and ``*``.
+
+    Attributes:
+        part: the modality whose members are read, where a sample has several.
+    """
+    name: ClassVar[str] = "webdataset"
+    form: ClassVar[str] = "tar files with KEY.npy, such as codes/*.tar"
+
+    def inputs(self) -> Iterator[Listed]:
+        for url in expand(self.url):
+            sample: list[tuple[str, Member]] = []
+            key = None
+            for member in members_of(url):
+                stem, suffix = split(member.name)
+                if stem != key and sample:
+                    yield from self._listed(url, str(key), sample)
+                    sample = []
+                key = stem
+                sample.append((suffix, member))
+            if sample:
+                yield from self._listed(url, str(key), sample)
+
+    def _listed(self, url: str, stem: str, sample: list[tuple[str, Member]]) -> Iterator[Listed]:
+        """What the members of one sample say; nothing where none of them holds codes."""
+        codes = [member for suffix, member in sample if suffix in ("npy", f"{self.part}.npy")]
+        if not codes:
+            return
+        source = f"{url}#{codes[0].name}"
+        try:
+            texts = {suffix: (member.content or b"").decode() for suffix, member in sample
+                     if suffix in TEXTS}
+            about = json.loads(texts.get("json", "{}"))
+            if not isinstance(about, dict):
+                raise ValueError("its .json is no object")
+            label = about.get("label", texts.get("cls"))
+            yield Listed(key=str(about.get("key", stem)), source=source,
+                         first_byte=codes[0].offset, num_bytes=codes[0].size,
+                         label=None if label is None else checked_label(label),
+                         class_name=about.get("class_name"),
+                         caption=about.get("caption", texts.get("txt")),
+                         about=json.dumps(about, ensure_ascii=False) if "crops" in about else None)
+        except ValueError as error:
+            yield Listed(key=stem, source=source, error="UnreadableSample", message=str(error))
+
+    def read(self, listed: Listed) -> Codes:
+        assert listed.first_byte is not None and listed.num_bytes is not None
+        content = read_range(file_of(listed.source), listed.first_byte, listed.num_bytes)
+        codes = np.atleast_2d(load_npy(content, listed.source))
+        codes = codes.reshape(len(codes), -1)
+        if listed.about is None:
+            return Codes(codes=codes)
+        return crops_of(json.loads(listed.about), codes, listed.source)
+
+
+@dataclass(frozen=True)
+class WebDatasetLayout(Layout):
+    """Writes a tar file for each shard, and all columns into ``KEY.json``."""
+    name: ClassVar[str] = "webdataset"
+
+    def sink(self, output: str, num_shards: int) -> Sink:
+        return TarSink(output=output, modalities=self.spec.modalities, num_shards=num_shards)
+
+    def items(self, source: TokenInput, name: str) -> list[Item]:
+        first = source.rows[0]
+        about = {key: value for key, value in first.items() if key not in CROPS}
+        files = {modality: (npy_bytes(codes.astype(self.spec[modality].dtype)), ".npy")
+                 for modality, codes in source.codes.items()}
+        return [Item(name=name, files=files, columns={
+            **about, "crop_index": 0, "crops": [{key: row[key] for key in CROPS}
+                                                for row in source.rows]})]
+
+
+def members_of(url: str) -> Iterator[Member]:
+    """The members of one archive that can be read; texts with their content.
+
+    Raises:
+        ValueError: the archive is damaged.
+    """
+    size = storage.size(url)
+    if size is None:
+        raise FileNotFoundError(f"{url} does not exist")
+
+    def wanted(name: str, num_bytes: int) -> bool:
+        return num_bytes <= MAX_TEXT and split(name)[1] in TEXTS
+    with StoredFile(url) as file:
+        for found in MemberWalk(file, size, wanted):  # type: ignore[arg-type]
+            if isinstance(found, Damage):
+                raise ValueError(f"{url} is damaged from byte {found.start} on: {found.reason}")
+            if found.problem is None:
+                yield found
+
+
+def split(name: str) -> tuple[str, str]:
+    """Key and suffix of a member: its name divides at the first dot of its last part."""
+    folder, base = posixpath.split(posixpath.normpath(name) if name.startswith("./") else name)
+    stem, _, suffix = base.partition(".")
+    return posixpath.join(folder, stem), suffix.lower()
+
+
+def crops_of(about: Mapping[str, Any], codes: np.ndarray, source: str) -> Codes:
+    """Codes with the crops that our own files name.
+
+    Raises:
+        UnreadableCodes: they name others.
+    """
+    try:
+        rows = about["crops"]
+        crops = [Crop(left=row["left"], top=row["top"], width=row["crop_width"],
+                      height=row["crop_height"], flipped=bool(row["flipped"]),
+                      index=row["crop_index"]) for row in rows]
+        return Codes(codes=codes, crops=crops, size=(rows[0]["height"], rows[0]["width"]))
+    except (KeyError, TypeError, IndexError) as error:
+        raise UnreadableCodes(f"{source}: its crops lack {error}") from error

@@ -1,0 +1,50 @@
+"""``img2tokens convert``: there and back, and options that belong to one way."""
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli.convert import FORMATS
+from cli.main import main
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["convert", *map(str, arguments)])
+
+
+def test_the_formats_are_those_that_are_read_and_written() -> None:
+    from pipelines.formats import LAYOUTS, READERS
+    assert FORMATS == tuple(READERS) == tuple(LAYOUTS)
+
+
+def test_a_corpus_goes_there_and_back_with_its_tokenizer(tokenized: Path, tmp_path: Path) -> None:
+    from tokenizer.tokens import TokenCorpus
+    there = run(tokenized / "tokens", tmp_path / "tars", "--to", "webdataset", "--modality",
+                "image")
+    assert there.exit_code == 0, there.output
+    assert f"{tmp_path}/tars: 24 items written, 0 dead letters\n" in there.output
+    back = run(tmp_path / "tars/*.tar", tmp_path / "back", "--from", "webdataset", "--tokenizer",
+               tokenized / "image", "--shard-size", 10)
+    assert back.exit_code == 0, back.output
+    assert f"{tmp_path}/back: 24 rows in 3 shards, 0 dead letters\n" in back.output
+    ours, theirs = (TokenCorpus.open(str(folder)) for folder in (tokenized / "tokens",
+                                                                 tmp_path / "back"))
+    columns = ["key", "image_codes", "label", "class_name"]
+    assert [row for table in ours.tables(columns) for row in table.to_pylist()] == [
+        row for table in theirs.tables(columns) for row in table.to_pylist()]
+    assert theirs.spec["image"].tokenizer == ours.spec["image"].tokenizer
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ((), "give either --from or --to"), (("--from", "rar", "--to", "rar"), "give either --from"),
+    (("--to", "rar", "--codebook-size", "8"), "--codebook-size belongs to --from"),
+    (("--to", "zip"), "'zip' is not one of")])
+def test_wrong_usage_is_exit_code_2(options: tuple[str, ...], words: str) -> None:
+    done = run("a", "b", *options)
+    assert done.exit_code == 2 and words in done.output
+
+
+def test_an_expected_failure_is_one_line(tmp_path: Path) -> None:
+    done = run(tmp_path / "none", tmp_path / "out", "--from", "llamagen", "--codebook-size", 8)
+    assert done.exit_code == 1 and done.output.count("\n") == 1
+    assert "is not a folder with NAME_codes/0.npy" in done.output
