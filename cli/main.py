@@ -14,6 +14,7 @@ COMMANDS = {
     "inspect": "Show what a token corpus holds; --verify checks every shard.",
     "decode": "Decode a token corpus back into image files.",
     "convert": "Turn tokens of other programs into a token corpus, and back.",
+    "push": "Upload a finished token corpus to the Hugging Face Hub.",
     "train-prior": "Train an autoregressive prior on a token corpus.",
     "sample": "Sample images from a prior.",
     "demo": "Run the whole way once on drawn scenes, ending in a page of pictures.",
