@@ -13,6 +13,7 @@ COMMANDS = {
     "retry": "Encode the dead letters of a token corpus again.",
     "inspect": "Show what a token corpus holds; --verify checks every shard.",
     "decode": "Decode a token corpus back into image files.",
+    "contact-sheet": "Show sources beside their reconstructions, with figures, in one picture.",
     "convert": "Turn tokens of other programs into a token corpus, and back.",
     "push": "Upload a finished token corpus to the Hugging Face Hub.",
     "train-prior": "Train an autoregressive prior on a token corpus.",
