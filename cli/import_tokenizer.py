@@ -7,6 +7,9 @@ FORMATS = ("taming", "latent-diffusion", "llamagen", "maskgit", "diffusers")
 """Names in `tokenizer.importers.formats.IMPORTERS`, written out so that help need not load torch.
 """
 
+ROUTES = ("stored", "srgb")
+"""Names in `tokenizer.corpus.images.ROUTES`, likewise."""
+
 
 @click.command("import-tokenizer")
 @click.argument("file")
@@ -20,11 +23,14 @@ FORMATS = ("taming", "latent-diffusion", "llamagen", "maskgit", "diffusers")
               help="What black and white are to the model, in place of the format's.")
 @click.option("--stage", type=click.Choice(["first", "condition"]), default="first",
               show_default=True, help="Which tokenizer of a prior's checkpoint.")
+@click.option("--route", type=click.Choice(ROUTES), default="stored", show_default=True,
+              help="How image files become pixels: as the published programs read them, or with "
+                   "colour profiles converted to sRGB; see docs/images.md.")
 @click.option("--overwrite", is_flag=True, help="Replace a tokenizer in OUT.")
 @reports_errors
 def import_tokenizer(file: str, out: str, config: str | None, format_name: str | None,
                      image_size: int | None, input_range: tuple[float, float] | None, stage: str,
-                     overwrite: bool) -> None:
+                     route: str, overwrite: bool) -> None:
     """Turn the published tokenizer FILE, or the folder that holds it, into a tokenizer in OUT.
 
     Codes equal those of the program that FILE is of. Nothing in it is executed. A report says what
@@ -40,7 +46,8 @@ def import_tokenizer(file: str, out: str, config: str | None, format_name: str |
     """
     from tokenizer.importers.base import ImportOptions
     from tokenizer.importers.importing import import_tokenizer as import_files
-    options = ImportOptions(image_size=image_size, input_range=input_range, stage=stage)
+    options = ImportOptions(image_size=image_size, input_range=input_range, stage=stage,
+                            route=route)
     report = import_files(file, out, config=config, format_name=format_name, options=options,
                           overwrite=overwrite)
     click.echo(report.text())

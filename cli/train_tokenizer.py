@@ -66,7 +66,7 @@ def train_tokenizer(corpus: str, out: str, modality: str | None, recipe: str,
     share_cores()
     from tokenizer.training.loop import train_tokenizer as train
     named = [f"training.{name}={value}" for name, value in options.items() if value is not None]
-    config = build_config(recipe, modality, [*settings, *named], init_from)
+    config = build_config(recipe, modality, [*settings, *named], init_from, out)
     trained = train(corpus, out, config.model, config.training, init_from)
     if not trained.is_first_process:
         return
@@ -76,7 +76,7 @@ def train_tokenizer(corpus: str, out: str, modality: str | None, recipe: str,
 
 
 def build_config(recipe: str, modality: str | None, settings: list[str],
-                 init_from: str | None = None) -> "TokenizerRecipe":
+                 init_from: str | None = None, out: str | None = None) -> "TokenizerRecipe":
     """A recipe with settings replaced.
 
     Args:
@@ -84,6 +84,7 @@ def build_config(recipe: str, modality: str | None, settings: list[str],
         modality: name of the modality, or ``None`` for that of ``init_from``, or else ``image``.
         settings: ``modality.NAME=VALUE``, ``model.NAME=VALUE`` or ``training.NAME=VALUE``.
         init_from: folder of a tokenizer whose model takes the place of the recipe's.
+        out: folder of the training; one of an early version goes on with its own modality.
     Raises:
         FileNotFoundError: ``init_from`` holds no tokenizer.
         ValueError: a name is unknown, a value wrong, or a setting of the modality missing.
@@ -95,7 +96,8 @@ def build_config(recipe: str, modality: str | None, settings: list[str],
     model = checkpoints.load_config(init_from, KIND, VQGANConfig) if init_from else VQGANConfig()
     modality = modality or model.modality["name"]
     pairs = [setting.partition("=") for setting in settings if setting.startswith("modality.")]
-    own = {**(model.modality if modality == model.modality["name"] else {"name": modality}),
+    is_given = init_from is not None and modality == model.modality["name"]
+    own = {**(model.modality if is_given else _new_settings(modality, out)),
            **{name.partition(".")[2]: parse_value(text) for name, _, text in pairs}}
     _require_whole(own)
     chosen = build_recipe(recipe, own)
@@ -103,6 +105,21 @@ def build_config(recipe: str, modality: str | None, settings: list[str],
         chosen = dataclasses.replace(chosen, model=dataclasses.replace(model, modality=own))
     others = [setting for setting in settings if not setting.startswith("modality.")]
     return override(chosen, others)
+
+
+def _new_settings(modality: str, out: str | None) -> dict[str, Any]:
+    """What a modality starts from: as new, or by the route of the training that goes on in ``out``,
+    which may name none."""
+    from tokenizer import checkpoints, storage
+    from tokenizer.corpus.modalities import MODALITIES, new_settings
+    from tokenizer.vqgan.model import KIND, VQGANConfig
+    if modality not in MODALITIES:
+        return {"name": modality}  # the recipe refuses it by name
+    settings = new_settings(modality)
+    if out is not None and storage.exists(storage.join(out, checkpoints.STATE)):
+        begun = checkpoints.load_config(out, KIND, VQGANConfig).modality
+        return {**{name: begun[name] for name in settings if name in begun}, "name": modality}
+    return settings
 
 
 def _require_whole(settings: dict[str, Any]) -> None:

@@ -166,12 +166,12 @@ def read_entry(entry: Entry, source: Source, codecs: Mapping[str, Encoder],
         payloads = source.read(entry)
         stage = "decode"
         decoded: dict[str, np.ndarray] = {}
-        for codec in codecs.values():
-            held = codec.modality.file_modality()
-            if held not in decoded:
+        for modality in (codec.modality for codec in codecs.values()):
+            if modality.reading not in decoded:
+                held = modality.file_modality()
                 url = entry.sources[held]
-                decoded[held] = codec.modality.read(payloads[held], url)
-        raws = {name: decoded[codec.modality.file_modality()] for name, codec in codecs.items()}
+                decoded[modality.reading] = modality.read(payloads[held], url)
+        raws = {name: decoded[codec.modality.reading] for name, codec in codecs.items()}
         stage, url = "crop", entry.source
         return crop_records(entry, raws, codecs, crops)
     except (OSError, ValueError) as error:

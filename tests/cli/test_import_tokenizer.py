@@ -174,7 +174,9 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_formats_of_the_commands_are_those_of_the_tables() -> None:
+    from tokenizer.corpus.images import ROUTES
     from tokenizer.importers.exporting import EXPORTERS
     from tokenizer.importers.formats import IMPORTERS
     assert tuple(IMPORTERS) == import_tokenizer.FORMATS
+    assert tuple(ROUTES) == import_tokenizer.ROUTES
     assert tuple(EXPORTERS) == export_tokenizer.FORMATS

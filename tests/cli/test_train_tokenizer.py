@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from cli.main import main
 from cli.train_tokenizer import RECIPES as NAMES
 from cli.train_tokenizer import build_config
-from tokenizer.corpus.modalities import Depth
+from tokenizer.corpus.modalities import Depth, new_settings
 from tokenizer.recipes import RECIPES
 from tokenizer.training.journal import read_metrics
 
@@ -168,8 +168,21 @@ def test_modality_and_model_are_those_of_the_tokenizer_to_start_from(tmp_path: P
     assert recipe.training == RECIPES["small_64"](own).training
     changed = build_config("tiny", "segmentation", ["modality.ignore_id=9"], start)
     assert changed.model.modality == {**own, "ignore_id": 9}
-    assert build_config("tiny", "image", [], start).model.modality == {"name": "image"}
-    assert build_config("tiny", None, []).model.modality == {"name": "image"}
+    assert build_config("tiny", "image", [], start).model.modality == new_settings("image")
+    assert build_config("tiny", None, []).model.modality == new_settings("image")
+
+
+def test_new_tokenizers_take_the_newest_route_and_early_trainings_keep_theirs(
+        tmp_path: Path) -> None:
+    early = save_tokenizer(tmp_path / "early")
+    new = build_config("tiny", None, [], out=early).model.modality
+    assert new == new_settings("image") != {"name": "image"}
+    (tmp_path / "early/training").mkdir()
+    (tmp_path / "early/training/state.pt").write_bytes(b"")
+    assert build_config("tiny", None, [], out=early).model.modality == {"name": "image"}
+    chosen = build_config("tiny", "edges", ["modality.route=stored"]).model.modality
+    assert chosen == {"name": "edges", "route": "stored"}
+    assert build_config("tiny", None, [], early).model.modality == {"name": "image"}
 
 
 def test_a_tokenizer_to_start_from_that_is_none_is_one_line(tmp_path: Path) -> None:

@@ -59,9 +59,9 @@ def test_each_image_is_read_and_decoded_once(config: Settings, tmp_path: Path,
         reads.append(Path(url).name)
         return Path(url).read_bytes()
 
-    def decode(payload: bytes) -> np.ndarray:
+    def decode(payload: bytes, route: str) -> np.ndarray:
         decoded.append(len(payload))
-        return decode_image(payload)
+        return decode_image(payload, route)
     make = config(tokenizers={**BOTH, "low_res": "low-tok"})
     from tokenizer.corpus.modalities.image import decode_image
     monkeypatch.setattr("tokenizer.corpus.sources.storage.read_bytes", read_bytes)

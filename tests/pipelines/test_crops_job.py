@@ -105,9 +105,9 @@ def test_each_image_is_decoded_once_and_batches_are_full(
     from tokenizer.corpus.modalities.image import decode_image
     decoded: list[int] = []
 
-    def decode(payload: bytes) -> np.ndarray:
+    def decode(payload: bytes, route: str) -> np.ndarray:
         decoded.append(len(payload))
-        return decode_image(payload)
+        return decode_image(payload, route)
     monkeypatch.setattr("tokenizer.corpus.modalities.image.decode_image", decode)
     encode_corpus(config(crops="random:3"))
     assert len(decoded) == 10

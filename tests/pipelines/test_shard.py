@@ -6,11 +6,12 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from colour_profiles import rgb_profile
 from job_fakes import SIZE, FakeCodec, save_maps
 from PIL import Image
 
 from pipelines.shard import SourceUnreachable, concerns_source, encode_entries
-from tokenizer.corpus.modalities import RGB, Depth, Segmentation
+from tokenizer.corpus.modalities import RGB, Depth, LowRes, Segmentation
 from tokenizer.corpus.sources import Entry, FolderSource
 from tokenizer.schema import codes_array
 
@@ -118,6 +119,17 @@ def test_all_modalities_share_one_crop(image_folder: ImageFolder, tmp_path: Path
     assert table.column_names[2:5] == ["image_codes", "depth_codes", "segmentation_codes"]
     depths = codes_array(codecs["depth"].spec, table).astype(int)
     assert (np.diff(depths.reshape(4, -1)) >= 0).all() and depths.min() < 4 and depths.max() > 11
+
+
+def test_each_tokenizer_sees_pixels_by_its_own_route(tmp_path: Path) -> None:
+    Image.new("RGB", (12, 8), (90, 90, 90)).save(tmp_path / "a.png", icc_profile=rgb_profile(
+        gamma=1.0))
+    source = FolderSource(str(tmp_path))
+    codecs = {"image": FakeCodec(RGB()), "low_res": FakeCodec(LowRes(route="srgb"))}
+    table, dead = encode_entries(source.entries(), source, codecs, 2)
+    assert dead == []
+    assert set(table["image_codes"][0].as_py()) == {90 // 16}
+    assert set(table["low_res_codes"][0].as_py()) == {160 // 16}  # sRGB has 160 for 90 / 255
 
 
 def test_a_bad_map_is_a_dead_letter_that_names_the_map(image_folder: ImageFolder,

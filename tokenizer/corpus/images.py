@@ -1,7 +1,8 @@
 """Bytes to pixels: image files of every mode as 8-bit RGB, crops, and resampling.
 
 What cannot be decoded completely is refused: `UnreadableImage` says what the file is instead.
-Colour profiles are not applied; pixel values are taken as sRGB.
+`docs/images.md` says the same in words, with what becomes of every kind of file. Rules that change
+levels are added as a new route to `ROUTES`: what was made by an earlier one stays what it was.
 
 Letters: H and W the original's rows and columns, h and w those of the resampled crop.
 """
@@ -10,11 +11,22 @@ import re
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
+
+from tokenizer.corpus.colours import to_srgb, upright_cmyk
+
+STORED, SRGB = "stored", "srgb"
+ROUTES = {
+    STORED: "levels as they are stored: colour profiles are not applied, all CMYK is Adobe's",
+    SRGB: "colour profiles are converted to sRGB; CMYK without Adobe's mark is not inverted"}
+"""Ways from the bytes of a colour image to its pixels. Specs and checkpoints that name none mean
+the first, new tokenizers take the last."""
 
 MAX_PIXELS = 178_000_000
 """Pixels beyond which an image is refused before it is decoded."""
@@ -38,7 +50,11 @@ SIGNATURES = {b"\xff\xd8": "JPEG", PNG_SIGNATURE: "PNG", b"GIF8": "GIF", b"BM": 
               b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WebP", b"%PDF": "PDF",
               b"PK\3\4": "ZIP", b"\x1f\x8b": "gzip"}
 
-JPEG_START, JPEG_END = b"\xff\xd8\xff", 0xd9
+JPEG_START, JPEG_END, JPEG_SCAN = b"\xff\xd8\xff", 0xd9, 0xda
+
+MAX_SCANS = 100
+"""Scans beyond which a JPEG is refused: each goes over all pixels again, and ten are usual."""
+
 JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 """A JPEG marker other than those within pixel data."""
 
@@ -74,11 +90,12 @@ class Crop:
                              f"1 pixel, got {self}")
 
 
-def decode_image(payload: bytes) -> np.ndarray:
+def decode_image(payload: bytes, route: str = STORED) -> np.ndarray:
     """Decode an image file to upright 8-bit RGB.
 
     Args:
         payload: a JPEG, PNG, WebP, BMP, TIFF or GIF file; of an animation the first frame is read.
+        route: a name of `ROUTES`.
     Returns:
         ``(H, W, 3)``, uint8, turned as its EXIF orientation says. Transparent pixels lie over
         white; 16-bit grey is scaled by 255/65535; float grey is taken in [0, 1], or in [0, 255]
@@ -87,7 +104,12 @@ def decode_image(payload: bytes) -> np.ndarray:
         UnreadableImage: the file is no such image, is damaged or truncated, or has more than
             `MAX_PIXELS` pixels.
     """
-    return np.asarray(to_rgb(open_image(payload)))
+    with _telling_damage(payload):
+        image = open_image(payload)
+        if route != STORED:
+            image = _eight_bits(image)
+            image = to_srgb(upright_cmyk(image) if payload.startswith(JPEG_START) else image)
+        return np.asarray(to_rgb(image))
 
 
 def open_image(payload: bytes) -> Image.Image:
@@ -96,7 +118,7 @@ def open_image(payload: bytes) -> Image.Image:
     Raises:
         UnreadableImage: as for `decode_image`.
     """
-    try:
+    with _telling_damage(payload):
         if payload.startswith(PNG_SIGNATURE):
             check_png(payload)
         elif payload.startswith(JPEG_START):
@@ -105,6 +127,13 @@ def open_image(payload: bytes) -> Image.Image:
             check_size(*image.size)
             image.load()
             return _upright(image)
+
+
+@contextmanager
+def _telling_damage(payload: bytes) -> Iterator[None]:
+    """In the block, whatever Pillow raises for a damaged file becomes `UnreadableImage`."""
+    try:
+        yield
     except UnreadableImage:
         raise
     except Image.UnidentifiedImageError as error:
@@ -112,6 +141,9 @@ def open_image(payload: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"more than {MAX_PIXELS} pixels, the most that are decoded: make it "
                               "smaller") from error
+    except MemoryError as error:
+        raise UnreadableImage("too little memory to decode it: make it smaller, or give the job "
+                              "more") from error
     except BROKEN as error:
         kind = _signature(payload) or "image"
         reason = str(error).rstrip(".") or type(error).__name__
@@ -157,12 +189,17 @@ def check_jpeg(payload: bytes) -> None:
     """Check that a JPEG file has an end; a tail of zeros would decode to grey without an error.
 
     Raises:
-        UnreadableImage: the file ends, or turns into zeros, before its end-of-image marker.
+        UnreadableImage: the file ends, or turns into zeros, before its end-of-image marker; or it
+            has more than `MAX_SCANS` scans.
     """
-    position = 2
+    position, num_scans = 2, 0
     while marker := JPEG_MARKER.search(payload, position):
-        if payload[marker.end() - 1] == JPEG_END:
+        kind = payload[marker.end() - 1]
+        if kind == JPEG_END:
             return
+        num_scans += kind == JPEG_SCAN
+        if num_scans > MAX_SCANS:
+            raise UnreadableImage(f"a JPEG file of more than {MAX_SCANS} scans, made to take long")
         length = payload[marker.end():marker.end() + 2]
         position = marker.end() + int.from_bytes(length, "big")
     raise UnreadableImage(f"truncated JPEG file: {len(payload)} bytes without an end marker")
@@ -194,8 +231,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_grey_levels(np.asarray(image))).convert("RGB")
+    image = _eight_bits(image)
     if image.mode == "LAB":
         lab, srgb = (ImageCms.ImageCmsProfile(ImageCms.createProfile(name))
                      for name in ("LAB", "sRGB"))
@@ -262,6 +298,15 @@ def _upright(image: Image.Image) -> Image.Image:
         orientation = None
     turn = ORIENTATIONS.get(orientation) if isinstance(orientation, int) else None
     return image.copy() if turn is None else image.transpose(turn)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """An image of 8 bits a channel: grey of more bits, or of floats, brought to so many."""
+    if not (image.mode.startswith("I") or image.mode == "F"):
+        return image
+    grey = Image.fromarray(_grey_levels(np.asarray(image)))
+    grey.info = {name: value for name, value in image.info.items() if name == "icc_profile"}
+    return grey
 
 
 def _grey_levels(levels: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from tokenizer.corpus.images import STORED
 from tokenizer.importers.pickles import Stored
 from tokenizer.vqgan.model import VQGANConfig
 
@@ -42,10 +43,12 @@ class ImportOptions:
         image_size: side in pixels, or ``None`` for the config's, or else 256.
         input_range: what black and white are to the model, or ``None`` for the format's.
         stage: which tokenizer of a prior's checkpoint: ``first``, of the images, or ``condition``.
+        route: how files of images become pixels, a name of `tokenizer.corpus.images.ROUTES`.
     """
     image_size: int | None = None
     input_range: tuple[float, float] | None = None
     stage: str = "first"
+    route: str = STORED
 
     def __post_init__(self) -> None:
         if self.stage not in ("first", "condition"):
@@ -136,10 +139,14 @@ def modality_settings(name: str, options: ImportOptions,
     """
     if name == "image":
         chosen = options.input_range or input_range
-        return {"name": name, **({"input_range": list(chosen)} if chosen else {})}
+        return {"name": name, **({"input_range": list(chosen)} if chosen else {}),
+                **({"route": options.route} if options.route != STORED else {})}
     if options.input_range is not None:
         raise ValueError(f"an input range of {options.input_range} was given, but this is a "
                          f"tokenizer of {name}, whose inputs have their own; leave it out")
+    if options.route != STORED:
+        raise ValueError(f"the route {options.route} was given, but this is a tokenizer of {name}, "
+                         "which are no colours; leave it out")
     return {"name": name}
 
 

@@ -9,7 +9,7 @@ import torch
 from corpus_files import encode, noise
 
 from tokenizer.corpus import modalities
-from tokenizer.corpus.images import Crop, centre_crop, decode_image
+from tokenizer.corpus.images import ROUTES, Crop, centre_crop, decode_image
 from tokenizer.corpus.maps import decode_depth, decode_labels
 from tokenizer.corpus.modalities import (
     MODALITIES,
@@ -28,6 +28,7 @@ from tokenizer.corpus.modalities import (
     fit_together,
     modality_from_dict,
     modality_to_dict,
+    new_settings,
 )
 
 
@@ -150,7 +151,7 @@ def test_settings_travel_as_json(example: Example) -> None:
     assert modality_from_dict(json.loads(json.dumps(settings))) == example.modality
     preprocessing = example.modality.preprocessing()
     kind = type(example.modality)
-    unsaid = {name for name in settings.keys() & {"input_range", "scaling", "inverse"}
+    unsaid = {name for name in settings.keys() & {"input_range", "route", "scaling", "inverse"}
               if getattr(example.modality, name) == getattr(kind, name)}
     assert settings.keys() - preprocessing.keys() == unsaid
     assert all(preprocessing[name] == settings[name] for name in settings.keys() - unsaid)
@@ -262,6 +263,23 @@ def test_the_spec_of_plain_images_is_the_one_of_older_corpora() -> None:
     assert RGB().preprocessing() == {"name": "image", "crop": "centre",
                                      "resampling": "bilinear with antialiasing"}
     assert RGB(input_range=(0.0, 1.0)).preprocessing()["input_range"] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", [RGB, LowRes, Edges])
+def test_a_route_is_said_where_it_is_not_the_first(kind: type[RGB]) -> None:
+    assert "route" not in kind().preprocessing()
+    assert kind(route="srgb").preprocessing()["route"] == "srgb"
+    assert kind(route="srgb").reading == RGB(route="srgb").reading != kind().reading
+    with pytest.raises(ValueError, match="route must be stored or .*, got 'adobe'"):
+        kind(route="adobe")
+    assert new_settings(kind.name) == {"name": kind.name, "route": list(ROUTES)[-1]}
+
+
+def test_maps_have_no_route() -> None:
+    assert new_settings("depth") == {"name": "depth"}
+    assert new_settings("normals") == {"name": "normals"}
+    with pytest.raises(ValueError, match="normals are directions, not colours"):
+        Normals(route="srgb")
 
 
 @pytest.mark.parametrize(("input_range", "values"), [

@@ -8,7 +8,7 @@ import torch
 from checkpoint_files import taming_config
 from published import F16, LLAMAGEN, TAMING, Network, Shapes, layout, maskgit_layout, undrawn
 
-from tokenizer.importers.base import Imported, ImportOptions, Source
+from tokenizer.importers.base import Imported, ImportOptions, Source, modality_settings
 from tokenizer.importers.formats import IMPORTERS, choose_importer
 from tokenizer.importers.importing import read_tensors
 from tokenizer.vqgan.model import VQGAN
@@ -191,6 +191,14 @@ def test_a_range_of_pixels_is_for_images_alone(channels: int, params: dict[str, 
 def test_the_range_of_an_images_pixels_may_be_said(shapes: Shapes) -> None:
     config = convert(shapes, input_range=(-2.0, 2.0)).config
     assert config.modality == {"name": "image", "input_range": [-2.0, 2.0]}
+
+
+def test_the_route_of_images_may_be_said_and_is_the_published_one_else() -> None:
+    assert convert(layout(TAMING, NET)).config.modality == {"name": "image"}
+    config = convert(layout(TAMING, NET), route="srgb").config
+    assert config.modality == {"name": "image", "route": "srgb"}
+    with pytest.raises(ValueError, match="route srgb was given, but .* of depth, which are no"):
+        modality_settings("depth", ImportOptions(route="srgb"))
 
 
 def test_widths_that_are_no_multiples_are_refused() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokenizer import configs
-from tokenizer.corpus.images import UnreadableImage
+from tokenizer.corpus.images import ROUTES, UnreadableImage
 from tokenizer.corpus.modalities.base import (
     QUALITY,
     LabelOutOfRange,
@@ -57,6 +57,15 @@ def file_modality(name: str) -> str:
     return MODALITIES[name].file_modality()
 
 
+def new_settings(name: str) -> dict[str, Any]:
+    """The modality called ``name`` as a new tokenizer has it, where that is not the default.
+
+    Defaults are what checkpoints of early versions mean, which do not name the setting.
+    """
+    reads_colours = file_modality(name) == RGB.name
+    return {"name": name, **({"route": list(ROUTES)[-1]} if reads_colours else {})}
+
+
 def _all_modalities() -> dict[str, type[Modality]]:
     """The modalities that the modules of this package define, by name, in the modules' order."""
     found: dict[str, type[Modality]] = {}
@@ -74,4 +83,4 @@ MODALITIES: dict[str, type[Modality]] = _all_modalities()
 __all__ = ["MODALITIES", "PICTURE_SUFFIXES", "QUALITY", "RGB", "Depth", "Edges", "LabelOutOfRange",
            "LowRes", "Modality", "Normals", "Segmentation", "SizeMismatch", "Sums",
            "UnreadableImage", "add_sums", "file_modality", "fit_together", "modality_from_dict",
-           "modality_to_dict"]
+           "modality_to_dict", "new_settings"]

@@ -63,6 +63,11 @@ class Modality(ABC):
         return cls.computed_from or cls.name
 
     @property
+    def reading(self) -> str:
+        """What `read` makes of a file, in words: modalities for which it is equal may share it."""
+        return self.file_modality()
+
+    @property
     @abstractmethod
     def in_channels(self) -> int:
         """Channels of the encoder's input."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from tokenizer.corpus.images import Crop
+from tokenizer.corpus.images import STORED, Crop
 from tokenizer.corpus.modalities.base import QUALITY, Modality, Sums
-from tokenizer.corpus.modalities.image import RGB
+from tokenizer.corpus.modalities.image import RGB, require_route
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +33,7 @@ class Edges(Modality):
         low: gradient, as a share of a step from black to white, from which a pixel goes on with an
             edge that another pixel begins.
         high: gradient from which a pixel begins an edge.
+        route: as of `RGB`.
 
     Source: Canny 1986, IEEE TPAMI 8(6); scikit-image's implementation, whose default thresholds
     and ``sigma`` 2 are those of the published model with edges as condition.
@@ -40,6 +41,7 @@ class Edges(Modality):
     sigma: float = 2.0
     low: float = 0.1
     high: float = 0.2
+    route: str = STORED
     name: ClassVar[str] = "edges"
     quality: ClassVar[str] = "f1"
     computed_from: ClassVar[str | None] = RGB.name
@@ -52,6 +54,7 @@ class Edges(Modality):
         if not 0 <= self.low <= self.high <= 1:
             raise ValueError("low and high must be thresholds with 0 <= low <= high <= 1, got "
                              f"{self.low} and {self.high}")
+        require_route(self.route)
 
     @property
     def in_channels(self) -> int:
@@ -61,11 +64,15 @@ class Edges(Modality):
     def pixel_dtype(self) -> np.dtype[Any]:
         return np.dtype(np.uint8)
 
+    @property
+    def reading(self) -> str:
+        return RGB(route=self.route).reading
+
     def read(self, payload: bytes, name: str) -> np.ndarray:
-        return RGB().read(payload, name)
+        return RGB(route=self.route).read(payload, name)
 
     def resample(self, raw: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
-        return RGB().resample(raw, crop, size)
+        return RGB(route=self.route).resample(raw, crop, size)
 
     def fit(self, raw: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
         upright = self.resample(raw, dataclasses.replace(crop, flipped=False), size)
@@ -94,6 +101,13 @@ class Edges(Modality):
     def figures(self, sums: Sums) -> dict[str, float]:
         either = sums["found"] + sums["true"]
         return {"f1": float(2 * sums["both"] / either) if either else 1.0}
+
+    def preprocessing(self) -> dict[str, Any]:
+        """As for every modality, but the default ``route`` goes without saying."""
+        described = super().preprocessing()
+        if self.route == STORED:
+            del described["route"]
+        return described
 
 
 def canny_edges(image: np.ndarray, sigma: float, low: float, high: float) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from tokenizer.corpus.images import Crop, decode_image, resize
+from tokenizer.corpus.images import ROUTES, STORED, Crop, decode_image, resize
 from tokenizer.corpus.modalities.base import QUALITY, Modality, Sums
 
 if TYPE_CHECKING:
@@ -31,8 +31,10 @@ class RGB(Modality):
 
     Attributes:
         input_range: what black and white are to the model; imported tokenizers may need (0, 1).
+        route: how the bytes of a file become pixels, a name of `ROUTES`.
     """
     input_range: tuple[float, float] = (-1.0, 1.0)
+    route: str = STORED
     name: ClassVar[str] = "image"
     quality: ClassVar[str] = "psnr"
     suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp",
@@ -45,6 +47,7 @@ class RGB(Modality):
         if not -math.inf < low < high < math.inf:
             raise ValueError(f"input_range must be (low, high), finite, with low < high, got "
                              f"{self.input_range}")
+        require_route(self.route)
 
     @property
     def in_channels(self) -> int:
@@ -54,8 +57,12 @@ class RGB(Modality):
     def pixel_dtype(self) -> np.dtype[Any]:
         return np.dtype(np.uint8)
 
+    @property
+    def reading(self) -> str:
+        return f"{self.file_modality()} by the route {self.route}"
+
     def read(self, payload: bytes, name: str) -> np.ndarray:
-        return decode_image(payload)
+        return decode_image(payload, self.route)
 
     def resample(self, raw: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
         return resize(raw, crop, size)
@@ -96,13 +103,23 @@ class RGB(Modality):
         return {"psnr": float(sums["psnr"] / max(1, sums["images"]))}
 
     def preprocessing(self) -> dict[str, Any]:
-        """As for every modality, but a default ``input_range`` goes without saying."""
+        """As for every modality, but defaults go without saying."""
         described = super().preprocessing()
-        if self.input_range == RGB.input_range:
-            del described["input_range"]
-        return described
+        defaults = {"input_range": list(RGB.input_range), "route": RGB.route}
+        return {name: value for name, value in described.items()
+                if name not in defaults or value != defaults[name]}
 
     @property
     def _levels(self) -> float:
         """Grey levels per unit of the model's inputs."""
         return 255 / (self.input_range[1] - self.input_range[0])
+
+
+def require_route(route: str) -> None:
+    """Refuse what is no route.
+
+    Raises:
+        ValueError: it is no name of `ROUTES`.
+    """
+    if route not in ROUTES:
+        raise ValueError(f"route must be {' or '.join(ROUTES)}, got {route!r}")

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tokenizer.corpus.images import Crop, UnreadableImage, open_image, resize
+from tokenizer.corpus.images import STORED, Crop, UnreadableImage, open_image, resize
 from tokenizer.corpus.modalities.base import QUALITY, Sums
 from tokenizer.corpus.modalities.image import RGB
 
@@ -32,6 +32,12 @@ class Normals(RGB):
     suffixes: ClassVar[tuple[str, ...]] = (".png", ".tif", ".tiff", ".bmp")
     colours_vary: ClassVar[bool] = False
     resampling: ClassVar[str] = "bilinear with antialiasing, then length 1"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.route != STORED:
+            raise ValueError(f"normals are directions, not colours, and read as they are stored: "
+                             f"leave out the route {self.route}")
 
     def read(self, payload: bytes, name: str) -> np.ndarray:
         image = open_image(payload)
