@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_OUT ?= demo-out
 
-.PHONY: demo test test-fast lint bench-quantizers bench-fast-f16 bench-search bench-tokenizer bench-loader bench-gpu clean
+.PHONY: demo test test-fast lint bench-quantizers bench-fast-f16 bench-search bench-tokenizer bench-loader bench-gpu fuzz clean
 
 demo: $(READY)
 	$(BIN)/img2tokens demo $(DEMO_OUT)
@@ -42,6 +42,10 @@ bench-tokenizer: $(READY)
 # Says so, and ends well, where there is no GPU.
 bench-gpu: $(READY)
 	$(BIN)/python benchmarks/gpu.py
+
+# Damages 2000 files with SEED and reads them in a process with a limit of memory; see docs/images.md.
+fuzz: $(READY)
+	$(BIN)/python benchmarks/fuzz.py $(if $(SEED),--seed $(SEED))
 
 # torch first and alone: the other packages would otherwise choose a build for it.
 $(READY): setup.cfg pyproject.toml constraints.txt
