@@ -15,6 +15,7 @@ from tokenizer.code_statistics import census_of, count_corpus, entropy_picture
 from tokenizer.distributions import quality_statistics
 from tokenizer.duplicates import find_duplicates
 from tokenizer.filters import RowFilter
+from tokenizer.quality import lower_is_better
 from tokenizer.tokens import TokenCorpus
 
 SHOWN = ("0.05", "0.5", "0.95")
@@ -102,15 +103,22 @@ def _describe_quality(quality: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {name:{width}}" + _figures(summary)
     for figure, worst in quality["worst"].items() or [(next(iter(quality["columns"])), [])]:
         if quality["classes"]:
-            yield f"{figure} by class"
-        for name, summaries in list(quality["classes"].items())[:MAX_CLASSES_SHOWN]:
-            yield f"  {name:{width}}" + _figures(summaries[figure])
+            yield f"{figure} by class, from the worst mean"
+        for name, summary in _from_worst(figure, quality["classes"])[:MAX_CLASSES_SHOWN]:
+            yield f"  {name:{width}}" + _figures(summary)
         yield from _more(len(quality["classes"]), "class")
         if worst:
             yield f"worst by {figure}"
         for row in worst:
             yield (f"  {row[figure]:10.4f}  {_named(row)}  {row['class_name'] or '-'}  "
                    f"{row['source']}")
+
+
+def _from_worst(figure: str, classes: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Each class with the distribution of one figure, by its mean; those without any come last."""
+    found = [(name, summaries[figure]) for name, summaries in classes.items()]
+    sign = -1.0 if lower_is_better(figure) else 1.0
+    return sorted(found, key=lambda item: sign * item[1].get("mean", sign * np.inf))
 
 
 def _figures(summary: Mapping[str, Any]) -> str:

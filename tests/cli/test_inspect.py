@@ -104,7 +104,9 @@ def test_quality_is_shown_with_classes_and_the_worst_rows(measured: Path) -> Non
     assert "image_psnr 6 25.6250 12.2500 14.5625 25.0000 37.5000 40.0000" in lines
     assert "image_margin 0 none has a value" in lines
     assert "12.2500 k1 cat k1.png" in lines and "21.5000 k0 sky k0.png" in lines
-    assert any(line.startswith("cat 3 ") for line in lines)
+    start = lines.index("image_psnr by class, from the worst mean")
+    assert [line.split()[:3] for line in lines[start + 1:start + 3]] == [
+        ["sky", "3", "25.5000"], ["cat", "3", "25.7500"]]
 
 
 def test_codes_and_duplicates_are_shown(measured: Path) -> None:
