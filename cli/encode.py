@@ -1,4 +1,6 @@
 """``img2tokens encode``: an image corpus becomes a token corpus."""
+from typing import TYPE_CHECKING
+
 import click
 
 from cli.options import (
@@ -12,6 +14,9 @@ from cli.options import (
     takes_engine,
     takes_part,
 )
+
+if TYPE_CHECKING:
+    from pipelines.encode import EncodeConfig
 
 
 @click.command()
@@ -60,6 +65,9 @@ from cli.options import (
               help="End in failure when more images fail: a number such as 5, or a share such as "
                    "1% or 0.01; finished shards are kept.  [default: when all fail]")
 @click.option("--overwrite", is_flag=True, help="Start over in TOKENS; what lies there is removed.")
+@click.option("--dry-run", is_flag=True,
+              help="Only list the images and encode a few: print how many shards, rows, bytes and "
+                   "how much time it would be, and what would be refused; write nothing.")
 @click.option("--extend", is_flag=True,
               help="Add the images that CORPUS has beside those in TOKENS, as further shards; what "
                    "changed or is gone is refused by name.")
@@ -71,7 +79,7 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
            maps: tuple[tuple[str, str], ...], labels: str, size: tuple[int, int] | None, crops: str,
            flips: bool, crop_seed: int, shard_size: int, batch_size: int, precision: str,
            backend: str, stats: bool, num_workers: int, max_errors: int | float | None,
-           overwrite: bool, extend: bool, engine: str, beam_flags: tuple[str, ...],
+           overwrite: bool, dry_run: bool, extend: bool, engine: str, beam_flags: tuple[str, ...],
            array_index: int | None, array_size: int | None) -> None:
     """Tokenise the images of CORPUS into Parquet shards under TOKENS.
 
@@ -98,6 +106,7 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
       img2tokens encode datasets:USER/NAME@train tokens --tokenizer image=tok
       img2tokens encode photos tokens --tokenizer image=tok --stats
       img2tokens encode s3://images/a s3://tokens/a --tokenizer image=s3://models/tok
+      img2tokens encode photos tokens --tokenizer image=tok --dry-run
       img2tokens encode photos tokens --tokenizer image=tok --extend
       img2tokens encode photos tokens --tokenizer image=tok --array-index 3 --array-size 64
       img2tokens encode /data/photos /data/tokens --tokenizer image=/data/tok \\
@@ -116,5 +125,18 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
         precision=precision, backend=backend, engine=engine, num_workers=num_workers,
         beam_flags=beam_flags, max_errors=max_errors, overwrite=overwrite, extend=extend,
         stats=stats)
+    if dry_run:
+        print_forecast(config)
+        return
     done = encode_corpus(config) if part is None else encode_part(config, part)
     click.echo(f"{tokens}: {done}" if isinstance(done, Unfinished) else outcome(tokens, done))
+
+
+def print_forecast(config: "EncodeConfig") -> None:
+    """Print what encoding would do; exit code 1 says that it would be refused."""
+    from pipelines.dry_run import foresee
+    from pipelines.report import foreseen
+    forecast = foresee(config)
+    click.echo(foreseen(forecast, config.num_workers))
+    if forecast.refusal:
+        raise click.ClickException(f"it would be refused: {forecast.refusal}")

@@ -143,9 +143,7 @@ def grow(plans: list[Plan], settings: Mapping[str, Any], listing: Listing,
             there are new ones that may not be added.
     """
     require_same_settings(plans[0], settings)
-    known: dict[str, str] = plans[-1].settings.get("files", {})
-    files: Mapping[str, str] = settings.get("files", {})
-    changed = [url for url in known if files.get(url) != known[url]]
+    changed = changed_files(plans, settings)
     rows = new_rows(plans, listing, changed)
     if (first := next(rows, None)) is None:
         return plans
@@ -155,6 +153,13 @@ def grow(plans: list[Plan], settings: Mapping[str, Any], listing: Listing,
     deque(rows, maxlen=0)  # refuses what is gone before anything is written
     return [*plans, plan_delta(plans, EXTEND, settings,
                                lambda: new_rows(plans, listing, changed))]
+
+
+def changed_files(plans: Sequence[Plan], settings: Mapping[str, Any]) -> list[str]:
+    """Files with many inputs that are gone, or others than they were."""
+    known: dict[str, str] = plans[-1].settings.get("files", {})
+    files: Mapping[str, str] = settings.get("files", {})
+    return [url for url in known if files.get(url) != known[url]]
 
 
 def new_rows(plans: Sequence[Plan], listing: Listing,

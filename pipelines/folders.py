@@ -16,16 +16,29 @@ def prepare_folder(url: str, overwrite: bool) -> None:
     Raises:
         ValueError: the folder holds something else.
     """
+    if require_usable(url, overwrite):
+        for part in PARTS:
+            storage.remove(storage.join(url, part))
+
+
+def require_usable(url: str, overwrite: bool) -> bool:
+    """Refuse a folder that the job may not write to.
+
+    Returns:
+        Whether a token corpus has to be removed first.
+    Raises:
+        ValueError: the folder holds something else.
+    """
     is_planned = holds_plan(url)
     is_ours = is_planned or _holds_manifest(url)
     if overwrite and is_ours:
-        for part in PARTS:
-            storage.remove(storage.join(url, part))
-    elif not (is_planned or is_unplanned(url) or holds_plan(url)):  # planned by others just now
+        return True
+    if not (is_planned or is_unplanned(url) or holds_plan(url)):  # planned by others just now
         first = next(name for name in storage.list_names(url) if not name.startswith("."))
         what = "a token corpus without a plan" if is_ours else f"other files, such as {first}"
         remedy = "add --overwrite to replace it" if is_ours else "choose another folder"
         raise ValueError(f"{url} holds {what}: {remedy}")
+    return False
 
 
 def _holds_manifest(url: str) -> bool:

@@ -200,7 +200,8 @@ def exposition(values: dict[str, Any]) -> str:
 
     Source: https://prometheus.io/docs/instrumenting/exposition_formats/
     """
-    labels = {name: str(values[name]) for name in ("url", "unit") if name in values}
+    labels: dict[str, str] = {name: str(values[name]) for name in values
+                              if name in ("url", "unit")}
     lines = []
     for name, meaning in METRICS.items():
         if values.get(name) is None:

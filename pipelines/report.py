@@ -1,12 +1,15 @@
 """What a token corpus holds, in words for people and as JSON for programs."""
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.plan import load_plan
 from tokenizer import configs
 from tokenizer.deltas import EXTEND, RETRY
 from tokenizer.schema import CodeSpec, CodeUsage, Manifest
 from tokenizer.tokens import TokenCorpus
+
+if TYPE_CHECKING:
+    from pipelines.dry_run import Forecast
 
 MAX_CLASSES_SHOWN = 20
 
@@ -84,6 +87,38 @@ def outcome(url: str, manifest: Manifest) -> str:
             + failures(manifest.dead_letters))
     passed_over = ", ".join(f"{number} {what}" for what, number in sorted(notes(url).items()))
     return f"{line}\npassed over: {passed_over}" if passed_over else line
+
+
+def foreseen(forecast: "Forecast", num_workers: int) -> str:
+    """What a dry run has found: a line each about inputs, rows and bytes, time, and the trial."""
+    lines = [f"inputs: {count(forecast.num_inputs, 'input')} in "
+             f"{count(forecast.num_shards, 'shard')}, {forecast.num_left} of them left to make"]
+    if forecast.problems:
+        lines[0] += f"; unusable: {by_class(forecast.problems)}"
+    trial = f"from a trial of {count(forecast.num_tried, 'input')}"
+    if forecast.seconds is None:
+        lines.append(f"no forecast: the trial of {count(forecast.num_tried, 'input')} gave no row")
+    else:
+        lines.append(f"output: about {count(forecast.num_rows, 'row')}, {forecast.num_bytes:,} "
+                     f"bytes of shards, {trial}")
+        lines.append(f"time: about {duration(forecast.seconds)} with "
+                     f"{count(num_workers, 'worker')}, {trial}, and as long as it takes to start")
+    if forecast.failures:
+        lines.append(f"failed in the trial: {by_class(forecast.failures)}")
+    return "\n".join([*lines, "nothing was written"])
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``5.1 min``, ``3.2 h`` or ``12.0 days``."""
+    for size, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def by_class(numbers: Mapping[str, int]) -> str:
+    """``1 MissingMap, 1 UnreadableImage``."""
+    return ", ".join(f"{number} {error}" for error, number in sorted(numbers.items()))
 
 
 def retried(num_tried: int, manifest: Manifest) -> str:
