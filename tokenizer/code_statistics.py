@@ -20,6 +20,9 @@ from tokenizer.tokens import TokenCorpus
 MAX_BYTES = 1 << 28
 """Of the counts by class, and of those by place, of one modality; 4 bytes each."""
 
+ROWS_AT_ONCE = 4096
+"""Rows that are counted at once, however many a shard has: each code takes 16 bytes meanwhile."""
+
 NUM_SPECIFIC = 5
 """Codes listed for each class."""
 
@@ -113,8 +116,9 @@ def count_corpus(corpus: TokenCorpus, rows: RowFilter | None = None) -> dict[str
     num_rows = 0
     for table in selected_tables(corpus, ["label", "class_name", *columns], rows):
         num_rows += table.num_rows
-        for counts in found.values():
-            counts.add(table)
+        for start in range(0, table.num_rows, ROWS_AT_ONCE):
+            for counts in found.values():
+                counts.add(table.slice(start, ROWS_AT_ONCE))
     if rows is not None:
         rows.require_rows(num_rows, corpus.url)
     return found

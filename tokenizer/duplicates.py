@@ -14,6 +14,7 @@ Letters: N rows, n codes of a row, T places that may differ.
 
 Source: Manku et al. 2007, doi:10.1145/1242572.1242592, section 3, with codes in place of bits.
 """
+import contextlib
 import heapq
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ WINDOW = 256
 """Rows with an equal band that each row is compared with at most."""
 
 CHUNK = 4096
-"""Rows with equal hashes whose codes are read at once."""
+"""Rows that are hashed at once, and rows with equal hashes whose codes are read at once."""
 
 ROWS_LISTED = 20
 """Rows named of one group of equal ones."""
@@ -57,16 +58,17 @@ class SpilledCodes:
         sets = [places, *(self.bands if max_distance else [])]
         self.rows_of_shards: list[int] = []
         paths = [folder / f"hashes-{index}" for index in range(len(sets))]
-        with (folder / "codes").open("wb") as file:
-            files = [path.open("wb") for path in paths]
+        with contextlib.ExitStack() as stack:
+            file, *files = (stack.enter_context(path.open("wb"))
+                            for path in (folder / "codes", *paths))
             for table in selected_tables(corpus, [spec.column], rows):
                 codes = codes_array(spec, table).reshape(table.num_rows, spec.num_codes)
-                file.write(np.ascontiguousarray(codes).tobytes())
-                for target, chosen in zip(files, sets, strict=True):
-                    target.write(hashed(codes[:, chosen]).tobytes())
+                for start in range(0, len(codes), CHUNK):
+                    part = codes[start:start + CHUNK]
+                    file.write(part.tobytes())
+                    for target, chosen in zip(files, sets, strict=True):
+                        target.write(hashed(part[:, chosen]).tobytes())
                 self.rows_of_shards.append(table.num_rows)
-            for target in files:
-                target.close()
         shape = (sum(self.rows_of_shards), spec.num_codes)
         self.codes = _mapped(folder / "codes", spec.dtype, shape)
         self.hashes = [_mapped(path, np.dtype(np.uint64), shape[:1]) for path in paths]

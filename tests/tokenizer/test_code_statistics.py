@@ -26,7 +26,10 @@ def entropy(codes: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_usage_dead_codes_and_entropy_by_place(tmp_path: Path, depth: int) -> None:
+@pytest.mark.parametrize("rows_at_once", [3, 4096])
+def test_usage_dead_codes_and_entropy_by_place(tmp_path: Path, depth: int, rows_at_once: int,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_statistics, "ROWS_AT_ONCE", rows_at_once)
     codes = drawn(depth)
     counts = count_corpus(write_corpus(tmp_path, codes, SIZE, shard_size=7))["image"]
     found = counts.summary()

@@ -44,6 +44,7 @@ def compared(codes: np.ndarray, most: int) -> tuple[list[list[str]], dict[tuple[
 def test_groups_and_pairs_are_those_of_comparing_all(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, hashes_at_once: int) -> None:
     monkeypatch.setattr(duplicates, "HASHES_AT_ONCE", hashes_at_once)
+    monkeypatch.setattr(duplicates, "CHUNK", hashes_at_once)
     codes = related(60, seed=most)
     found = find_duplicates(write_corpus(tmp_path, codes, 8, shard_size=9), "image", most,
                             num_listed=10_000)
