@@ -19,7 +19,7 @@ from pipelines.decode import settled_spec
 from pipelines.entries import entry_of
 from pipelines.formats.base import read_range
 from pipelines.plan import load_plan
-from pipelines.selection import KEY, ROW, Selection
+from pipelines.selection import KEY, Selection
 from tokenizer import pictures, storage
 from tokenizer.corpus.images import Crop
 from tokenizer.corpus.sources import Entry, Source, open_source
@@ -113,16 +113,17 @@ def contact_sheet(config: SheetConfig) -> Sheet:
 def chosen(corpus: TokenCorpus, selection: Selection, num: int, modalities: Sequence[str],
            ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
     """Columns and shard, and codes ``(1, ...)`` by modality, of ``num`` rows, spread evenly."""
-    rows = [table[ROW].to_numpy() for table in selection.tables(corpus, [KEY])]
-    ends = np.cumsum([len(found) for found in rows])
-    total = int(ends[-1]) if len(ends) else 0
+    counts = ([entry.rows for entry in corpus.manifest.shards] if selection.takes_all else
+              [table.num_rows for table in selection.tables(corpus, [KEY])])
+    ends = np.cumsum(counts)
+    total = sum(counts)
     places = np.unique(np.linspace(0, total - 1, min(num, total)).round().astype(np.int64))
     columns = [KEY, "source", *GEOMETRY, "flipped"]
-    for shard, end in enumerate(ends):
-        first = int(end) - len(rows[shard])
-        wanted = rows[shard][places[(places >= first) & (places < end)] - first]
+    for shard, (count, end) in enumerate(zip(counts, ends, strict=True)):
+        wanted = places[(places >= end - count) & (places < end)] - (end - count)
         if len(wanted):
-            table = corpus.read_shard(shard).take(wanted)
+            table = corpus.read_shard(shard)
+            table = table.take(selection.rows(table)[wanted])
             codes = {name: codes_array(corpus.spec[name], table) for name in modalities}
             for index, row in enumerate(table.select(columns).to_pylist()):
                 yield {**row, "shard": shard}, {name: codes[name][index:index + 1]

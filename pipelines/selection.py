@@ -62,16 +62,23 @@ class Selection:
         """
         needed = dict.fromkeys([KEY, *columns, *(self.filter.columns if self.filter else ())])
         for table in corpus.tables(list(needed)):
-            mask = np.ones(table.num_rows, bool)
-            if self.keys is not None:
-                keys = table[KEY].to_pylist()
-                mask &= np.array([key in self.keys for key in keys], bool)
-                if found is not None:
-                    found.update(key for key, taken in zip(keys, mask, strict=True) if taken)
-            if self.filter is not None:
-                mask &= self.filter.mask(table)
-            rows = np.flatnonzero(mask).astype(np.int32)
+            if self.keys is not None and found is not None:
+                found.update(key for key in table[KEY].to_pylist() if key in self.keys)
+            rows = self.rows(table)
             yield table.select(list(columns)).take(rows).append_column(ROW, pa.array(rows))
+
+    def rows(self, table: pa.Table) -> np.ndarray:
+        """Which rows of a table to take: their numbers, int32, in order.
+
+        Args:
+            table: with the column `KEY` and those of the filter.
+        """
+        mask = np.ones(table.num_rows, bool)
+        if self.keys is not None:
+            mask &= np.array([key in self.keys for key in table[KEY].to_pylist()], bool)
+        if self.filter is not None:
+            mask &= self.filter.mask(table)
+        return np.flatnonzero(mask).astype(np.int32)
 
 
 def read_keys(url: str) -> Iterator[str]:

@@ -83,7 +83,7 @@ class RARLayout(Layout):
 @dataclass(frozen=True, kw_only=True)
 class LinesSink(FileSink):
     """A text file for each shard."""
-    beside = ()
+    beside: ClassVar[tuple[str, ...]] = ()
     pattern: ClassVar[str] = f"*{SUFFIX}"
 
     def path(self, name: str, modality: str, suffix: str) -> str:

@@ -128,8 +128,8 @@ class FileSink(Sink):
     Attributes:
         pattern: of the files' paths below the output, with ``*`` for the part that varies.
     """
-    columns = ABOUT
-    beside = (CARD,)
+    columns: ClassVar[tuple[str, ...]] = ABOUT
+    beside: ClassVar[tuple[str, ...]] = (CARD,)
     pattern: ClassVar[str]
 
     def file(self, shard: int) -> str:

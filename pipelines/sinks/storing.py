@@ -47,7 +47,9 @@ def store(sink: Sink, shard: int, sources: Iterable[Source], make: Callable[[Sou
         except OutputRefused:
             raise
         except OSError as error:
-            return DeadLetter(key=item.columns["key"], source=item.name, stage="write",
+            first, (_, suffix) = next(iter(item.files.items()))
+            return DeadLetter(key=item.columns["key"], stage="write",
+                              source=sink.path(item.name, first, suffix),
                               error=type(error).__name__, message=describe(error))
         return item
     with (sink.writer(shard) as writer,

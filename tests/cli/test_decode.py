@@ -67,3 +67,10 @@ def test_wrong_usage_is_exit_code_2(options: tuple[str, ...], words: str) -> Non
 def test_a_corpus_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     done = run("decode", tmp_path / "none", tmp_path / "out", "--tokenizer", "image=tok")
     assert done.exit_code == 1 and "holds no completed token corpus" in done.output
+
+
+def test_images_go_wherever_there_is_a_sink() -> None:
+    from cli.decode import decode
+    from pipelines.sinks import SINKS
+    option = next(parameter for parameter in decode.params if parameter.name == "to")
+    assert option.type.choices == tuple(SINKS)  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import pickle
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from job_fakes import tree
 from PIL import Image
 
-from pipelines.decode import DecodeConfig, Decoded, decode_corpus
+from pipelines.decode import DecodeConfig, Decoded, decode_corpus, prepare_task
 from pipelines.encode import EncodeConfig, encode_corpus
 from pipelines.job import JobFailed
 from pipelines.names import key_of
@@ -23,6 +24,7 @@ from pipelines.sinks import SINKS
 from pipelines.sinks.base import FileSink
 from pipelines.sinks.tar import sample_name
 from tokenizer.corpus.sources import open_source
+from tokenizer.receipts import receipt_name
 from tokenizer.tokens import TokenCorpus
 
 Settings = Callable[..., EncodeConfig]
@@ -119,6 +121,16 @@ def test_several_modalities_share_a_sample(config: Settings, tmp_path: Path) -> 
     decode_corpus(dataclasses.replace(job, to="parquet", output=str(tmp_path / "rows")))
     row = pq.read_table(tmp_path / "rows/data/part-00000-of-00003.parquet").to_pylist()[0]
     assert Image.open(io.BytesIO(row["depth"]["bytes"])).mode == "I;16"
+
+
+@pytest.mark.parametrize("to", SINKS)
+def test_a_task_does_the_same_in_another_process(job: DecodeConfig, to: str) -> None:
+    task = prepare_task(dataclasses.replace(job, to=to))
+    sent = pickle.loads(pickle.dumps(task))
+    receipt = sent.run(0)
+    written = tree(Path(job.output))
+    (Path(job.output) / "_decode" / receipt_name(0)).unlink()
+    assert task.run(0) == receipt and tree(Path(job.output)) == written
 
 
 @pytest.mark.parametrize("to", OF_ONE_FILE)

@@ -1,4 +1,5 @@
 """The card of a corpus: `datasets` reads the rows by it, whole or streaming, with class names."""
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,9 @@ def test_datasets_give_the_rows_with_types_and_class_names(tmp_path: Path) -> No
 
 def test_features_are_those_that_datasets_would_write(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
-    manifest = write_corpus(tmp_path / "tokens", ())
-    by_arrow = datasets.Features.from_arrow_schema(spec().arrow_schema())
+    with_quality = dataclasses.replace(spec(), quality=("image_psnr",))
+    manifest = dataclasses.replace(write_corpus(tmp_path / "tokens", ()), spec=with_quality)
+    by_arrow = datasets.Features.from_arrow_schema(with_quality.arrow_schema())
     assert datasets.Features._from_yaml_list(features(manifest)) == by_arrow
 
 
