@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_OUT ?= demo-out
 
-.PHONY: demo test test-fast lint bench-quantizers bench-fast-f16 bench-search bench-tokenizer bench-loader bench-gpu fuzz clean
+.PHONY: demo test test-fast test-faults lint bench-quantizers bench-fast-f16 bench-search bench-tokenizer bench-loader bench-gpu fuzz clean
 
 demo: $(READY)
 	$(BIN)/img2tokens demo $(DEMO_OUT)
@@ -15,6 +15,10 @@ test: lint
 
 test-fast: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+# Kills jobs at drawn moments, continues them, compares every byte; some minutes.
+test-faults: $(READY)
+	$(BIN)/python tests/faults.py $(if $(RUNS),--runs $(RUNS)) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -186,8 +186,12 @@ class DaskEngine(BeamEngine):
         from distributed.scheduler import KilledWorker
         if isinstance(error, KilledWorker):
             return "workers of the Dask cluster died over and over, as when memory runs out"
+        if isinstance(error, ImportError) or "deserialization" in str(error):
+            return (f"the Dask cluster at {self.address} does not know what this process knows: "
+                    f"install the same packages for its scheduler and workers ({error})")
         if isinstance(error, OSError | TimeoutError | CancelledError):
-            return f"the Dask scheduler at {self.address} was lost: {str(error) or type(error)}"
+            reason = str(error) or type(error).__name__
+            return f"the Dask scheduler at {self.address} was lost: {reason}"
         return None
 
     def wait(self, result: Any) -> None:

@@ -1,5 +1,6 @@
 """Real clusters on loopback: a Dask scheduler with workers; a Beam job service with a pool."""
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from pipelines.worker import PR_SET_PDEATHSIG
 
 ROOT = Path(__file__).parent.parent
 SECONDS_TO_START = 300
@@ -98,7 +101,7 @@ def running(folder: Path, module: str, *arguments: object) -> Iterator[None]:
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     process = subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)], cwd=folder, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=end_with_tests,
         env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
     try:
         yield
@@ -110,6 +113,12 @@ def running(folder: Path, module: str, *arguments: object) -> Iterator[None]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def end_with_tests() -> None:
+    """Have Linux end this process when the tests are killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

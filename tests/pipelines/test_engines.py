@@ -279,6 +279,9 @@ def test_what_was_lost_is_told_apart_from_bugs() -> None:
     dask, flags = engine_of(EVERY_ENGINE["dask"]), engine_of(EVERY_ENGINE["beam"])
     assert "workers of the Dask cluster died" in str(dask.loss(killed))
     assert "127.0.0.1:8786 was lost: closed" in str(dask.loss(OSError("closed")))
+    for error in (ModuleNotFoundError("No module named 'pipelines'"),
+                  RuntimeError("Error during deserialization of the task graph")):
+        assert "install the same packages for its scheduler and workers" in str(dask.loss(error))
     assert dask.loss(KeyError("a bug")) is None and LocalEngine().loss(RuntimeError("bug")) is None
     assert flags.loss(RuntimeError("Traceback:\n  here\nOSError: no slot\n")) == (
         "the engine gave up: OSError: no slot")
