@@ -267,3 +267,18 @@ def test_a_row_group_with_fewer_keys_than_rows_loses_none_without_a_word(
         *"abcde", "data-00000005", "data-00000006", "data-00000007"]
     assert set(problems_of(entries).values()) == {"DamagedRowGroup"}
     assert "fewer rows than its file's footer states" in str(entries[-1].problem)
+
+
+def test_a_file_that_a_row_names_and_that_is_gone_costs_this_row_alone(tmp_path: Path) -> None:
+    (tmp_path / "b.png").write_bytes(b"two")
+    names = ["a.png", "b.png", None, "folder"]
+    (tmp_path / "folder").mkdir()
+    rows = [{"bytes": None if name else b"three", "path": name} for name in names]
+    source = open_source(save(tmp_path / "data.parquet", {"image": rows}))
+    first, second, third, fourth = source.entries()
+    for _ in range(2):
+        assert (source.read(second), source.read(third)) == ({"image": b"two"}, {"image": b"three"})
+        with pytest.raises(FileNotFoundError, match=r"a\.png"):
+            source.read(first)
+        with pytest.raises(IsADirectoryError):
+            source.read(fourth)

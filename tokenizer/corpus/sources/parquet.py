@@ -45,6 +45,12 @@ MAX_SPOOLED_BYTES = 16 << 30
 
 MAGIC = b"PAR1"
 
+NULL, ELSEWHERE = -1, -2
+"""In the place of a size: there is no file; or it was only named, and could not be read."""
+
+OF_ONE_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""Errors of a file that a row only names."""
+
 
 class DamagedRowGroup(InputError):
     """The row group of an input cannot be decoded up to its row."""
@@ -187,8 +193,9 @@ class _Group:
         self._lock = threading.Lock()
         self._spool: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._stretches = array("q")
-        self._rows: Iterator[list[bytes | None]] | None = None
+        self._rows: Iterator[list[bytes | OSError | None]] | None = None
         self._error: InputError | None = None
+        self._elsewhere: dict[int, OSError] = {}
 
     def row(self, number: int) -> list[bytes | None]:
         """The files of one row, by column.
@@ -196,6 +203,7 @@ class _Group:
         Raises:
             DamagedRowGroup: the group cannot be read so far.
             SourceChanged: the file is no longer the one that was listed.
+            FileNotFoundError, PermissionError: a file that the row names cannot be read.
         """
         width = 2 * len(self._names)
         with self._lock:
@@ -210,8 +218,12 @@ class _Group:
                 self._stretches = array("q")
                 raise
             stretches = self._stretches[number * width:(number + 1) * width]
-        return [None if size < 0 else os.pread(self._spool.fileno(), size, offset)
-                for offset, size in zip(stretches[::2], stretches[1::2], strict=True)]
+        pairs = list(zip(stretches[::2], stretches[1::2], strict=True))
+        for column, (_, size) in enumerate(pairs):
+            if size == ELSEWHERE:
+                raise self._elsewhere[number * len(self._names) + column].with_traceback(None)
+        return [None if size == NULL else os.pread(self._spool.fileno(), size, offset)
+                for offset, size in pairs]
 
     def _advance(self) -> None:
         """Lay down one more row."""
@@ -220,12 +232,16 @@ class _Group:
         if self._rows is None:
             self._rows = self._read()
         for value in next(self._rows):
-            self._stretches.extend((self.num_bytes, -1 if value is None else len(value)))
+            if isinstance(value, OSError):
+                self._elsewhere[len(self._stretches) // 2] = value
+                self._stretches.extend((self.num_bytes, ELSEWHERE))
+                continue
+            self._stretches.extend((self.num_bytes, NULL if value is None else len(value)))
             if value:
                 os.pwrite(self._spool.fileno(), value, self.num_bytes)
                 self.num_bytes += len(value)
 
-    def _read(self) -> Iterator[list[bytes | None]]:
+    def _read(self) -> Iterator[list[bytes | OSError | None]]:
         """The files of each row; after the last row an error, as no more is ever asked for."""
         what = f"row group {self._number} of {self._url}"
         try:
@@ -296,14 +312,19 @@ def _identity(url: str, file: StoredFile) -> str:
     return f"{identity(url)}, footer sha256:{hashlib.sha256(file.read(length)).hexdigest()}"
 
 
-def _files_of(column: pa.Array, url: str) -> Iterator[bytes | None]:
-    """The files of a column's rows; those that are only named are read from beside the table."""
+def _files_of(column: pa.Array, url: str) -> Iterator[bytes | OSError | None]:
+    """The files of a column's rows; those that are only named are read from beside the table, or
+    are the error that this raises."""
     if not pa.types.is_struct(column.type):
         yield from (value.as_py() for value in column)
         return
     for value in column.to_pylist():
         content = None if value is None else value["bytes"]
         if content is None and value is not None and value.get("path"):
-            content = storage.read_bytes(value["path"] if "://" in value["path"] else
-                                         storage.join(posixpath.dirname(url), value["path"]))
+            place = value["path"]
+            try:
+                content = storage.read_bytes(place if "://" in place else
+                                             storage.join(posixpath.dirname(url), place))
+            except OF_ONE_FILE as error:
+                content = error
         yield content
