@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import Assignment, Size, by_name, part_of, reports_errors, takes_part
+from cli.options import Assignment, Size, by_name, filters_rows, part_of, reports_errors, takes_part
 from cli.priors import GuidanceScale, TokenizerFolder, load_decoders
 from cli.sampling_inputs import Box, find_givens
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
               show_default=True, help="Share of an image kept for completion, from the top.")
 @click.option("--held-out", is_flag=True,
               help="Only rows of TOKENS that the prior was not trained on.")
+@filters_rows
 @click.option("--sampler", default="random", show_default=True, help="random, or greedy.")
 @click.option("--temperature", type=click.FloatRange(min=0, min_open=True),
               help="Below 1 sharpens the distribution.  [default: 1]")
@@ -99,12 +100,14 @@ def sample(prior: str, out: str, tokenizers: tuple[tuple[str, str], ...], device
       img2tokens sample prior cats --tokenizer tok --label cat --num 16 --guidance 2
       img2tokens sample prior streets --tokenizer tok --tokenizer segmentation=tok-seg \\
           --condition-from tokens --held-out --samples-each 4 --num 64
+      img2tokens sample prior skies --tokenizer tok --tokenizer segmentation=tok-seg \\
+          --condition-from tokens --filter 'class_name == "sky" and image_psnr > 20' --num 16
       img2tokens sample prior street --tokenizer tok --tokenizer segmentation=tok-seg \\
           --condition segmentation=street.png --guidance segmentation=1.5 --num 8
       img2tokens sample prior halves --tokenizer tok --complete-from tokens --keep 0.5 --num 16
       img2tokens sample prior filled --tokenizer tok --complete-from photo.jpg \\
           --hole 64,64,96,128 --passes 8 --num 8
-      img2tokens sample prior others --tokenizer tok --complete-from 'tokens#cat/0001' \\
+      img2tokens sample prior others --tokenizer tok --complete-from tokens#cat/0001 \\
           --mask mask.png --num 8
       img2tokens sample prior wide --tokenizer tok --size 256x1024 --num 2
       img2tokens sample prior ranked --tokenizer tok --label cat --samples-each 4 --best-of 32

@@ -54,7 +54,8 @@ def find_givens(config: "PriorConfig", codecs: "dict[str, Codec]",
         return from_labels(config, options["labels"])
     url, key = _corpus_and_key(source)
     return from_corpus(config, TokenCorpus.open(url), labels=options["labels"],
-                       held_out=options["held_out"], keep=keep, hole=hole, key=key)
+                       held_out=options["held_out"], keep=keep, hole=hole, key=key,
+                       row_filter=options["row_filter"])
 
 
 def is_picture(url: str) -> bool:
@@ -73,8 +74,9 @@ def _check_together(options: dict[str, Any]) -> None:
     if options["files"] and rows and not is_picture(rows):
         raise click.UsageError("--condition gives files in place of rows of a corpus: leave out "
                                f"{'--condition-from' if conditions else '--complete-from'}")
-    if options["held_out"] and (not rows or is_picture(rows)):
-        raise click.UsageError("--held-out chooses rows of --condition-from or --complete-from")
+    for option, given in (("--held-out", options["held_out"]), ("--filter", options["row_filter"])):
+        if given and (not rows or is_picture(rows)):
+            raise click.UsageError(f"{option} chooses rows of --condition-from or --complete-from")
     if conditions and is_picture(conditions):
         raise click.UsageError("--condition-from takes a token corpus; a file is given by "
                                f"--condition NAME={conditions}")

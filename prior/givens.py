@@ -12,6 +12,7 @@ from prior.dataset import NO_LABEL, CodeRows
 from prior.masks import rows_hole
 from prior.model import PriorConfig
 from prior.sequence import LABEL, Segment
+from tokenizer.filters import RowFilter
 from tokenizer.schema import TokenSpec
 from tokenizer.tokens import TokenCorpus
 
@@ -62,7 +63,8 @@ def from_labels(config: PriorConfig, labels: Sequence[str]) -> Givens:
 
 def from_corpus(config: PriorConfig, corpus: TokenCorpus, *, labels: Sequence[str] = (),
                 held_out: bool = False, keep: float | None = None,
-                hole: np.ndarray | None = None, key: str | None = None) -> Givens:
+                hole: np.ndarray | None = None, key: str | None = None,
+                row_filter: str | None = None) -> Givens:
     """One row for each row of a corpus, with all conditions of the prior that it holds.
 
     Args:
@@ -72,9 +74,10 @@ def from_corpus(config: PriorConfig, corpus: TokenCorpus, *, labels: Sequence[st
             from nothing, or from what ``hole`` leaves.
         hole: cells ``(h, w)`` bool of the image that are drawn anew.
         key: only rows of this key.
+        row_filter: only rows for which this expression of `tokenizer.filters` holds.
     Raises:
         ValueError: codes are of other tokenizers than the prior's, a class is none of the prior's,
-            no row has the key, or the prior needs more than is given.
+            no row has the key or passes the filter, or the prior needs more than is given.
     """
     held = set(corpus.spec.modalities)
     names = [condition.name for condition in config.conditions]
@@ -85,15 +88,10 @@ def from_corpus(config: PriorConfig, corpus: TokenCorpus, *, labels: Sequence[st
         TokenSpec(codes=(config.spec[name].cropped({}),)).require_equal(
             TokenSpec(codes=(corpus.spec[name].cropped({}),)), corpus.url)
     rows = CodeRows.load(corpus, wanted)
-    numbers = np.arange(len(rows))
-    if held_out:
-        numbers = numbers[_held_out(config, corpus, rows)]
-        rows = rows.select(numbers)
-    if key is not None:
-        chosen = np.flatnonzero([found == key for found in rows.keys])
-        if not len(chosen):
-            raise ValueError(f"{corpus.url} holds no row with the key {key!r} to sample from")
-        numbers, rows = numbers[chosen], rows.select(chosen)
+    chosen = _held_out(config, corpus, rows) if held_out else np.ones(len(rows), bool)
+    _narrow(chosen, corpus, rows, key, row_filter)
+    numbers = np.flatnonzero(chosen)
+    rows = rows if chosen.all() else rows.select(numbers)
     conditions = {name: config.layout[name].to_sequence(rows.codes[name]) for name in modalities}
     if LABEL in names and (labels or (rows.labels != NO_LABEL).any()):
         conditions[LABEL] = (np.resize(label_codes(config, labels), len(rows)) if labels
@@ -204,6 +202,26 @@ def _held_out(config: PriorConfig, corpus: TokenCorpus, rows: CodeRows) -> np.nd
     if not mask.any():
         raise ValueError("the prior was trained with no rows held out: leave --held-out away")
     return mask
+
+
+def _narrow(chosen: np.ndarray, corpus: TokenCorpus, rows: CodeRows, key: str | None,
+            row_filter: str | None) -> None:
+    """Leave, of the chosen rows of a corpus, those of a key and those that a filter takes.
+
+    Args:
+        chosen: bool ``(N,)``, changed in place.
+        rows: all N of them.
+    """
+    if key is not None:
+        chosen &= np.array([found == key for found in rows.keys])
+        if not chosen.any():
+            raise ValueError(f"{corpus.url} holds no row with the key {key!r} to sample from")
+    if row_filter is not None:
+        parsed = RowFilter.parse(row_filter, corpus.spec.arrow_schema())
+        chosen &= np.concatenate([parsed.mask(table) for table in corpus.tables(parsed.columns)])
+        if not chosen.any():
+            raise ValueError(f"the filter {row_filter!r} leaves no row of {corpus.url} to sample "
+                             "from")
 
 
 def _check_lacking(config: PriorConfig, given: Collection[str]) -> None:

@@ -136,6 +136,16 @@ def test_one_row_of_a_corpus_is_varied(tokenized: Path, prior: Path, tmp_path: P
     assert all("condition=photos/005&row=5&kept=" in source for source in sources)
 
 
+def test_conditions_come_from_the_rows_that_a_filter_takes(tokenized: Path, prior: Path,
+                                                           tmp_path: Path) -> None:
+    result = sample(prior, tmp_path, "--condition-from", tokenized / "tokens", "--num", 3,
+                    "--filter", "key in ('photos/004', 'photos/007')")
+    assert result.exit_code == 0, result.output
+    sources = TokenCorpus.open(str(tmp_path)).read_shard(0)["source"].to_pylist()
+    rows = ["photos/004&row=4", "photos/007&row=7", "photos/004&row=4"]
+    assert all(f"condition={row}" in source for source, row in zip(sources, rows, strict=True))
+
+
 def test_larger_images_are_drawn_alike_by_both_schedules(tokenized: Path, prior: Path,
                                                          tmp_path: Path) -> None:
     for schedule in ("raster", "wavefront"):
@@ -179,6 +189,7 @@ def test_samples_are_started_over_only_when_told(prior: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(("options", "message"), [
     (["--condition-from", "a", "--complete-from", "b"], "images to complete bring their own"),
     (["--held-out"], "--held-out chooses rows of --condition-from or --complete-from"),
+    (["--filter", "label == 1"], "--filter chooses rows of --condition-from or --complete-from"),
     (["--sampler", "beam"], "no sampler is named 'beam'; known are random, greedy"),
     (["--sampler", "greedy", "--top-k", "3"], "the greedy sampler has no --top-k"),
     (["--hole", "1,2,3"], "is no top,left,height,width in pixels"),

@@ -168,6 +168,19 @@ def test_a_key_chooses_its_rows(corpus: TokenCorpus) -> None:
         from_corpus(config_of(corpus), corpus, key="photos/9")
 
 
+def test_a_filter_chooses_among_the_rows(corpus: TokenCorpus) -> None:
+    config = config_of(corpus)
+    givens = from_corpus(config, corpus, row_filter="key in ('photos/0003', 'photos/0005')")
+    assert givens.rows.tolist() == [6, 7, 10, 11] and givens.keys[-1] == "photos/0005"
+    one = from_corpus(config, corpus, key="photos/0005", row_filter="key != 'photos/0003'")
+    assert one.rows.tolist() == [10, 11]
+    np.testing.assert_array_equal(one.conditions["label"], givens.conditions["label"][2:])
+    with pytest.raises(ValueError, match="leaves no row of .* to sample from"):
+        from_corpus(config, corpus, key="photos/0003", row_filter="key == 'photos/0005'")
+    with pytest.raises(ValueError, match="no column psnr"):
+        from_corpus(config, corpus, row_filter="psnr > 3")
+
+
 def test_a_hole_keeps_all_codes_for_its_surroundings(corpus: TokenCorpus) -> None:
     hole = np.array([[False, True], [False, False], [True, False]])
     givens = from_corpus(config_of(corpus), corpus, hole=hole)
