@@ -45,6 +45,7 @@ from prior.loading.shards import ShardReader
 from prior.loading.streams import MappedStream, Stream, WindowedStream
 from prior.model import PriorConfig
 from tokenizer.audit import complete
+from tokenizer.memory import keep_freed_memory
 from tokenizer.schema import CodeSpec, TokenSpec, codes_array, rows_table
 from tokenizer.tokens import TokenCorpus, commit_shard
 
@@ -201,6 +202,7 @@ def main() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     for limit in (torch.set_num_threads, pa.set_cpu_count, pa.set_io_thread_count):
         limit(1)
+    keep_freed_memory()  # as training on a CPU does
     with tempfile.TemporaryDirectory() as folder:
         corpus = write_corpus(f"{folder}/tokens", num_rows)
         started = time.perf_counter()

@@ -33,6 +33,7 @@ from prior.state import HOUSEKEEPING, TrainingConfig, TrainingState
 from prior.watch import Watch
 from tokenizer import checkpoints, configs, storage
 from tokenizer.filters import RowFilter
+from tokenizer.memory import keep_freed_memory
 from tokenizer.pictures import save_png
 from tokenizer.tokens import TokenCorpus
 from tokenizer.training.journal import Journal
@@ -92,6 +93,8 @@ def train_prior(corpus: TokenCorpus | Mixture, out: str, config: PriorConfig,
     training.budget  # refuses settings without an end before any work  # noqa: B018
     training = settle_precision(training, out)
     accelerator = build_accelerator(training)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     run: dict[str, Any] = {"prior": configs.to_dict(config),
                            "training": lasting_settings(training, HOUSEKEEPING),
                            **({"filter": row_filter.text} if row_filter else {})}

@@ -1,8 +1,4 @@
 """Two processes with shares of a batch train as one process with the whole of it."""
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,56 +7,18 @@ import rank_normalisation
 import shared_training
 import torch
 import vanishing_training
+from launched import launch, run_ranks
 
 from tokenizer import checkpoints
 from tokenizer.training.journal import read_metrics
 from tokenizer.training.state import TrainingState
 from tokenizer.vqgan.quantizers import MovedRows
 
-ROOT = Path(__file__).parents[3]
 TIMES = {"train/seconds", "train/images_per_second"}
 FIRST_SHARE = {"train/psnr"}
 """Scores of the first process's images alone."""
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
-def launch(*arguments: str) -> None:
-    """Run the shared training as two processes on the CPU, through ``accelerate launch``."""
-    # Without --multi_gpu one process is started; what it runs on says the environment.
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines",
-               "1", "--num_processes", "2", "--num_cpu_threads_per_process", "1",
-               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port",
-               free_port(), shared_training.__file__, *arguments]
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, env=variables, timeout=300, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "".join(done.stdout.split()) == "22"
-
-
-def run_ranks(*arguments: str) -> tuple[list[int], list[str]]:
-    """Run a script as two processes that know of each other, without a launcher that ends both.
-
-    Returns:
-        Their exit codes, and what they wrote to standard error.
-    """
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true",
-                 "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    ranks = [subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True,
-                              env={**variables, "RANK": rank, "LOCAL_RANK": rank})
-             for rank in "01"]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    return [process.returncode for process in ranks], errors
 
 
 @pytest.mark.parametrize("pair", ["batch-cosine", "group-ema"])
@@ -75,7 +33,7 @@ def test_two_processes_give_the_figures_of_one(pair: str, image_folder: Callable
 
     monkeypatch.setattr(TrainingState, "forget_codes", forget_codes)
     corpus, (joined, alone) = str(image_folder(12)), (tmp_path / "joined", tmp_path / "alone")
-    launch(corpus, str(joined), pair)
+    assert launch(shared_training.__file__, corpus, str(joined), pair) == "22"
     shared_training.train(corpus, str(alone / pair), *pair.split("-"))
     lines = [[line for line in read_metrics(str(folder / pair)) if "train/skipped_steps" in line]
              for folder in (joined, alone)]
