@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_OUT ?= demo-out
 
-.PHONY: demo test test-fast test-faults lint bench-quantizers bench-fast-f16 bench-search bench-tokenizer bench-loader bench-gpu fuzz clean
+.PHONY: demo test test-fast test-faults lint bench-quantizers bench-fast-f16 bench-search bench-tokenizer bench-loader bench-sampling bench-gpu fuzz clean
 
 demo: $(READY)
 	$(BIN)/img2tokens demo $(DEMO_OUT)
@@ -42,6 +42,9 @@ bench-loader: $(READY)
 
 bench-tokenizer: $(READY)
 	$(BIN)/python benchmarks/codec.py
+
+bench-sampling: $(READY)
+	$(BIN)/python benchmarks/sampling.py
 
 # Says so, and ends well, where there is no GPU.
 bench-gpu: $(READY)
