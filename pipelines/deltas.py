@@ -101,11 +101,17 @@ def plan_delta(plans: Sequence[Plan], kind: str, settings: Mapping[str, Any],
     Args:
         plans: of all generations so far.
         settings: of the first, with classes and files as they are now.
+    Raises:
+        PlanMismatch: another process has planned otherwise.
     """
-    number = len(plans)
-    delta = {"number": number, "kind": kind, "follows": plans[-1].fingerprint}
-    return make_plan(job_url(plans[0].url, number), "encode", {**settings, "delta": delta},
-                     lambda: fixed_size_shards(rows(), PLAN_SCHEMA, settings["shard_size"]))
+    url = job_url(plans[0].url, len(plans))
+    delta = {"number": len(plans), "kind": kind, "follows": plans[-1].fingerprint}
+    try:
+        return make_plan(url, "encode", {**settings, "delta": delta},
+                         lambda: fixed_size_shards(rows(), PLAN_SCHEMA, settings["shard_size"]))
+    except PlanMismatch as mismatch:
+        raise PlanMismatch(f"another process has just planned {url} otherwise; run the same "
+                           "command again, which goes on with that") from mismatch
 
 
 def plan_retry(plans: Sequence[Plan], settings: Mapping[str, Any], listing: Listing) -> Plan:

@@ -288,6 +288,8 @@ class Job:
             return
         reasons = self._reasons()
         limit, remedy = "all that there are", "mend the inputs and run with --overwrite"
+        if self._plan.delta:
+            remedy = "mend the inputs and run `img2tokens retry`"
         if reasons.total() < self._plan.num_inputs:
             allowed = self._limit.in_words(self._plan.num_inputs)
             limit = f"more than the {allowed} that --max-errors allows"

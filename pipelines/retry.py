@@ -54,16 +54,16 @@ def retry_corpus(url: str, tokenizers: Mapping[str, str], **run: Any) -> Retried
         ValueError: a tokenizer is another one, the plan does not say how it was made, or more
             failed than ``max_errors``.
     """
-    if not (plans := load_plans(url)):
+    if not (plans := load_plans(url)) or plans[0].job != "encode":
         raise FileNotFoundError(f"{url} holds no plan of an encode job: give the folder that "
                                 "`img2tokens encode` wrote")
     config = config_of(plans[0], tokenizers, run)
     task = dataclasses.replace(open_task(config), plan=plans[0], deltas=tuple(plans[1:]))
     require_same_settings(plans[0], settings_of(config, task.source, task.spec, ()))
     if num_finished(url) < len(plans):
-        manifest = encode_deltas(task, config)
-        if kind_of(plans[-1]) == RETRY:  # the one that was stopped
-            return Retried(plans[-1].num_inputs, manifest)
+        if kind_of(plans[-1]) == RETRY:  # one that was stopped
+            return Retried(plans[-1].num_inputs, encode_deltas(task, config))
+        manifest = encode_deltas(task, dataclasses.replace(config, max_errors=1.0))
     else:
         manifest = TokenCorpus.open(url).manifest
     if not manifest.num_dead_letters:

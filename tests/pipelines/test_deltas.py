@@ -5,7 +5,9 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from delta_corpora import codes_by_key, photo, require_sound, require_untouched
@@ -17,14 +19,14 @@ from pipelines.decode import DecodeConfig, decode_corpus
 from pipelines.deltas import load_plans
 from pipelines.encode import EncodeConfig, EncodeTask, encode_corpus, encode_part
 from pipelines.job import JobFailed, TooManyErrors
-from pipelines.plan import PlanMismatch
+from pipelines.plan import Plan, PlanMismatch
 from pipelines.report import describe, retried
 from pipelines.retry import Retried, retry_corpus
 from prior.dataset import CodeRows
 from tokenizer import storage, tokens
 from tokenizer.audit import check_retries, verify
 from tokenizer.deltas import Generation
-from tokenizer.tokens import Receipt, TokenCorpus
+from tokenizer.tokens import AuditFailure, Receipt, TokenCorpus
 
 Settings = Callable[..., EncodeConfig]
 BROKEN = (1, 5, 9)
@@ -97,7 +99,8 @@ def test_where_all_fail_again_they_stay_dead_letters_unless_that_is_too_many(
         broken: EncodeConfig) -> None:
     for index in BROKEN:
         photo(broken, index).unlink()
-    with pytest.raises(TooManyErrors, match=r"3 of 3 images failed, all that there are"):
+    with pytest.raises(TooManyErrors, match=r"3 of 3 images failed, all that there are .*: mend "
+                                            "the inputs and run `img2tokens retry`"):
         retry(broken, max_errors=0.5)
     assert TokenCorpus.open(broken.output).manifest.deltas == ()
     done = retry(broken)
@@ -187,6 +190,35 @@ def test_an_unfinished_corpus_is_finished_before_its_dead_letters_are_tried_agai
     require_sound(unfinished, 10)
 
 
+def test_a_corpus_of_which_all_failed_is_finished_and_tried_again(config: Settings,
+                                                                  tmp_path: Path) -> None:
+    make = config()
+    shutil.copytree(make.corpus, tmp_path / "good")
+    for path in Path(make.corpus).iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(TooManyErrors, match="10 of 10 images failed"):
+        encode_corpus(make)
+    mend(make, *range(10))
+    assert retry(make).manifest.num_rows == 10
+    require_sound(make, 10)
+
+
+def test_a_delta_that_another_process_plans_otherwise_is_left_to_it(
+        broken: EncodeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_delta, plans = deltas.plan_delta, load_plans(broken.output)
+
+    def second(*arguments: Any) -> Plan:
+        rows = list(deltas.dead_rows(plans))
+        plan_delta(plans, "retry", plans[0].settings, lambda: rows[:2])
+        return plan_delta(*arguments)
+    with monkeypatch.context() as patch:
+        patch.setattr(deltas, "plan_delta", second)
+        with pytest.raises(PlanMismatch, match="just planned .*_deltas/001 otherwise"):
+            retry(broken)
+    with pytest.raises(AuditFailure, match="are not the dead letters before it"):
+        retry(broken)  # such a plan can only be forged
+
+
 def test_another_tokenizer_and_a_folder_without_a_plan_are_refused(
         broken: EncodeConfig, tmp_path: Path) -> None:
     with pytest.raises(PlanMismatch, match="codes.image.tokenizer was 'sha256:a', now 'sha256:b'"):
@@ -250,6 +282,23 @@ def test_readers_decoding_and_priors_take_the_rows_of_deltas(broken: EncodeConfi
     assert decoded.num_crops == 9 and (tmp_path / "images/img-009.png").exists()
     assert "delta 1: 3 dead letters tried again, 2 rows in 1 shard\ndead letters: 1" in describe(
         corpus)
+
+
+def test_deltas_on_an_object_store_are_those_on_a_disk(broken: EncodeConfig,
+                                                       tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.rm("/", recursive=True)
+    away = dataclasses.replace(broken, output="memory://tokens")
+    encode_corpus(away)
+    mend(broken, 1, 9)
+    shutil.copy2(photo(broken, 9), photo(broken, 20))
+    for make in (broken, away):
+        retry(make)
+        encode_corpus(dataclasses.replace(make, extend=True))
+    found = {path.removeprefix("/tokens/"): memory.cat_file(path)
+             for path in memory.find("/tokens")}
+    assert found == tree(tmp_path / "tokens")
+    assert require_sound(away, 11).num_dead_letters == 1
 
 
 def test_a_corpus_without_deltas_says_nothing_of_them(broken: EncodeConfig) -> None:
