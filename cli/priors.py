@@ -9,6 +9,7 @@ from cli.options import by_name
 if TYPE_CHECKING:
     from prior.model import PriorConfig
     from tokenizer.codec import Codec
+    from tokenizer.schema import CodeSpec
 
 
 class TokenizerFolder(click.ParamType):
@@ -75,4 +76,11 @@ def load_decoders(pairs: Iterable[tuple[str, str]], config: "PriorConfig",
     codecs = {name: Codec.load(folder, device=device)
               for name, folder in by_name("--tokenizer", named).items()}
     check_decoders(config.spec, codecs)
-    return {name: codec.at_size(config.spec[name].image_size) for name, codec in codecs.items()}
+    return {name: codec.at_size(size_of(config.spec[name], codec.spec))
+            for name, codec in codecs.items()}
+
+
+def size_of(codes: "CodeSpec", codec: "CodeSpec") -> tuple[int, int]:
+    """Height and width of decoded codes; of unknown tokenizers, what their grid gives."""
+    from tokenizer.schema import UNKNOWN
+    return codec.size_on(codes.grid) if codes.tokenizer == UNKNOWN else codes.image_size

@@ -71,9 +71,8 @@ def codecs_of(urls: Mapping[str, str], spec: TokenSpec, batch_size: int,
 
 def spec_on_grid(codec: "Codec", grid: tuple[int, int]) -> CodeSpec:
     """The spec of a tokenizer for pictures of the size that gives this grid."""
-    size, own = codec.spec.image_size, codec.spec.grid
-    wanted = (grid[0] * size[0] // own[0], grid[1] * size[1] // own[1])
-    return codec.spec if wanted == size else codec.at_size(wanted).spec
+    size = codec.spec.size_on(grid)
+    return codec.spec if size == codec.spec.image_size else codec.at_size(size).spec
 
 
 def settled(code: CodeSpec, codec: "Codec", url: str) -> CodeSpec:

@@ -136,6 +136,8 @@ class Sources:
     def __init__(self, corpus: TokenCorpus) -> None:
         self._plan = load_plan(corpus.url)
         self._opened: dict[str, Source] = {}
+        self._shard = -1  # whose plan is held
+        self._planned: dict[str, dict[str, Any]] = {}
 
     def read(self, row: Mapping[str, Any], modality: str) -> tuple[bytes, str]:
         """The file of one modality, and its name.
@@ -165,10 +167,13 @@ class Sources:
 
     def _entry(self, row: Mapping[str, Any], modality: str) -> Entry:
         """The input of a row as it was planned, or as its row says where there is no plan."""
-        if self._plan is not None and row["shard"] < self._plan.num_shards:
-            for planned in self._plan.rows(row["shard"]):
-                if planned[KEY] == row[KEY] and "sources" in planned:
-                    return entry_of(planned)
+        if row["shard"] != self._shard:
+            self._shard = row["shard"]
+            is_planned = self._plan is not None and self._shard < self._plan.num_shards
+            planned = self._plan.rows(self._shard) if self._plan and is_planned else []
+            self._planned = {item[KEY]: item for item in planned if "sources" in item}
+        if (found := self._planned.get(row[KEY])) is not None:
+            return entry_of(found)
         return Entry(key=row[KEY], sources={modality: row["source"]})
 
 

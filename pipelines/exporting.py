@@ -22,7 +22,7 @@ from pipelines.engines import LocalEngine
 from pipelines.formats import LAYOUTS, Layout
 from pipelines.formats.base import TokenInput, flat
 from pipelines.job import Job, ShardTask, commit
-from pipelines.plan import Plan, make_plan
+from pipelines.plan import Plan, PlanMismatch, make_plan
 from pipelines.selection import Selection
 from pipelines.sinks import Item, Sink
 from pipelines.sinks.base import ABOUT
@@ -135,7 +135,11 @@ def export_corpus(config: ExportConfig) -> Exported:
     layout = LAYOUTS[config.format](spec, corpus.manifest.num_crops, config.data)
     layout.check(corpus.manifest)
     require_free(config.output)
-    plan = plan_export(config, corpus, layout)
+    try:
+        plan = plan_export(config, corpus, layout)
+    except PlanMismatch as error:
+        raise PlanMismatch(f"{error} (of an export: there is no --overwrite; remove "
+                           f"{config.output} instead)") from error
     sink = layout.sink(config.output, corpus.num_shards)
     remove_unfinished(plan, sink)
     done: list[Exported] = []

@@ -79,6 +79,10 @@ def config_of(plan: Plan, tokenizers: Mapping[str, str], run: Mapping[str, Any])
     Raises:
         ValueError: the plan does not say it, or asks for what this program does not know.
     """
+    if plan.job != "encode":
+        raise ValueError(f"the inputs of {plan.url}, which an {plan.job} job made, cannot be tried "
+                         "again by themselves: mend them and run its `img2tokens convert` with "
+                         "--overwrite")
     if not plan.options:
         raise ValueError(f"the plan of {plan.url} is of an early version and does not say how the "
                          "corpus was made: run its encode command once more, which notes it")

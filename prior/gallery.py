@@ -70,10 +70,11 @@ def check_decoders(spec: TokenSpec, decoders: Mapping[str, Decoder]) -> None:
         if found.modality != name:
             raise SpecMismatch(f"the tokenizer given for {name} is one for {found.modality}")
         if wanted.tokenizer == UNKNOWN:
-            shapes = [(code.code_shape, code.codebook_size) for code in (wanted, found)]
-            if shapes[0] != shapes[1]:
-                raise SpecMismatch(f"the {name} codes are {shapes[0][0]} of {shapes[0][1]}, the "
-                                   f"given tokenizer's {shapes[1][0]} of {shapes[1][1]}")
+            for field in ("codebook_size", "depth"):
+                if getattr(found, field) != getattr(wanted, field):
+                    raise SpecMismatch(f"the {field} of the {name} codes is "
+                                       f"{getattr(wanted, field)}, that of the given tokenizer "
+                                       f"{getattr(found, field)}")
         elif found.tokenizer != wanted.tokenizer:
             raise SpecMismatch(f"the {name} codes are of the tokenizer {wanted.tokenizer}, given "
                                f"is {found.tokenizer}: give the one that made the corpus")

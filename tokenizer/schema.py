@@ -84,6 +84,11 @@ class CodeSpec:
         """Smallest unsigned integer type of the format that holds every code: uint16 or uint32."""
         return np.dtype(np.uint16 if self.codebook_size <= 1 << 16 else np.uint32)
 
+    def size_on(self, grid: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the pictures of which this tokenizer makes codes on a grid."""
+        return (grid[0] * self.image_size[0] // self.grid[0],
+                grid[1] * self.image_size[1] // self.grid[1])
+
     def cropped(self, settings: Mapping[str, Any]) -> "CodeSpec":
         """The same of other crops: ``settings`` in place of its own `CROP_SETTINGS`."""
         rest = {name: value for name, value in self.preprocessing.items()

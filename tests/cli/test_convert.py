@@ -8,8 +8,12 @@ from cli.convert import FORMATS
 from cli.main import main
 
 
+def img2tokens(*arguments: object) -> Result:
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["convert", *map(str, arguments)])
+    return img2tokens("convert", *arguments)
 
 
 def test_the_formats_are_those_that_are_read_and_written() -> None:
@@ -48,3 +52,38 @@ def test_an_expected_failure_is_one_line(tmp_path: Path) -> None:
     done = run(tmp_path / "none", tmp_path / "out", "--from", "llamagen", "--codebook-size", 8)
     assert done.exit_code == 1 and done.output.count("\n") == 1
     assert "is not a folder with NAME_codes/0.npy" in done.output
+
+
+@pytest.fixture
+def unknown(tokenized: Path, tmp_path: Path) -> Path:
+    """A corpus of codes whose tokenizer nobody has told."""
+    from tokenizer.tokens import TokenCorpus
+    code = TokenCorpus.open(str(tokenized / "tokens")).spec["image"]
+    for arguments in (
+            (tokenized / "tokens", tmp_path / "lines", "--to", "rar", "--modality", "image"),
+            (tmp_path / "lines", tmp_path / "unknown", "--from", "rar", "--codebook-size",
+             code.codebook_size, "--grid", f"{code.grid[0]}x{code.grid[1]}")):
+        done = run(*arguments)
+        assert done.exit_code == 0, done.output
+    return tmp_path / "unknown"
+
+
+def test_a_prior_needs_no_tokenizer_and_its_samples_are_shown_by_one_that_fits(
+        unknown: Path, tokenized: Path, tmp_path: Path) -> None:
+    for arguments in (
+            ("train-prior", unknown, tmp_path / "prior", "--recipe", "tiny", "--steps", 2,
+             "--held-out", 4, "--condition", "label"),
+            ("sample", tmp_path / "prior", tmp_path / "samples", "--num", 2, "--tokenizer",
+             tokenized / "image"),
+            ("decode", tmp_path / "samples", tmp_path / "decoded", "--tokenizer",
+             f"image={tokenized}/image")):
+        done = img2tokens(*arguments)
+        assert done.exit_code == 0, done.output
+    shown = img2tokens("inspect", unknown, "--verify")
+    assert shown.exit_code == 0 and "tokenizer: unknown" in shown.output
+
+
+def test_dead_letters_of_an_import_are_not_tried_again_by_themselves(unknown: Path,
+                                                                     tokenized: Path) -> None:
+    done = img2tokens("retry", unknown, "--tokenizer", f"image={tokenized}/image")
+    assert done.exit_code == 1 and "which an import job made, cannot be tried" in done.output

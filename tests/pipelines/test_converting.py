@@ -3,8 +3,9 @@ import dataclasses
 import io
 import json
 import os
+import pickle
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipelines.engines import BeamEngine
 from pipelines.exporting import ExportConfig, export_corpus
 from pipelines.formats import LAYOUTS, READERS
 from pipelines.importing import ImportConfig, import_corpus
+from pipelines.job import ShardTask
 from pipelines.plan import PlanMismatch
 from tokenizer import audit, tokens
 from tokenizer.corpus.modalities import RGB, Depth
@@ -386,9 +388,29 @@ def test_labels_that_a_format_needs_must_be_there(tmp_path: Path) -> None:
         export_corpus(ExportConfig(tokens=ours.url, output=str(tmp_path / "out"), format="rar"))
 
 
+def test_another_export_in_the_folder_is_refused(tmp_path: Path,
+                                                 corpus: Callable[..., str]) -> None:
+    first = ExportConfig(tokens=corpus(), output=str(tmp_path / "out"), format="llamagen")
+    export_corpus(first)
+    with pytest.raises(PlanMismatch, match="data was 'imagenet', now 'other'.*remove "):
+        export_corpus(dataclasses.replace(first, data="other"))
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path,
                                                   corpus: Callable[..., str]) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("x")
     with pytest.raises(ValueError, match="holds other files, such as mine.txt"):
         export_corpus(ExportConfig(tokens=corpus(), output=str(tmp_path / "out"), format="rar"))
+
+
+@pytest.mark.parametrize("format", READERS)
+def test_tasks_do_the_same_in_another_process(tmp_path: Path, format: str,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    def send(engine: BeamEngine, task: ShardTask, shards: Sequence[int]) -> None:
+        run_inline(pickle.loads(pickle.dumps(task)), shards)
+    monkeypatch.setattr(BeamEngine, "__call__", send)
+    found = imported(tmp_path, WRITERS[format](tmp_path, drawn(1)), format)
+    assert found.manifest.num_rows == IMAGES and not found.manifest.dead_letters
+    out = str(tmp_path / "out")
+    assert export_corpus(ExportConfig(tokens=found.url, output=out, format=format)).num_items == 5
