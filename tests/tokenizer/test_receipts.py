@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+from object_store import ObjectStore
 
 from tokenizer import receipts, storage
 from tokenizer.receipts import (
@@ -153,3 +154,18 @@ def test_what_is_known_or_unwanted_is_not_read(
 def test_a_receipt_is_read_back_as_written(url: str) -> None:
     assert read_receipt(url, 3, "sha256:f") == receipt(3)
     assert json.loads(Path(url, receipt_name(3)).read_text())["num_crops"] == 1
+
+
+def test_receipts_are_packed_and_withdrawn_on_an_object_store(s3: ObjectStore) -> None:
+    for shard in range(NUM_SHARDS):
+        write_receipt(s3.bucket, receipt(shard))
+    before = read_receipts(s3.bucket, "sha256:f")
+    pack(s3.bucket)
+    assert names(s3.bucket) == ["packed-00000-00003.jsonl", "packed-00004-00007.jsonl",
+                                "packed-00008-00010.jsonl"]
+    assert read_receipts(s3.bucket, "sha256:f") == before
+    remove_receipts(s3.bucket, [5])
+    assert receipted_shards(s3.bucket) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
+    s3.requests.clear()
+    assert len(read_receipts(s3.bucket, "sha256:f")) == NUM_SHARDS - 1
+    assert sum(request.startswith("GET") and ".jsonl" in request for request in s3.requests) == 4
