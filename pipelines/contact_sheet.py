@@ -168,10 +168,10 @@ class Sources:
     def _entry(self, row: Mapping[str, Any], modality: str) -> Entry:
         """The input of a row as it was planned, or as its row says where there is no plan."""
         if row["shard"] != self._shard:
-            self._shard = row["shard"]
-            is_planned = self._plan is not None and self._shard < self._plan.num_shards
-            planned = self._plan.rows(self._shard) if self._plan and is_planned else []
-            self._planned = {item[KEY]: item for item in planned if "sources" in item}
+            self._shard, self._planned = row["shard"], {}
+            if self._plan is not None and self._shard < self._plan.num_shards:
+                self._planned = {planned[KEY]: planned for planned in self._plan.rows(self._shard)
+                                 if "sources" in planned}
         if (found := self._planned.get(row[KEY])) is not None:
             return entry_of(found)
         return Entry(key=row[KEY], sources={modality: row["source"]})

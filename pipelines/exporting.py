@@ -135,11 +135,7 @@ def export_corpus(config: ExportConfig) -> Exported:
     layout = LAYOUTS[config.format](spec, corpus.manifest.num_crops, config.data)
     layout.check(corpus.manifest)
     require_free(config.output)
-    try:
-        plan = plan_export(config, corpus, layout)
-    except PlanMismatch as error:
-        raise PlanMismatch(f"{error} (of an export: there is no --overwrite; remove "
-                           f"{config.output} instead)") from error
+    plan = plan_export(config, corpus, layout)
     sink = layout.sink(config.output, corpus.num_shards)
     remove_unfinished(plan, sink)
     done: list[Exported] = []
@@ -165,12 +161,20 @@ def require_free(output: str) -> None:
 
 
 def plan_export(config: ExportConfig, corpus: TokenCorpus, layout: Layout) -> Plan:
-    """The plan of an export, written or found as it must be."""
+    """The plan of an export, written or found as it must be.
+
+    Raises:
+        PlanMismatch: the folder holds another export.
+    """
     settings = {"corpus": corpus.manifest.fingerprint, "format": config.format,
                 "data": config.data, "codes": configs.to_dict(layout.spec)["codes"],
                 "num_crops": layout.num_crops}
-    return make_plan(storage.join(config.output, JOB), "export", settings,
-                     lambda: input_shards(corpus, layout))
+    try:
+        return make_plan(storage.join(config.output, JOB), "export", settings,
+                         lambda: input_shards(corpus, layout))
+    except PlanMismatch as error:
+        raise PlanMismatch(f"{error} (of an export: there is no --overwrite; remove "
+                           f"{config.output} instead)") from error
 
 
 def input_shards(corpus: TokenCorpus, layout: Layout) -> Iterator[pa.Table]:

@@ -38,22 +38,9 @@ def store(sink: Sink, shard: int, sources: Iterable[Source], make: Callable[[Sou
         OutputRefused: the store takes no more.
     """
     dead, rows = [], []
-
-    def put(source: Source) -> Item | DeadLetter:
-        item = make(source)
-        try:
-            with refusals(sink.output, OF_ONE_NAME):
-                sink.put(item)
-        except OutputRefused:
-            raise
-        except OSError as error:
-            first, (_, suffix) = next(iter(item.files.items()))
-            return DeadLetter(key=item.columns["key"], stage="write",
-                              source=sink.path(item.name, first, suffix),
-                              error=type(error).__name__, message=describe(error))
-        return item
     with (sink.writer(shard) as writer,
-          ordered(put, sources, NUM_WRITERS, window + NUM_WRITERS) as items):
+          ordered(lambda source: put(sink, make(source)), sources, NUM_WRITERS,
+                  window + NUM_WRITERS) as items):
         for item in items:
             if isinstance(item, DeadLetter):
                 dead.append(item)
@@ -65,6 +52,25 @@ def store(sink: Sink, shard: int, sources: Iterable[Source], make: Callable[[Sou
         entry = json.dumps(configs.to_dict(writer.entry), sort_keys=True)
         schema = schema.with_metadata({SHARD_FILE: entry})
     return pa.Table.from_pylist(rows, schema), dead
+
+
+def put(sink: Sink, item: Item) -> Item | DeadLetter:
+    """Write of one item what needs no order; a dead letter where the store refuses its name.
+
+    Raises:
+        OutputRefused: the store takes no more.
+    """
+    try:
+        with refusals(sink.output, OF_ONE_NAME):
+            sink.put(item)
+    except OutputRefused:
+        raise
+    except OSError as error:
+        first, (_, suffix) = next(iter(item.files.items()))
+        return DeadLetter(key=item.columns["key"], stage="write",
+                          source=sink.path(item.name, first, suffix),
+                          error=type(error).__name__, message=describe(error))
+    return item
 
 
 def index_row(sink: Sink, item: Item) -> dict[str, Any]:

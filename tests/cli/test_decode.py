@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from random_tokenizers import save_tokenizer
+from random_tokenizers import save_tokenizer, tree
 
 from cli.main import main
 
@@ -74,3 +74,12 @@ def test_images_go_wherever_there_is_a_sink() -> None:
     from pipelines.sinks import SINKS
     option = next(parameter for parameter in decode.params if parameter.name == "to")
     assert option.type.choices == tuple(SINKS)  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_tar_files_of_one(encoded: Path) -> None:
+    for num_workers in (1, 2):
+        done = run("decode", encoded / "tokens", encoded / f"tars-{num_workers}", "--to", "tar",
+                   "--tokenizer", f"image={encoded}/tok", "--num-workers", num_workers)
+        assert done.exit_code == 0, done.output
+    assert tree(encoded / "tars-1") == tree(encoded / "tars-2")

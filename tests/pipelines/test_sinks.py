@@ -16,7 +16,8 @@ import pytest
 from job_fakes import tree
 from PIL import Image
 
-from pipelines.decode import DecodeConfig, Decoded, decode_corpus, prepare_task
+from pipelines.array import Part, Unfinished
+from pipelines.decode import DecodeConfig, Decoded, decode_corpus, decode_part, prepare_task
 from pipelines.encode import EncodeConfig, encode_corpus
 from pipelines.job import JobFailed
 from pipelines.names import key_of
@@ -131,6 +132,16 @@ def test_a_task_does_the_same_in_another_process(job: DecodeConfig, to: str) -> 
     written = tree(Path(job.output))
     (Path(job.output) / "_decode" / receipt_name(0)).unlink()
     assert task.run(0) == receipt and tree(Path(job.output)) == written
+
+
+@pytest.mark.parametrize("to", OF_ONE_FILE)
+def test_the_tasks_of_an_array_write_the_same_files(job: DecodeConfig, to: str) -> None:
+    whole = dataclasses.replace(job, to=to)
+    decode_corpus(whole)
+    parts = dataclasses.replace(whole, output=f"{job.output}-parts")
+    assert isinstance(decode_part(parts, Part(index=1, size=2)), Unfinished)
+    assert decode_part(parts, Part(index=0, size=2)) == Decoded(num_crops=10, dead_letters={})
+    assert tree(Path(parts.output)) == tree(Path(whole.output))
 
 
 @pytest.mark.parametrize("to", OF_ONE_FILE)
