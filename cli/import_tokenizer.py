@@ -7,7 +7,7 @@ FORMATS = ("taming", "latent-diffusion", "llamagen", "maskgit", "diffusers")
 """Names in `tokenizer.importers.formats.IMPORTERS`, written out so that help need not load torch.
 """
 
-ROUTES = ("stored", "srgb")
+ROUTES = ("stored", "srgb", "turbo")
 """Names in `tokenizer.corpus.images.ROUTES`, likewise."""
 
 

@@ -36,8 +36,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
     changes nothing, so that the many files that say they are sRGB keep their levels. Alpha stays.
     Grey images may have a profile of grey or of RGB.
     """
-    profile = image.info.get("icc_profile")
-    if not isinstance(profile, bytes) or not 0 < len(profile) <= MAX_PROFILE_BYTES:
+    if (profile := _profile_of(image)) is None:
         return image
     colours, alpha = _apart(image)
     if colours.mode not in SPACES or (found := _usable(profile, colours.mode)) is None:
@@ -51,6 +50,14 @@ def to_srgb(image: Image.Image) -> Image.Image:
     return converted
 
 
+def keeps_levels(image: Image.Image) -> bool:
+    """Whether `to_srgb` changes no level of an image of mode RGB without transparency; it need not
+    be decoded."""
+    profile = _profile_of(image)
+    found = None if profile is None else _usable(profile, "RGB")
+    return found is None or found[1] is None
+
+
 def upright_cmyk(image: Image.Image) -> Image.Image:
     """A CMYK image out of a JPEG file, with its inks the right way round.
 
@@ -62,6 +69,14 @@ def upright_cmyk(image: Image.Image) -> Image.Image:
     inverted = image.point([255 - level for level in range(256)] * 4)
     inverted.info = dict(image.info)
     return inverted
+
+
+def _profile_of(image: Image.Image) -> bytes | None:
+    """The profile that a file holds, where it is of a size that profiles have."""
+    profile = image.info.get("icc_profile")
+    if isinstance(profile, bytes) and 0 < len(profile) <= MAX_PROFILE_BYTES:
+        return profile
+    return None
 
 
 def _apart(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:

@@ -9,7 +9,7 @@ from corpus_files import encode, noise
 from PIL import Image, ImageCms
 
 from tokenizer.corpus import colours
-from tokenizer.corpus.images import ORIENTATION_TAG, ROUTES, SRGB, STORED, decode_image
+from tokenizer.corpus.images import ORIENTATION_TAG, ROUTES, SRGB, STORED, TURBO, decode_image
 
 SWAPPED = rgb_profile("green", "red")
 """A profile in which what is stored as red is green, and the other way round."""
@@ -135,6 +135,14 @@ def test_an_upright_image_has_its_profile_too() -> None:
     exif[ORIENTATION_TAG] = 6
     found = decode_image(encode(BRIGHT, exif=exif, icc_profile=SWAPPED), SRGB)
     assert found.shape == (5, 1, 3) and far(found[:, 0], swapped(BRIGHT)[0]) <= 1
+
+
+def test_turbo_converts_profiles_as_pillow_alone_does() -> None:
+    for payload in (encode(noise(2), "JPEG", icc_profile=SWAPPED),
+                    encode(noise(2)[..., 0], "JPEG", icc_profile=grey_profile(1.0)),
+                    encode(Image.new("CMYK", (16, 16), (99, 0, 0, 9)), "JPEG",
+                           icc_profile=ink_profile((53, 80, 67)))):
+        assert np.array_equal(decode_image(payload, TURBO), decode_image(payload, SRGB))
 
 
 @pytest.mark.parametrize("route", ROUTES)

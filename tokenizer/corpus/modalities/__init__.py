@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokenizer import configs
-from tokenizer.corpus.images import ROUTES, UnreadableImage
+from tokenizer.corpus.images import SRGB, UnreadableImage
 from tokenizer.corpus.modalities.base import (
     QUALITY,
     LabelOutOfRange,
@@ -63,7 +63,7 @@ def new_settings(name: str) -> dict[str, Any]:
     Defaults are what checkpoints of early versions mean, which do not name the setting.
     """
     reads_colours = file_modality(name) == RGB.name
-    return {"name": name, **({"route": list(ROUTES)[-1]} if reads_colours else {})}
+    return {"name": name, **({"route": SRGB} if reads_colours else {})}
 
 
 def _all_modalities() -> dict[str, type[Modality]]:

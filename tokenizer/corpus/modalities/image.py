@@ -2,6 +2,7 @@
 
 Letters: B images, H and W the original's rows and columns, h and w those of the crop.
 """
+import importlib.util
 import io
 import math
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from tokenizer.corpus.images import ROUTES, STORED, Crop, decode_image, resize
+from tokenizer.corpus.images import ROUTES, STORED, TURBO, Crop, decode_image, resize
 from tokenizer.corpus.modalities.base import QUALITY, Modality, Sums
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class RGB(Modality):
         return decode_image(payload, self.route)
 
     def resample(self, raw: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
-        return resize(raw, crop, size)
+        return resize(raw, crop, size, "torch" if self.route == TURBO else "smooth")
 
     def to_inputs(self, pixels: "Tensor") -> "Tensor":
         return pixels.permute(0, 3, 1, 2).float() / self._levels + self.input_range[0]
@@ -116,10 +117,12 @@ class RGB(Modality):
 
 
 def require_route(route: str) -> None:
-    """Refuse what is no route.
+    """Refuse what is no route, or none on this machine, so that all take the same.
 
     Raises:
-        ValueError: it is no name of `ROUTES`.
+        ValueError: it is no name of `ROUTES`, or what it needs is not installed.
     """
     if route not in ROUTES:
         raise ValueError(f"route must be {' or '.join(ROUTES)}, got {route!r}")
+    if route == TURBO and importlib.util.find_spec("simplejpeg") is None:
+        raise ValueError(f"the route {TURBO} needs simplejpeg: pip install 'img2tokens[turbo]'")
