@@ -82,6 +82,8 @@ def _check_together(options: dict[str, Any]) -> None:
                                f"--condition NAME={conditions}")
     if (options["holes"] or options["mask"]) and not completions:
         raise click.UsageError("--hole and --mask lie in the image of --complete-from; give one")
+    if options["passes"] and not (options["holes"] or options["mask"]):
+        raise click.UsageError("--passes let the cells behind a hole act: give --hole or --mask")
 
 
 def _source(options: dict[str, Any]) -> tuple[str | None, bool]:
@@ -97,6 +99,8 @@ def _corpus_and_key(source: str) -> tuple[str, str | None]:
 
 def _find_hole(config: "PriorConfig", options: dict[str, Any]) -> "np.ndarray | None":
     """The cells to draw anew, bool ``(h, w)``; nothing where the first rows are kept."""
+    import numpy as np
+
     from prior.masks import boxes_hole, picture_hole
     from tokenizer import storage
     from tokenizer.corpus.images import decode_image
@@ -107,9 +111,7 @@ def _find_hole(config: "PriorConfig", options: dict[str, Any]) -> "np.ndarray | 
     if options["mask"]:
         picture = decode_image(storage.read_bytes(options["mask"]))
         holes.append(picture_hole(picture.max(-1) >= 128, spec.grid))
-    if not holes:
-        return None
-    return holes[0] | holes[-1]
+    return np.logical_or.reduce(holes) if holes else None
 
 
 def _encode_all(codecs: "dict[str, Codec]",

@@ -194,6 +194,7 @@ def test_samples_are_started_over_only_when_told(prior: Path, tmp_path: Path) ->
     (["--sampler", "greedy", "--top-k", "3"], "the greedy sampler has no --top-k"),
     (["--hole", "1,2,3"], "is no top,left,height,width in pixels"),
     (["--hole", "0,0,8,8"], "--hole and --mask lie in the image of --complete-from"),
+    (["--complete-from", "a", "--passes", "2"], "give --hole or --mask"),
     (["--condition", "segmentation=a.png", "--condition-from", "b"], "leave out --condition-from"),
     (["--condition", "segmentation=a.png"], "its tokenizer is needed: --tokenizer segmentation="),
     (["--condition-from", "a.png"], "a file is given by --condition NAME=a.png"),

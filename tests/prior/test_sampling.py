@@ -264,6 +264,17 @@ def test_what_was_asked_for_is_written_beside_the_corpus(prior: Prior, tmp_path:
                                              "top_p": 1.0}
 
 
+def test_new_settings_leave_what_was_asked_for_as_it_was_where_they_are_not_used(
+        prior: Prior, tmp_path: Path) -> None:
+    sample(prior, from_labels(prior.config, ["dog"]), tmp_path, num=2,
+           generation={"guidance": Guidance(scale=1.5)})
+    data = json.loads((tmp_path / "sampling.json").read_text())
+    assert list(data) == ["prior", "num", "samples_each", "seed", "generation", "shard_size",
+                          "corpus", "num_rows", "num_kept", "conditions", "content"]
+    assert list(data["generation"]) == ["sampler", "guidance", "batch_size", "cached"]
+    assert data["generation"]["guidance"] == 1.5
+
+
 @pytest.mark.parametrize("settings", [{"num": 0}, {"samples_each": 0}, {"seed": -1},
                                       {"shard_size": 0}])
 def test_impossible_settings_are_refused(settings: dict[str, int]) -> None:

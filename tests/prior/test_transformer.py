@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from prior.sequence import LABEL, Segment, SequenceLayout
-from prior.transformer import Transformer, TransformerConfig, rotate, rotations
+from prior.transformer import RMSNorm, Transformer, TransformerConfig, rotate, rotations
 
 LAYOUT = SequenceLayout((Segment(name=LABEL, grid=(1, 1), vocabulary=5),
                          Segment(name="depth", grid=(2, 2), vocabulary=6)),
@@ -95,6 +95,18 @@ def test_turning_keeps_lengths_and_depends_on_distance_alone() -> None:
     torch.testing.assert_close(queries.norm(dim=-1), query.norm().expand(4))
     near, far = queries[0] @ keys[1], queries[2] @ keys[3]
     torch.testing.assert_close(near, far)
+
+
+def test_norms_are_torchs_own_and_their_gradients_finite_at_zero() -> None:
+    norm, inputs = RMSNorm(16), torch.randn(5, 16, generator=torch.Generator().manual_seed(2))
+    torch.nn.init.normal_(norm.weight)
+    inputs[0] = 0
+    ours, theirs = inputs.clone().requires_grad_(), inputs.clone().requires_grad_()
+    expected = torch.nn.functional.rms_norm(theirs, (16,), norm.weight, 1e-6)
+    torch.testing.assert_close(norm(ours), expected)
+    (norm(ours).square().sum() + norm(ours).sum()).backward()
+    (expected.square().sum() + expected.sum()).backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
 
 
 def test_dropout_acts_in_training_only() -> None:
