@@ -1,8 +1,10 @@
 """``img2tokens retry``, and ``encode`` with ``--extend``, ``--dry-run`` and its records."""
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 from random_tokenizers import encode, save_tokenizer, tree
 
@@ -80,3 +82,25 @@ def test_a_failed_command_says_so_in_its_records(tmp_path: Path) -> None:
     assert end["outcome"] == "failed" and "holds no plan" in end["error"]
     done = run("retry", tmp_path, "--tokenizer", "image=tok", "--log-json", tmp_path / "no/log")
     assert done.exit_code == 1 and "No such file or directory" in done.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["two processes", "Dask"])
+def test_a_retry_on_every_engine_writes_the_same_bytes(
+        image_folder: ImageFolder, tmp_path: Path, tokenizer: str, way: str,
+        request: pytest.FixtureRequest) -> None:
+    photos, out = image_folder(8), tmp_path / "tokens"
+    command = (photos, out, "--tokenizer", f"image={tokenizer}", "--shard-size", 2)
+    good = {path: path.read_bytes() for path in sorted(photos.iterdir())[1:6]}
+    for path in good:
+        path.write_bytes(b"no image")
+    assert encode(*command).exit_code == 0
+    for path, content in good.items():
+        path.write_bytes(content)
+    shutil.copytree(out, tmp_path / "alone")
+    assert run("retry", tmp_path / "alone", "--tokenizer", f"image={tokenizer}").exit_code == 0
+    options = (["--num-workers", 2] if way == "two processes"
+               else ["--engine", request.getfixturevalue("dask").engine])
+    done = run("retry", out, "--tokenizer", f"image={tokenizer}", *options)
+    assert done.exit_code == 0, done.output
+    assert tree(out) == tree(tmp_path / "alone")
