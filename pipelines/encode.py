@@ -239,10 +239,10 @@ def encode_part(config: EncodeConfig, part: Part) -> Manifest | Unfinished:
     """
     refuse_overwrite(config.overwrite, config.output)
     require_own_machine(config)
+    if config.extend or len(load_plans(config.output)) > 1:
+        raise ValueError(f"{config.output} has deltas or is to have one, which no array makes: "
+                         "leave out --array-index and --array-size")
     task = prepare_task(config)
-    if task.deltas:
-        raise ValueError(f"{config.output} has deltas, which no array makes: leave out "
-                         "--array-index and --array-size")
     engine = engine_of(config) if config.num_workers > 1 else None
     job = ArrayJob(task.plan, task, part, engine, config.max_errors)
     return make_part(job, task.complete, lambda: TokenCorpus.open(config.output).manifest)

@@ -201,6 +201,14 @@ def test_an_extension_that_was_stopped_goes_on_to_the_same_bytes(
     assert tree(tmp_path / "tokens") == undisturbed
 
 
+def test_arrays_extend_nothing(config: Settings, add: Callable[[str], None]) -> None:
+    encode_corpus(config())
+    add("a.png")
+    with pytest.raises(ValueError, match="is to have one, which no array makes: leave out --array"):
+        encode_part(extended(config()), Part(index=0, size=1))
+    assert not storage.exists(f"{config().output}/_deltas")
+
+
 def test_an_unfinished_corpus_can_grow(config: Settings, add: Callable[[str], None]) -> None:
     make = config(shard_size=2)
     encode_part(make, Part(index=0, size=2))
