@@ -162,7 +162,7 @@ def stop_in_mid_run(arguments: Sequence[object], out: Path, number: signal.Signa
     """Run the command in a process, stop it once three shards are done; returns how many were."""
     process = subprocess.Popen([sys.executable, "-m", "cli", "encode", *map(str, arguments)],
                                stderr=subprocess.PIPE, text=True, start_new_session=True)
-    receipts, deadline = out / "_receipts", time.monotonic() + 60
+    receipts, deadline = out / "_receipts", time.monotonic() + 300
     while not (receipts.exists() and len(list(receipts.glob("*.json"))) >= 3):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
@@ -170,7 +170,7 @@ def stop_in_mid_run(arguments: Sequence[object], out: Path, number: signal.Signa
         os.killpg(process.pid, number)  # the workers too, as when a machine goes down
     else:
         process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=300)
     if number == signal.SIGINT:
         assert process.returncode == 130
         assert errors.strip().endswith("stopped; run the same command again to continue")

@@ -39,7 +39,7 @@ def interrupted(folder: str, num_workers: int) -> None:
     """Make shards until Ctrl-C."""
     from pipelines.engines import LocalEngine
     try:
-        LocalEngine(num_workers=num_workers)(TouchTask(folder, seconds=0.2), range(1000))
+        LocalEngine(num_workers=num_workers)(TouchTask(folder, seconds=0.5), range(1000))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
