@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_OUT ?= demo-out
 
-.PHONY: demo test test-fast test-faults lint bench-quantizers bench-fast-f16 bench-search bench-tokenizer bench-loader bench-sampling bench-gpu fuzz clean
+.PHONY: demo test test-fast test-faults lint bench-quantizers bench-fast-f16 bench-search bench-scale bench-sizes bench-tokenizer bench-loader bench-sampling bench-gpu fuzz clean
 
 demo: $(READY)
 	$(BIN)/img2tokens demo $(DEMO_OUT)
@@ -45,6 +45,18 @@ bench-tokenizer: $(READY)
 
 bench-sampling: $(READY)
 	$(BIN)/python benchmarks/sampling.py
+
+# Plan, resume and audit of KEYS keys in SHARDS shards, simulated; then the memory of encode jobs.
+KEYS ?= 10000000
+SHARDS ?= 10000
+IMAGES ?= 2000 40000
+bench-scale: $(READY)
+	$(BIN)/python benchmarks/plan_scale.py --num-keys $(KEYS) --num-shards $(SHARDS) \
+		--receipts $$(($(SHARDS) / 2))
+	$(BIN)/python benchmarks/job_memory.py --num-images $(IMAGES)
+
+bench-sizes: $(READY)
+	$(BIN)/python benchmarks/file_sizes.py
 
 # Says so, and ends well, where there is no GPU.
 bench-gpu: $(READY)
