@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_OUT ?= demo-out
 
-.PHONY: demo test test-fast test-faults lint bench-quantizers bench-fast-f16 bench-search bench-scale bench-sizes bench-tokenizer bench-loader bench-sampling bench-gpu fuzz clean
+.PHONY: demo test test-fast test-faults bench-engines lint bench-quantizers bench-fast-f16 bench-search bench-scale bench-sizes bench-tokenizer bench-loader bench-sampling bench-gpu fuzz clean
 
 demo: $(READY)
 	$(BIN)/img2tokens demo $(DEMO_OUT)
@@ -33,6 +33,11 @@ bench-quantizers: $(READY)
 bench-fast-f16: $(READY)
 	$(BIN)/python benchmarks/fast_f16.py $(if $(CORPUS),$(CORPUS),$(error say which images: \
 		make bench-fast-f16 CORPUS=folder))
+
+# The images in CORPUS by every engine, on loopback: the same bytes, and the time of each.
+bench-engines: $(READY)
+	$(BIN)/python benchmarks/engines.py $(if $(and $(CORPUS),$(TOKENIZER)),$(CORPUS) $(TOKENIZER),\
+		$(error say which images: make bench-engines CORPUS=folder TOKENIZER=folder))
 
 bench-search: $(READY)
 	$(BIN)/python benchmarks/search.py
