@@ -139,12 +139,14 @@ class MemberWalk:
         if position >= self._size:
             return None
         self._file.seek(position)
+        block = self._file.read(BLOCK)
+        if block[156:157] not in EXTENSIONS:
+            return None
         try:
-            info = tarfile.TarInfo.frombuf(self._file.read(BLOCK), tarfile.ENCODING,
-                                           "surrogateescape")
+            info = tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
         except (tarfile.TarError, ValueError):
             return None
-        return info if info.type in EXTENSIONS and info.size >= 0 else None
+        return info if info.size >= 0 else None
 
     def _member(self, info: tarfile.TarInfo) -> Member:
         problem, content = None, None
