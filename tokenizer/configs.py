@@ -40,7 +40,7 @@ def from_dict(cls: type[Config], data: Mapping[str, Any], where: str = "") -> Co
     if not isinstance(data, Mapping):
         raise ValueError(f"{where.rstrip('.') or cls.__name__} takes settings by name, got "
                          f"{data!r}")
-    hints = _hints(cls)
+    hints = _hints(typing.cast(type, cls))
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in data:
         if name not in fields:
