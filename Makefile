@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_OUT ?= demo-out
 
-.PHONY: demo test test-fast test-faults bench-engines lint bench-quantizers bench-fast-f16 bench-search bench-scale bench-sizes bench-tokenizer bench-loader bench-sampling bench-gpu fuzz clean
+.PHONY: demo test test-fast test-faults bench-engines lint bench-quantizers bench-fast-f16 bench-search \
+	bench-tokenizer bench-loader bench-prior-step bench-sampling bench-scale bench-sizes bench-gpu fuzz clean
 
 demo: $(READY)
 	$(BIN)/img2tokens demo $(DEMO_OUT)
@@ -44,6 +45,9 @@ bench-search: $(READY)
 
 bench-loader: $(READY)
 	$(BIN)/python benchmarks/loader.py
+
+bench-prior-step: $(READY)
+	$(BIN)/python benchmarks/prior_step.py
 
 bench-tokenizer: $(READY)
 	$(BIN)/python benchmarks/codec.py
