@@ -105,7 +105,8 @@ def held_out_bits(model: Transformer, rows: CodeRows, batch_size: int, limit: in
     matched = {name: own for name in names}
     # Half way round, as neighbours in a corpus may be frames of one film.
     others = {name: np.roll(own, count // 2) for name in names}
-    shuffled, without = (bits(others), bits({})) if names else (None, None)
+    shuffled = bits(others) if names else None
+    without = bits({}) if names and layout.has_nulls else None
     each = {name: bits({**matched, name: others[name]}) if len(names) > 1 else shuffled
             for name in names}
     return HeldOutBits(num_rows=count, matched=bits(matched), shuffled=shuffled, without=without,

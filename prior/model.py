@@ -10,10 +10,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from prior.layouts import layout_class
 from prior.loading.config import Mixture, Share
 from prior.sequence import LABEL, Segment, SequenceLayout
 from prior.transformer import Transformer, TransformerConfig
-from tokenizer import checkpoints
+from tokenizer import checkpoints, configs
 from tokenizer.devices import usable_device
 from tokenizer.schema import TokenSpec
 from tokenizer.splits import Split
@@ -54,6 +55,7 @@ class PriorConfig:
         mixture: the corpora of that mixture; empty for one corpus.
         split: which rows of that corpus are held out.
         transformer: shape.
+        sequence: how its sequences are arranged, a name of `prior.layouts.LAYOUTS`.
     """
     spec: TokenSpec
     conditions: tuple[Condition, ...] = ()
@@ -63,6 +65,7 @@ class PriorConfig:
     mixture: tuple[Share, ...] = ()
     split: Split = field(default_factory=Split)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    sequence: str = field(default="cells", metadata=configs.LATER)
 
     def __post_init__(self) -> None:
         if not 0 <= self.drop_all < 1:
@@ -72,11 +75,17 @@ class PriorConfig:
             if names.count(name) > 1 or name == self.target:
                 raise ValueError(f"each condition is named once and is not the target; got "
                                  f"{', '.join(names)} with target {self.target}")
+        dropped = [condition.name for condition in self.conditions if condition.dropout]
+        if not layout_class(self.sequence).has_nulls and names and (self.drop_all or dropped):
+            raise ValueError(f"sequences of {self.sequence} have no code for what is not given: "
+                             "leave no condition out (drop_all 0, and each one's dropout 0), got "
+                             f"drop_all {self.drop_all} and dropout of {', '.join(dropped)}")
 
     @classmethod
     def of(cls, corpus: TokenCorpus | Mixture, *, conditions: Sequence[Condition] = (),
            drop_all: float = 0.1, target: str = "image", split: Split | None = None,
-           transformer: TransformerConfig | None = None) -> "PriorConfig":
+           transformer: TransformerConfig | None = None,
+           sequence: str = "cells") -> "PriorConfig":
         """A prior over the codes of a corpus, or of several whose codes mean the same.
 
         Raises:
@@ -94,7 +103,7 @@ class PriorConfig:
         return cls(spec=spec, conditions=tuple(conditions), drop_all=drop_all,
                    classes=first.manifest.classes, corpus=mixture.fingerprint,
                    mixture=mixture.shares, split=split or Split(),
-                   transformer=transformer or TransformerConfig())
+                   transformer=transformer or TransformerConfig(), sequence=sequence)
 
     @property
     def fingerprints(self) -> tuple[str, ...]:
@@ -109,8 +118,8 @@ class PriorConfig:
     @cached_property
     def layout(self) -> SequenceLayout:
         """Segments of its sequences."""
-        return SequenceLayout(tuple(self._segment(condition.name) for condition in self.conditions),
-                              self._segment(self.target))
+        conditions = tuple(self._segment(condition.name) for condition in self.conditions)
+        return layout_class(self.sequence)(conditions, self._segment(self.target))
 
     def indispensable(self, missing: Collection[str]) -> list[str]:
         """Which of the missing conditions training never left out while it gave all others.

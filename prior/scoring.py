@@ -34,9 +34,10 @@ class Scores:
                  guidance: Guidance, cached: bool = True) -> None:
         self._model, self._layout = model, model.layout
         self._chain = guidance.chain(given_names(model.layout, conditions))
-        self._prefix = stage_inputs(model.layout, conditions, self._chain.stages, num_rows,
-                                    model.head.weight.device)
-        self._cache = read_conditions(model, self._prefix) if cached else None
+        self._first = stage_inputs(model.layout, conditions, self._chain.stages, num_rows,
+                                   model.head.weight.device)
+        self._cache = (read_conditions(model, self._first[:, :model.layout.prefix_length])
+                       if cached else None)
 
     @torch.inference_mode()
     def next(self, codes: Tensor, count: int) -> Tensor:
@@ -71,12 +72,11 @@ class Scores:
 
     def _inputs(self, codes: Tensor, last: int) -> Tensor:
         """Ids of all stages ``(S * B, T)`` that are not read yet, up to that about to predict."""
-        num_stages = len(self._chain.stages)
-        if self._cache is not None:
-            first = self._cache.length - self._layout.prefix_length
-            return self._layout.target_inputs(codes, first, last).repeat(num_stages, 1)
-        inputs = self._layout.target_inputs(codes, 0, last).repeat(num_stages, 1)
-        return torch.cat([self._prefix, inputs], 1)
+        num_read = self._cache.length if self._cache is not None else 0
+        first = num_read - self._layout.prefix_length
+        inputs = self._layout.target_inputs(codes, max(first, 1), last)
+        inputs = inputs.repeat(len(self._chain.stages), 1)
+        return inputs if first > 0 else torch.cat([self._first[:, num_read:], inputs], 1)
 
     def _guided(self, scores: Tensor, count: int) -> Tensor:
         strength = self._chain.guidance.strength(count / self._layout.target.length)
@@ -91,9 +91,9 @@ def given_names(layout: SequenceLayout, conditions: Mapping[str, Tensor]) -> lis
 def stage_inputs(layout: SequenceLayout, conditions: Mapping[str, Tensor],
                  stages: tuple[tuple[str, ...], ...], num_rows: int,
                  device: torch.device) -> Tensor:
-    """Ids ``(S * B, P)`` of the conditions, stage by stage."""
-    return torch.cat([layout.condition_inputs({name: conditions[name] for name in stage}, num_rows,
-                                              device) for stage in stages])
+    """Ids ``(S * B, P + 1)`` of the conditions, and of what predicts the first code, by stage."""
+    return torch.cat([layout.first_inputs({name: conditions[name] for name in stage}, num_rows,
+                                          device) for stage in stages])
 
 
 @torch.inference_mode()

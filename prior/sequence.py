@@ -13,6 +13,7 @@ Positions are those of cells. A map's code carries the position of its cell, and
 target carries the position of the cell it is about to predict, so a model finds what a map says
 about the next cell at the very position it is at. Grids of equal size share their positions; a
 label has one of its own. To add a kind of segment, give it a `Segment` among the conditions.
+Other arrangements, those of published models, are the subclasses in `prior.layouts`.
 
 Letters: B rows, L positions of a sequence, P of its conditions, n codes of a segment on a grid of h
 rows and w columns with D codes a cell, V its vocabulary.
@@ -20,6 +21,7 @@ rows and w columns with D codes a cell, V its vocabulary.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -93,7 +95,15 @@ class SequenceLayout:
     Attributes:
         conditions: in the order of the sequence.
         target: the codes to predict.
+        has_positions: each position has a learned vector.
+        has_segments: each segment has a learned vector.
+        has_nulls: each condition can be left out.
+        rotary_base: how far apart the rates are at which `coordinates` turn queries and keys.
     """
+    has_positions: ClassVar[bool] = True
+    has_segments: ClassVar[bool] = True
+    has_nulls: ClassVar[bool] = True
+    rotary_base: ClassVar[float] = 100.0
     conditions: tuple[Segment, ...]
     target: Segment
 
@@ -118,7 +128,7 @@ class SequenceLayout:
 
     @property
     def prefix_length(self) -> int:
-        """P, positions of all conditions together."""
+        """P, positions before the one that is about to predict the first code."""
         return sum(segment.length for segment in self.conditions)
 
     @property
@@ -178,6 +188,11 @@ class SequenceLayout:
                                    columns * width / segment.grid[1]], -1))
         return np.concatenate(parts).astype(np.float32)
 
+    @cached_property
+    def turned(self) -> np.ndarray:
+        """What the turned queries and keys of each position are multiplied by, float32 ``(L,)``."""
+        return np.ones(self.length, np.float32)
+
     def visible(self, both_ways: bool) -> np.ndarray:
         """Which positions each position attends to, bool ``(L, L)``.
 
@@ -199,32 +214,36 @@ class SequenceLayout:
         Returns:
             Ids ``(B, P + 1 + k)`` int64; the last position is about to predict code k.
         """
-        return torch.cat([self.condition_inputs(conditions, len(codes), codes.device),
-                          self.target_inputs(codes, 0, codes.shape[1])], 1)
+        return torch.cat([self.first_inputs(conditions, len(codes), codes.device),
+                          self.target_inputs(codes, 1, codes.shape[1])], 1)
 
-    def condition_inputs(self, conditions: Mapping[str, Tensor], num_rows: int,
-                         device: torch.device) -> Tensor:
-        """Ids ``(B, P)`` int64 of the conditions alone."""
-        parts = [torch.zeros(num_rows, 0, dtype=torch.int64, device=device)]
-        for segment in self.conditions:
-            given = conditions.get(segment.name)
-            if given is None:
-                given = torch.full((num_rows, segment.length), segment.null, device=device)
-            parts.append(_ids(segment, given) + self.offsets[segment.name])
-        return torch.cat(parts, 1)
+    def first_inputs(self, conditions: Mapping[str, Tensor], num_rows: int,
+                     device: torch.device) -> Tensor:
+        """Ids ``(B, P + 1)`` int64 up to the one that is about to predict the first code."""
+        start = torch.full((num_rows, 1), self.target.null_id + self.offsets[self.target.name],
+                           device=device)
+        return torch.cat([*self._condition_ids(conditions, num_rows, device), start], 1)
 
     def target_inputs(self, codes: Tensor, first: int, last: int) -> Tensor:
         """Ids ``(B, last - first + 1)`` of the inputs about to predict codes first to last.
 
         Args:
-            codes: ``(B, k)`` int64 with k at least ``last``, the target's first codes. Input 0 is
-                the start token, input i the code before code i.
+            codes: ``(B, k)`` int64 with k at least ``last``, the target's first codes. Input i is
+                the code before code i; ``first`` is at least 1.
         """
-        offset = self.offsets[self.target.name]
-        ids = _ids(self.target, codes[:, max(first, 1) - 1:last], max(first, 1) - 1) + offset
-        if first:
-            return ids
-        return torch.cat([ids.new_full((len(codes), 1), self.target.null_id + offset), ids], 1)
+        ids = _ids(self.target, codes[:, first - 1:last], first - 1)
+        return ids + self.offsets[self.target.name]
+
+    def _condition_ids(self, conditions: Mapping[str, Tensor], num_rows: int,
+                       device: torch.device) -> list[Tensor]:
+        """Ids ``(B, n)`` int64 of each condition."""
+        parts = []
+        for segment in self.conditions:
+            given = conditions.get(segment.name)
+            if given is None:
+                given = torch.full((num_rows, segment.length), segment.null, device=device)
+            parts.append(_ids(segment, given) + self.offsets[segment.name])
+        return parts
 
 
 def _ids(segment: Segment, codes: Tensor, first: int = 0) -> Tensor:

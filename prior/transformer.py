@@ -2,7 +2,8 @@
 
 Blocks are those of Touvron et al. 2023 (arXiv:2302.13971): RMS norm before each part, one packed
 matrix for queries, keys and values, SwiGLU. The output layer starts at zero, so training starts
-from the uniform distribution.
+from the uniform distribution. Blocks of published priors are options, so that these can be
+imported: those of minGPT (layer norm, GELU, biases), and LlamaGen's roundings of our own.
 
 Where a cell has several codes, each of them has embeddings of its own, a vector that says which
 one comes next, and its own rows of the output layer: each has its own codebook.
@@ -10,16 +11,23 @@ one comes next, and its own rows of the output layer: each has its own codebook.
 Letters: B rows, T positions of one call, L of a whole sequence, C width, N heads, D = C / N,
 K codebook size.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from prior.sequence import SequenceLayout
+from tokenizer import configs
 
 EPSILON = 1e-6
-"""Added to the mean square in norms."""
+"""Added to the mean square in norms, but in those of published blocks."""
+
+PUBLISHED_EPSILON = 1e-5
+
+BLOCKS = ("swiglu", "mingpt", "llamagen")
+"""Kinds of blocks: this program's own, those of minGPT, and LlamaGen's, which differ from our own
+in `EPSILON` and in the number of hidden channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,7 @@ class TransformerConfig:
         rotary: turn queries and keys by their cell's row and column (Su et al. 2021,
             arXiv:2104.09864), beside the learned positions.
         both_ways: conditions see each other in both directions.
+        blocks: a name of `BLOCKS`.
     """
     num_layers: int = 4
     width: int = 192
@@ -44,6 +53,7 @@ class TransformerConfig:
     qk_norm: bool = True
     rotary: bool = True
     both_ways: bool = True
+    blocks: str = field(default="swiglu", metadata=configs.LATER)
 
     def __post_init__(self) -> None:
         if min(self.num_layers, self.width, self.num_heads) < 1:
@@ -54,10 +64,24 @@ class TransformerConfig:
                              f"got {self.width}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+        if self.blocks not in BLOCKS:
+            raise ValueError(f"no blocks are named {self.blocks!r}; known are {', '.join(BLOCKS)}")
+
+    @property
+    def is_mingpt(self) -> bool:
+        """Whether norms are layer norms, activations GELU, and all but the head has biases."""
+        return self.blocks == "mingpt"
 
     @property
     def hidden(self) -> int:
-        """Channels inside the feed-forward part: 8/3 of the width, rounded up to 32."""
+        """Channels inside the feed-forward part.
+
+        Of SwiGLU 8/3 of the width, rounded up to 32 (LlamaGen: rounded down, then up to 256).
+        """
+        if self.is_mingpt:
+            return 4 * self.width
+        if self.blocks == "llamagen":
+            return -(-(self.width * 8 // 3) // 256) * 256
         return -(-self.width * 8 // 3 // 32) * 32
 
 
@@ -100,15 +124,24 @@ class Cache:
 class RMSNorm(nn.RMSNorm):
     """RMS norm computed in float32 (Zhang and Sennrich 2019, arXiv:1910.07467)."""
 
-    def __init__(self, size: int) -> None:
-        super().__init__(size, eps=EPSILON)
+    def __init__(self, size: int, epsilon: float = EPSILON) -> None:
+        super().__init__(size, eps=epsilon)
+        self.epsilon = epsilon
 
     def forward(self, inputs: Tensor) -> Tensor:
         values = inputs.float()
         # As torch's own, in half the calls: they are what a step of one code waits for.
         length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
-        scale = torch.rsqrt(length.square() / values.shape[-1] + EPSILON)
+        scale = torch.rsqrt(length.square() / values.shape[-1] + self.epsilon)
         return (values * scale * self.weight).to(inputs.dtype)
+
+
+def build_norm(config: TransformerConfig) -> nn.Module:
+    """The norm before each part, and before the output layer."""
+    if config.is_mingpt:
+        return nn.LayerNorm(config.width, eps=PUBLISHED_EPSILON)
+    published = config.blocks == "llamagen"
+    return RMSNorm(config.width, PUBLISHED_EPSILON if published else EPSILON)
 
 
 class Attention(nn.Module):
@@ -117,8 +150,8 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
-        self.out = nn.Linear(config.width, config.width, bias=False)
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=config.is_mingpt)
+        self.out = nn.Linear(config.width, config.width, bias=config.is_mingpt)
         size = config.width // config.num_heads
         self.norm_queries = RMSNorm(size) if config.qk_norm else nn.Identity()
         self.norm_keys = RMSNorm(size) if config.qk_norm else nn.Identity()
@@ -152,15 +185,27 @@ class FeedForward(nn.Module):
         return self.down(functional.silu(gate) * up)
 
 
+class GELUFeedForward(nn.Module):
+    """Two matrices with biases and GELU between them, as in minGPT."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.width, config.hidden)
+        self.down = nn.Linear(config.hidden, config.width)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.down(functional.gelu(self.up(inputs)))
+
+
 class Block(nn.Module):
     """Attention, then feed-forward, each on normalised inputs and added to them."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.norm_attention = RMSNorm(config.width)
+        self.norm_attention = build_norm(config)
         self.attention = Attention(config)
-        self.norm_feed_forward = RMSNorm(config.width)
-        self.feed_forward = FeedForward(config)
+        self.norm_feed_forward = build_norm(config)
+        self.feed_forward = (GELUFeedForward if config.is_mingpt else FeedForward)(config)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, inputs: Tensor, turn: Tensor | None, mask: Tensor | None, causal: bool,
@@ -177,12 +222,14 @@ class Transformer(nn.Module):
         super().__init__()
         self.config, self.layout = config, layout
         self.codes = nn.Embedding(layout.num_ids, config.width)
-        self.positions = nn.Embedding(layout.num_positions, config.width)
-        self.segments = nn.Embedding(len(layout.segments), config.width)
+        self.positions = (nn.Embedding(layout.num_positions, config.width)
+                          if layout.has_positions else None)
+        self.segments = (nn.Embedding(len(layout.segments), config.width)
+                         if layout.has_segments else None)
         self.depths = nn.Embedding(layout.depth, config.width) if layout.depth > 1 else None
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = RMSNorm(config.width)
+        self.norm = build_norm(config)
         self.head = nn.Linear(config.width, layout.target.depth * layout.target.vocabulary,
                               bias=False)
         self._tables()
@@ -243,8 +290,11 @@ class Transformer(nn.Module):
 
     def _embed(self, ids: Tensor, start: int, end: int) -> Tensor:
         """Ids ``(B, T)`` of the positions from ``start`` to ``end`` as ``(B, T, C)``."""
-        hidden = (self.codes(ids) + self.positions(self.position_ids[start:end])
-                  + self.segments(self.segment_ids[start:end]))
+        hidden = self.codes(ids)
+        if self.positions is not None:
+            hidden = hidden + self.positions(self.position_ids[start:end])
+        if self.segments is not None:
+            hidden = hidden + self.segments(self.segment_ids[start:end])
         if self.depths is not None:
             hidden = hidden + self.depths(self.depth_ids[start:end])
         return self.dropout(hidden)
@@ -272,15 +322,19 @@ class Transformer(nn.Module):
 
     def _tables(self) -> None:
         layout, size = self.layout, self.config.width // self.config.num_heads
+        turns = rotations(torch.from_numpy(layout.coordinates), size, layout.rotary_base)
         tables = {"position_ids": torch.from_numpy(layout.positions),
                   "segment_ids": torch.from_numpy(layout.segment_ids),
                   "depth_ids": torch.from_numpy(layout.depth_ids),
                   "mask": torch.from_numpy(layout.visible(self.config.both_ways)),
-                  "turns": rotations(torch.from_numpy(layout.coordinates), size)}
+                  "turns": turns * torch.from_numpy(layout.turned)[:, None]}
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
 
     def _start(self) -> None:
+        if self.config.is_mingpt:
+            self._start_as_published()
+            return
         depth_scale = (2 * self.config.num_layers) ** -0.5
         for name, parameter in self.named_parameters():
             if name == "head.weight":
@@ -291,17 +345,27 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=0.02)
 
 
-def rotations(coordinates: Tensor, size: int) -> Tensor:
+    def _start_as_published(self) -> None:
+        """As minGPT: N(0, 0.02) but for biases and positions, which start at zero."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias") or name == "positions.weight":
+                nn.init.zeros_(parameter)
+            elif parameter.ndim == 2:
+                nn.init.normal_(parameter, std=0.02)
+
+
+def rotations(coordinates: Tensor, size: int, base: float = 100.0) -> Tensor:
     """Cosines and sines that turn the pairs of a head by row and column.
 
     Args:
         coordinates: ``(L, 2)`` float, row and column in cells.
         size: D; half of its pairs turn with the row, half with the column.
+        base: the ratio between the highest rate, of 1, and the one after the lowest.
     Returns:
         ``(2, L, D / 2)`` float32.
     """
     num_rates = size // 4
-    rates = 100.0 ** -(torch.arange(num_rates, device=coordinates.device) / num_rates)
+    rates = base ** -(torch.arange(num_rates, device=coordinates.device) / num_rates)
     angles = (coordinates[:, :, None] * rates).flatten(1)
     return torch.stack([angles.cos(), angles.sin()])
 

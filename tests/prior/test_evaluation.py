@@ -15,7 +15,8 @@ from prior.evaluation import (
     sequence_loss,
     spread,
 )
-from prior.model import Prior
+from prior.model import Condition, Prior, PriorConfig
+from prior.recipes import tiny
 from prior.transformer import Transformer
 from tokenizer.tokens import TokenCorpus
 
@@ -46,6 +47,15 @@ def test_each_condition_is_exchanged_by_itself(prior: Prior,
     assert bits.matched + 0.6 < bits.shuffled_each["segmentation"] < bits.shuffled + 0.3
     assert bits.scalars()["gap_label"] == bits.shuffled_each["label"] - bits.matched
     assert bits.bits_per_image == 6 * bits.matched
+
+
+def test_sequences_without_a_code_for_nothing_are_not_measured_without_conditions(
+        trained: tuple[TokenCorpus, str]) -> None:
+    config = PriorConfig.of(trained[0], conditions=[Condition(name="label", dropout=0.0)],
+                            drop_all=0.0, sequence="taming", transformer=tiny().transformer)
+    model = Transformer(config.transformer, config.layout).eval()
+    scalars = held_out_bits(model, CodeRows.load(trained[0], ["image"]), 16, 20).scalars()
+    assert scalars["matched"] == pytest.approx(3.0) and "without" not in scalars
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])

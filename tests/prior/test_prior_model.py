@@ -96,3 +96,18 @@ def test_weights_of_another_shape_are_refused_by_name(trained: tuple[TokenCorpus
     checkpoints.save_weights(str(tmp_path), weights)
     with pytest.raises(ValueError, match=r"head.weight is \(3, 3\), expected \(8, 32\)"):
         Prior.load(str(tmp_path))
+
+
+def test_sequences_without_a_code_for_nothing_leave_no_condition_out(corpus: TokenCorpus) -> None:
+    given = [Condition(name="label", dropout=0.0)]
+    config = PriorConfig.of(corpus, conditions=given, drop_all=0.0, sequence="taming")
+    assert config.layout.length == 6
+    with pytest.raises(ValueError, match="drop_all 0.1"):
+        PriorConfig.of(corpus, conditions=given, sequence="taming")
+    with pytest.raises(ValueError, match="dropout of label"):
+        PriorConfig.of(corpus, conditions=conditions("label"), drop_all=0.0, sequence="taming")
+
+
+def test_the_layout_of_before_is_not_written_down(corpus: TokenCorpus) -> None:
+    assert "sequence" not in configs.to_dict(PriorConfig.of(corpus))
+    assert configs.to_dict(PriorConfig.of(corpus, sequence="taming"))["sequence"] == "taming"

@@ -60,7 +60,7 @@ class Counting:
 def test_equal_conditions_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, (given, _) = build(), drawn(LAYOUT, 2)
     monkeypatch.setattr("prior.scoring.POSITIONS_AT_ONCE", LAYOUT.prefix_length)
-    prefix = LAYOUT.condition_inputs(given, 2, torch.device("cpu"))
+    prefix = LAYOUT.first_inputs(given, 2, torch.device("cpu"))[:, :-1]
     counting = Counting(model, monkeypatch)
     cache = read_conditions(model, prefix[[0, 1, 0, 0, 1]])
     assert counting.rows == 2 and cache.length == LAYOUT.prefix_length
@@ -73,7 +73,7 @@ def test_what_is_read_of_a_condition_does_not_depend_on_the_others(
         monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     model, (given, _) = build(), drawn(LAYOUT, 5)
     monkeypatch.setattr("prior.scoring.POSITIONS_AT_ONCE", at_once)
-    prefix = LAYOUT.condition_inputs(given, 5, torch.device("cpu"))
+    prefix = LAYOUT.first_inputs(given, 5, torch.device("cpu"))[:, :-1]
     together = read_conditions(model, prefix)
     order = [3, 3, 0, 3, 3]
     apart = read_conditions(model, prefix[order])

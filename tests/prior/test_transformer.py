@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 import torch
 
+from prior.layouts import LlamaGenLayout, TamingLayout
 from prior.sequence import LABEL, Segment, SequenceLayout
 from prior.transformer import RMSNorm, Transformer, TransformerConfig, rotate, rotations
+from tokenizer import configs
 
 LAYOUT = SequenceLayout((Segment(name=LABEL, grid=(1, 1), vocabulary=5),
                          Segment(name="depth", grid=(2, 2), vocabulary=6)),
@@ -184,3 +186,45 @@ def test_a_row_does_not_depend_on_its_neighbours_or_place() -> None:
     order = np.random.default_rng(0).permutation(16)
     with torch.inference_mode():
         assert torch.equal(model(ids)[order], model(ids[order]))
+
+
+PUBLISHED = [(TamingLayout(LAYOUT.conditions[1:], LAYOUT.target), "mingpt", False),
+             (TamingLayout((), LAYOUT.target), "mingpt", False),
+             (LlamaGenLayout(LAYOUT.conditions[:1], LAYOUT.target), "llamagen", True)]
+
+
+@pytest.mark.parametrize(("layout", "blocks", "rotary"), PUBLISHED)
+@pytest.mark.parametrize("cuts", [(3,), (4, 5, 6)])
+def test_published_blocks_and_layouts_read_in_parts_with_the_same_scores(
+        layout: SequenceLayout, blocks: str, rotary: bool, cuts: tuple[int, ...]) -> None:
+    model = build(layout, blocks=blocks, rotary=rotary, qk_norm=False, both_ways=False)
+    given = {segment.name: torch.arange(segment.length).expand(2, -1) for segment in
+             layout.conditions}
+    ids = layout.inputs(given, torch.tensor([[7, 3, 9, 0, 1], [2, 2, 8, 5, 4]]))
+    cache = model.new_cache(2)
+    with torch.no_grad():
+        parts = [model(part, cache) for part in ids.tensor_split(cuts, 1)]
+        torch.testing.assert_close(torch.cat(parts, 1), model(ids), rtol=1e-4, atol=1e-5)
+    assert torch.cat(parts, 1).shape == (2, 6, 10)
+
+
+def test_blocks_of_mingpt_have_layer_norms_and_biases_everywhere_but_in_the_head() -> None:
+    layout = TamingLayout((), LAYOUT.target)
+    settings = {"num_layers": 1, "width": 16, "num_heads": 2, "qk_norm": False}
+    state = Transformer(TransformerConfig(**settings, blocks="mingpt"), layout).state_dict()
+    assert {name for name in state if name.endswith("bias")} == {
+        f"blocks.0.{name}.bias" for name in (
+            "norm_attention", "attention.qkv", "attention.out", "norm_feed_forward",
+            "feed_forward.up", "feed_forward.down")} | {"norm.bias"}
+    assert not state["positions.weight"].any() and "segments.weight" not in state
+    assert state["head.weight"].std() == pytest.approx(0.02, rel=0.2)
+
+
+def test_configs_of_before_keep_their_meaning() -> None:
+    assert "blocks" not in configs.to_dict(TransformerConfig())
+    assert configs.override(TransformerConfig(), ["blocks=mingpt"]).hidden == 768
+
+
+def test_unknown_blocks_are_refused() -> None:
+    with pytest.raises(ValueError, match="no blocks are named 'gpt2'; known are swiglu, mingpt"):
+        TransformerConfig(blocks="gpt2")
