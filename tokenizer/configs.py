@@ -60,7 +60,7 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
     Raises:
         ValueError: no ``=``, an unknown name, or a value of the wrong type or range.
     """
-    data = to_dict(config)
+    data = dataclasses.asdict(config)  # type: ignore[call-overload]
     for assignment in assignments:
         name, separator, text = assignment.partition("=")
         if not separator:
