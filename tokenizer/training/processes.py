@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast
+from accelerate.utils import DistributedType, broadcast
 
 from tokenizer.training.settings import TrainingSettings
 
@@ -20,6 +20,10 @@ BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 NUM_PROCESSES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 """Variables in which launchers say how many processes they started."""
+
+
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+"""Ways to share one model's weights among processes, which averages and checkpoints do not know."""
 
 
 class FirstProcessFailed(ValueError):
@@ -41,13 +45,18 @@ def build_accelerator(settings: TrainingSettings) -> Accelerator:
         settings: their precision is not ``auto``; see `tokenizer.training.resume.settle_precision`.
     Raises:
         ValueError: the device cannot compute in that precision, the processes and parts cannot
-            share a batch equally, or processes were started together that do not find each other.
+            share a batch equally, the weights would be shared among processes, or processes were
+            started together that do not find each other.
     """
     # One process may train several models, each in its own precision; the state is kept globally.
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     if accelerator.num_processes == 1:
         _refuse_strangers()
+    if accelerator.distributed_type in SHARDED:
+        raise ValueError(f"training in several processes keeps whole weights in each, got "
+                         f"{accelerator.distributed_type.value}: choose none of FSDP, DeepSpeed "
+                         "and Megatron-LM in `accelerate config`")
     if settings.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("training.mixed_precision=fp16 needs a GPU, and this machine offers none: "
                          "use bf16 or no")

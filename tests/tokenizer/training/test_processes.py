@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from tokenizer import checkpoints
 from tokenizer.training import processes, resume
@@ -83,3 +85,11 @@ def test_the_others_end_too_and_say_where_to_look(monkeypatch: pytest.MonkeyPatc
           processes.alone(accelerator, lambda: saved.append("yes"))):
         pass
     assert saved == ["yes"]
+
+
+@pytest.mark.parametrize("kind", processes.SHARDED)
+def test_weights_shared_among_processes_are_refused(kind: DistributedType,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accelerator, "distributed_type", property(lambda self: kind))
+    with pytest.raises(ValueError, match=f"whole weights in each, got {kind.value}"):
+        processes.build_accelerator(TrainingSettings())
