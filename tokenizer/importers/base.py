@@ -1,38 +1,14 @@
-"""What importers have in common: the files of a tokenizer as found, and what is made of them.
+"""What importers of tokenizers have in common: what is made of the files, as `source` found them.
 
     files --open_source--> Source --Importer.convert--> Imported --importing--> checkpoint
 """
-import re
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tokenizer.corpus.images import STORED
-from tokenizer.importers.pickles import Stored
+from tokenizer.importers.source import Source, Tensors
 from tokenizer.vqgan.model import VQGANConfig
-
-Tensors = dict[str, Stored]
-"""Tensors of a file by name."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A published tokenizer as it was found.
-
-    Attributes:
-        url: the file of its weights.
-        tensors: what that file holds, by the names it has there.
-        settings: the config beside it, JSON-like; empty where none was given or found.
-        part: where in the file the tensors were, such as ``ema``; empty at its top.
-        ignored: names of functions and classes in the file, none of which was called.
-    """
-    url: str
-    tensors: Tensors
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    part: str = ""
-    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,40 +70,6 @@ class Importer(ABC):
         """
 
 
-def has(tensors: Iterable[str], pattern: str) -> bool:
-    """Whether a name among ``tensors`` begins with the regular expression ``pattern``."""
-    return any(re.match(pattern, name) for name in tensors)
-
-
-def renamed(tensors: Tensors, rules: Iterable[tuple[str, str]]) -> Tensors:
-    """Tensors under new names: every rule, a regular expression and its substitute, in turn."""
-    result = {}
-    for name, tensor in tensors.items():
-        for pattern, substitute in rules:
-            name = re.sub(pattern, substitute, name)
-        result[name] = tensor
-    return result
-
-
-def without(tensors: Tensors, training: Iterable[str]) -> tuple[Tensors, dict[str, int]]:
-    """Tensors apart from those for training, and how many of these there were by first name.
-
-    Args:
-        training: regular expressions that the names of tensors for training begin with.
-    """
-    dropped = {name for name in tensors if any(re.match(rule, name) for rule in training)}
-    counts = Counter(name.split(".")[0] if not name.startswith("quantize.") else name
-                     for name in dropped)
-    return ({name: tensor for name, tensor in tensors.items() if name not in dropped},
-            dict(sorted(counts.items())))
-
-
-def below(tensors: Tensors, room: str) -> Tensors:
-    """The tensors whose names begin with ``room.``, without it."""
-    return {name[len(room) + 1:]: tensor for name, tensor in tensors.items()
-            if name.startswith(f"{room}.")}
-
-
 def modality_settings(name: str, options: ImportOptions,
                       input_range: tuple[float, float] | None = None) -> dict[str, Any]:
     """Settings of the modality ``name`` with the user's range of pixels.
@@ -159,8 +101,3 @@ def require_no_stage(source: Source, options: ImportOptions) -> None:
     if options.stage != "first":
         raise ValueError(f"{source.url} is a tokenizer itself, no checkpoint of a prior with a "
                          f"stage {options.stage!r}; leave the stage out")
-
-
-def computed(stored: Stored, shape: tuple[int, ...], function: Any) -> Stored:
-    """A tensor that is a function of a stored one, of the given shape, made when it is read."""
-    return Stored(shape, lambda: function(stored.read()))

@@ -13,14 +13,10 @@ from tokenizer.importers.base import (
     Imported,
     Importer,
     ImportOptions,
-    Source,
-    Tensors,
-    computed,
-    has,
     modality_settings,
-    renamed,
     require_no_stage,
 )
+from tokenizer.importers.source import Source, Tensors, computed, has, renamed
 from tokenizer.vqgan.autoencoder import AutoencoderConfig
 from tokenizer.vqgan.model import VQGANConfig
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokenizer import storage
-from tokenizer.importers.base import Source, Tensors
 from tokenizer.importers.pickles import Stored, read_pickled
+from tokenizer.importers.source import Source, Tensors
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin",
                 "model.safetensors", "pytorch_model.bin", "checkpoints/last.ckpt", "last.ckpt",

@@ -1,9 +1,10 @@
 """The table of published formats."""
-from tokenizer.importers.base import Importer, Source
+from tokenizer.importers.base import Importer
 from tokenizer.importers.diffusers import DiffusersImporter
 from tokenizer.importers.latent_diffusion import LatentDiffusionImporter
 from tokenizer.importers.llamagen import LlamaGenImporter
 from tokenizer.importers.maskgit import MaskGITImporter
+from tokenizer.importers.source import Source
 from tokenizer.importers.taming import TamingImporter
 
 IMPORTERS: dict[str, Importer] = {importer.name: importer for importer in (

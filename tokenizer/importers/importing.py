@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizer import checkpoints, storage
 from tokenizer.codec import Codec
-from tokenizer.importers.base import Imported, ImportOptions, Source
+from tokenizer.importers.base import Imported, ImportOptions
 from tokenizer.importers.files import open_source
 from tokenizer.importers.folders import claim_folder
 from tokenizer.importers.formats import choose_importer
 from tokenizer.importers.self_check import SelfCheck, check_codec
+from tokenizer.importers.source import Source, read_float32
 from tokenizer.vqgan.model import KIND, VQGAN, VQGANConfig
 
 if TYPE_CHECKING:
@@ -125,17 +126,7 @@ def read_tensors(source: Source, imported: Imported) -> "tuple[dict[str, Tensor]
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape)
                     for name, tensor in VQGAN(imported.config).codec_weights().items()}
-    _require_equal(source.url, expected,
-                   {name: item.shape for name, item in imported.tensors.items()})
-    tensors, converted = {}, 0
-    for name, item in imported.tensors.items():
-        tensor = item.read()
-        converted += tensor.dtype != torch.float32
-        tensors[name] = tensor.float()
-        if not torch.isfinite(tensors[name]).all():
-            raise ValueError(f"{name} of {source.url} holds numbers that are not finite: the "
-                             "training that wrote it had failed")
-    return tensors, converted
+    return read_float32(source.url, expected, imported.tensors)
 
 
 def describe(config: VQGANConfig) -> str:
@@ -145,19 +136,6 @@ def describe(config: VQGANConfig) -> str:
     quantizer = config.quantizer
     return (f"{config.modality['name']} {height} x {width} px to {rows} x {columns} codes of "
             f"{quantizer.codebook_size} in {quantizer.code_dim} channels ({quantizer.kind})")
-
-
-def _require_equal(url: str, expected: dict[str, tuple[int, ...]],
-                   found: dict[str, tuple[int, ...]]) -> None:
-    missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected)
-    changed = [f"{name} is {found[name]}, not {expected[name]}"
-               for name in sorted(expected.keys() & found.keys()) if expected[name] != found[name]]
-    if missing or surplus or changed:
-        parts = [f"{len(names)} {what}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
-                 for what, names in (("missing", missing), ("surplus", surplus),
-                                     ("of another shape", changed)) if names]
-        raise ValueError(f"{url} is not a network that this program can express; of its tensors "
-                         f"{'; '.join(parts)}")
 
 
 def _parameters(model: VQGAN) -> dict[str, int]:

@@ -6,8 +6,8 @@ their own loader leaves them out.
 """
 from typing import ClassVar
 
-from tokenizer.importers.base import Source
-from tokenizer.importers.taming import TamingImporter, target_of
+from tokenizer.importers.source import Source, target_of
+from tokenizer.importers.taming import TamingImporter
 
 
 class LatentDiffusionImporter(TamingImporter):

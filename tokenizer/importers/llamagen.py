@@ -11,13 +11,10 @@ from tokenizer.importers.base import (
     Imported,
     Importer,
     ImportOptions,
-    Source,
-    has,
     modality_settings,
-    renamed,
     require_no_stage,
-    without,
 )
+from tokenizer.importers.source import Source, has, renamed, without
 from tokenizer.vqgan.model import VQGANConfig
 
 TRAINING = (r"quantize\.codebook_used$", r"loss\.", r"discriminator\.")

@@ -13,14 +13,11 @@ from tokenizer.importers.base import (
     Imported,
     Importer,
     ImportOptions,
-    Source,
-    Tensors,
-    has,
     modality_settings,
-    renamed,
     require_no_stage,
 )
 from tokenizer.importers.pickles import Stored
+from tokenizer.importers.source import Source, Tensors, has, renamed
 from tokenizer.vqgan.model import VQGANConfig
 
 if TYPE_CHECKING:

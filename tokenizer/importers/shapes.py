@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tokenizer.importers.base import Tensors
+from tokenizer.importers.source import Tensors
 from tokenizer.vqgan.autoencoder import AutoencoderConfig
 from tokenizer.vqgan.quantizers import QuantizerConfig
 

@@ -16,16 +16,20 @@ from tokenizer.importers.base import (
     Imported,
     Importer,
     ImportOptions,
+    modality_settings,
+    require_no_stage,
+)
+from tokenizer.importers.pickles import Stored
+from tokenizer.importers.source import (
     Source,
     Tensors,
     below,
     computed,
     has,
-    modality_settings,
-    require_no_stage,
+    params_of,
+    target_of,
     without,
 )
-from tokenizer.importers.pickles import Stored
 from tokenizer.vqgan.model import VQGANConfig
 
 TRAINING = (r"loss\.", r"colorize$", r"model_ema\.", r"quantize\.temperature$")
@@ -89,12 +93,12 @@ class TamingImporter(Importer):
                    options: ImportOptions) -> tuple[str | None, Mapping[str, Any], str]:
         """Name of the model in the config, its settings, and its room in the checkpoint."""
         room, part = STAGES[options.stage]
-        target, params = target_of(source.settings), _params(source.settings)
+        target, params = target_of(source.settings), params_of(source.settings)
         if target in self.priors:
             node = params.get(part)
             if not isinstance(node, Mapping):
                 raise ValueError(f"the prior's config has no tokenizer as {part}, but {node!r}")
-            target, params = target_of({"model": node}), _params({"model": node})
+            target, params = target_of({"model": node}), params_of({"model": node})
         elif target is not None or has(source.tensors, r"encoder\.conv_in\."):
             require_no_stage(source, options)
             room = ""
@@ -102,18 +106,6 @@ class TamingImporter(Importer):
             raise ValueError(f"a model {target} is not known as a {self.name} tokenizer; known are "
                              f"{', '.join(self.tokenizers)}")
         return target, params, room
-
-
-def target_of(settings: Mapping[str, Any]) -> str | None:
-    """What a config calls its model."""
-    model = settings.get("model")
-    return str(model["target"]) if isinstance(model, Mapping) and "target" in model else None
-
-
-def _params(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    model = settings.get("model")
-    params = model.get("params") if isinstance(model, Mapping) else None
-    return params if isinstance(params, Mapping) else {}
 
 
 def _of_tokenizer(source: Source, room: str) -> tuple[Tensors, dict[str, int]]:

@@ -8,9 +8,10 @@ import torch
 from checkpoint_files import taming_config
 from published import F16, LLAMAGEN, TAMING, Network, Shapes, layout, maskgit_layout, undrawn
 
-from tokenizer.importers.base import Imported, ImportOptions, Source, modality_settings
+from tokenizer.importers.base import Imported, ImportOptions, modality_settings
 from tokenizer.importers.formats import IMPORTERS, choose_importer
 from tokenizer.importers.importing import read_tensors
+from tokenizer.importers.source import Source
 from tokenizer.vqgan.model import VQGAN
 
 NET = Network(blocks=1)
