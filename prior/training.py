@@ -99,10 +99,8 @@ def train_prior(corpus: TokenCorpus | Mixture, out: str, config: PriorConfig,
                            "training": lasting_settings(training, HOUSEKEEPING),
                            **({"filter": row_filter.text} if row_filter else {})}
     saved = load_progress(out, run, RUN_CONFIGS)
-    selection = Selection(
-        modalities=config.spec.modalities, split=config.split, row_filter=row_filter,
-        num_held_out=training.evaluate_rows, loader=training.loader, seed=training.seed,
-        cache=cache or storage.join(out, checkpoints.TRAINING))
+    selection = _selection(config, training, row_filter,
+                           cache or storage.join(out, checkpoints.TRAINING))
     mixture = corpus if isinstance(corpus, Mixture) else Mixture((corpus,), (1.0,))
     rows: TrainingRows | None = None
     with alone(accelerator):
@@ -111,18 +109,25 @@ def train_prior(corpus: TokenCorpus | Mixture, out: str, config: PriorConfig,
             prepare_folder(out, KIND, config)
     rows = rows or open_rows(mixture, selection)
     state, batches = TrainingState(config, training, accelerator), _batches(rows, config, training)
+    watch = Watch(config, training)
     if saved is not None:
         _require_place(saved, batches.position(saved["step"]), out)
         state.load_state_dict(saved)
-    watch = Watch(config, training)
-    if saved is not None and "watch" in saved:
-        watch.load_state_dict(saved["watch"])
+        watch.load_state_dict(saved.get("watch", watch.state_dict()))
     with stop_request() as stop, _Loop(state, batches, rows.held_out, pictures or {}, out, run,
                                        watch) as loop:
         loop.train(stop)
         bits = loop.finish()
     close(accelerator)
     return Trained(bits=bits, step=state.step, seconds=state.seconds)
+
+
+def _selection(config: PriorConfig, training: TrainingConfig, row_filter: RowFilter | None,
+               cache: str) -> Selection:
+    return Selection(
+        modalities=config.spec.modalities, split=config.split, row_filter=row_filter,
+        num_held_out=training.evaluate_rows, loader=training.loader, seed=training.seed,
+        cache=cache)
 
 
 def _batches(rows: TrainingRows, config: PriorConfig, training: TrainingConfig) -> Batches:
