@@ -1,13 +1,14 @@
 """``img2tokens contact-sheet``: sources beside what their codes decode to."""
 import click
 
-from cli.options import Assignment, by_name, filters_rows, reports_errors
+from cli.options import by_name, filters_rows, reports_errors
+from cli.values import ASSIGNMENT
 
 
 @click.command()
 @click.argument("tokens")
 @click.argument("output", metavar="PNG")
-@click.option("--tokenizer", "tokenizers", type=Assignment(), multiple=True, required=True,
+@click.option("--tokenizer", "tokenizers", type=ASSIGNMENT, multiple=True, required=True,
               help="MODALITY=FOLDER of the tokenizer that made the codes; once for each modality.")
 @click.option("--num", type=click.IntRange(min=1), default=32, show_default=True,
               help="Rows, spread evenly over the corpus.")

@@ -1,7 +1,8 @@
 """``img2tokens convert``: token corpora from and to the formats of other programs."""
 import click
 
-from cli.options import Size, reports_errors
+from cli.options import reports_errors
+from cli.values import SIZE
 
 FORMATS = ("llamagen", "rar", "4m", "webdataset")
 
@@ -18,23 +19,24 @@ FORMATS = ("llamagen", "rar", "4m", "webdataset")
                                                     "and the corpus can be decoded with it alone.")
 @click.option("--codebook-size", type=click.IntRange(min=1), metavar="K",
               help="With --from, without a tokenizer.")
-@click.option("--grid", type=Size(), help="With --from: rows and columns of the codes.  [default: "
+@click.option("--grid", type=SIZE, help="With --from: rows and columns of the codes.  [default: "
                                           "square]")
-@click.option("--image-size", type=Size(), help="With --from, without a tokenizer: pixels that the "
+@click.option("--image-size", type=SIZE, help="With --from, without a tokenizer: pixels that the "
                                                 "encoder saw.  [default: 16 a code]")
-@click.option("--modality", help="Of the codes; with --to, the one to write.  [default: image with "
-                                 "--from, all with --to]")
-@click.option("--shard-size", type=click.IntRange(min=1), default=4096, show_default=True,
-              help="With --from: images in one Parquet file.")
-@click.option("--data", default="imagenet", show_default=True,
-              help="With --to llamagen: the data set's name, which is part of its paths.")
+@click.option("--modality", help="Of the codes; with --to, the one to write.  [default: with --from "
+                                 "that of the tokenizer, else image; with --to all]")
+@click.option("--shard-size", type=click.IntRange(min=1),
+              help="With --from: images in one Parquet file.  [default: 4096]")
+@click.option("--data", help="With --to llamagen: the data set's name, which is part of its paths. "
+                             " [default: imagenet]")
 @click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
               help="Processes that convert at the same time.")
 @click.option("--overwrite", is_flag=True, help="With --from: start over in OUT.")
 @reports_errors
 def convert(source: str, output: str, origin: str | None, target: str | None,
             tokenizer: str | None, codebook_size: int | None, grid: tuple[int, int] | None,
-            image_size: tuple[int, int] | None, modality: str | None, shard_size: int, data: str,
+            image_size: tuple[int, int] | None, modality: str | None,
+            shard_size: int | None, data: str | None,
             num_workers: int, overwrite: bool) -> None:
     """Turn tokens of another program into a token corpus, or a token corpus into its format.
 
@@ -52,21 +54,25 @@ def convert(source: str, output: str, origin: str | None, target: str | None,
     if (origin is None) == (target is None):
         raise click.UsageError("give either --from or --to: one side is a token corpus of this "
                                "program")
+    if data is not None and target != "llamagen":
+        raise click.UsageError("--data belongs to --to llamagen")
     if origin is not None:
         from pipelines.importing import ImportConfig, import_corpus
         from pipelines.report import outcome
         manifest = import_corpus(ImportConfig(
             source=source, output=output, format=origin, tokenizer=tokenizer, grid=grid,
-            modality=modality or "image", codebook_size=codebook_size, image_size=image_size,
-            shard_size=shard_size, num_workers=num_workers, overwrite=overwrite))
+            modality=modality, codebook_size=codebook_size, image_size=image_size,
+            shard_size=shard_size or ImportConfig.shard_size, num_workers=num_workers,
+            overwrite=overwrite))
         click.echo(outcome(output, manifest))
     else:
         _refuse(tokenizer=tokenizer, codebook_size=codebook_size, grid=grid, image_size=image_size,
-                overwrite=overwrite)
+                shard_size=shard_size, overwrite=overwrite)
         from pipelines.exporting import ExportConfig, export_corpus
         from pipelines.report import count, failures
         done = export_corpus(ExportConfig(tokens=source, output=output, format=str(target),
-                                          modality=modality, data=data, num_workers=num_workers))
+                                          modality=modality, num_workers=num_workers,
+                                          data=ExportConfig.data if data is None else data))
         click.echo(f"{output}: {count(done.num_items, 'item')} written, "
                    f"{failures(done.dead_letters)}")
 

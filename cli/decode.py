@@ -2,7 +2,6 @@
 import click
 
 from cli.options import (
-    Assignment,
     by_name,
     filters_rows,
     keeps_records,
@@ -11,12 +10,13 @@ from cli.options import (
     takes_engine,
     takes_part,
 )
+from cli.values import ASSIGNMENT
 
 
 @click.command()
 @click.argument("tokens")
 @click.argument("output", metavar="OUT")
-@click.option("--tokenizer", "tokenizers", type=Assignment(), multiple=True, required=True,
+@click.option("--tokenizer", "tokenizers", type=ASSIGNMENT, multiple=True, required=True,
               help="MODALITY=FOLDER of the tokenizer that made the codes; with several, each "
                    "modality gets a folder of its own below OUT.")
 @click.option("--to", type=click.Choice(["folder", "tar", "parquet"]), default="folder",

@@ -3,17 +3,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import (
-    Assignment,
-    ErrorLimit,
-    Size,
-    by_name,
-    keeps_records,
-    part_of,
-    reports_errors,
-    takes_engine,
-    takes_part,
-)
+from cli.options import by_name, keeps_records, part_of, reports_errors, takes_engine, takes_part
+from cli.values import ASSIGNMENT, ERROR_LIMIT, SIZE
 
 if TYPE_CHECKING:
     from pipelines.encode import EncodeConfig
@@ -22,10 +13,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("corpus")
 @click.argument("tokens")
-@click.option("--tokenizer", "tokenizers", type=Assignment(), multiple=True, required=True,
+@click.option("--tokenizer", "tokenizers", type=ASSIGNMENT, multiple=True, required=True,
               help="MODALITY=FOLDER of a trained tokenizer; once for each modality: image, depth, "
                    "segmentation, normals, and edges and low_res, computed from the images.")
-@click.option("--maps", type=Assignment(), multiple=True,
+@click.option("--maps", type=ASSIGNMENT, multiple=True,
               help="MODALITY=FOLDER (or other source) of maps that pair with the images by key; "
                    "MODALITY=column:NAME, and of tar files MODALITY=.SUFFIX, of maps within "
                    "CORPUS. Edges and low_res need none.")
@@ -33,7 +24,7 @@ if TYPE_CHECKING:
               help="Where classes come from: auto (.cls members, a column label, else the first "
                    "folder), folder, none, column:NAME, regex:PATTERN (a group of the key), or a "
                    "CSV or JSONL file with key, label, caption.")
-@click.option("--size", type=Size(), help="Height and width of the crops in pixels, multiples of "
+@click.option("--size", type=SIZE, help="Height and width of the crops in pixels, multiples of "
                                           "those of one code; the tokenizer's own by default.")
 @click.option("--crops", default="centre", show_default=True, metavar="RULE",
               help="Which boxes of each image become rows: centre; ten-crop (four corners and the "
@@ -61,7 +52,7 @@ if TYPE_CHECKING:
                    "same. It takes about the time of decode on top.")
 @click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
               help="Processes that encode at the same time, on one core each.")
-@click.option("--max-errors", type=ErrorLimit(), metavar="N|SHARE",
+@click.option("--max-errors", type=ERROR_LIMIT, metavar="N|SHARE",
               help="End in failure when more images fail: a number such as 5, or a share such as "
                    "1% or 0.01; finished shards are kept.  [default: when all fail]")
 @click.option("--overwrite", is_flag=True, help="Start over in TOKENS; what lies there is removed.")

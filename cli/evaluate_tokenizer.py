@@ -3,7 +3,8 @@ from typing import Any
 
 import click
 
-from cli.options import ImageCount, reports_errors
+from cli.options import reports_errors
+from cli.values import IMAGE_COUNT
 
 MAX_LISTED = 10
 """Unreadable images named on standard error; all are in the JSON."""
@@ -19,7 +20,7 @@ MAX_LISTED = 10
               help="Arithmetic of the networks; bf16 also counts the codes that change.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N",
               help="Measure N images, spread evenly over the corpus.")
-@click.option("--held-out", type=ImageCount(),
+@click.option("--held-out", type=IMAGE_COUNT,
               help="Measure only what a training with this setting keeps out: a count, or a share "
                    "below 1.  [default: all images]")
 @click.option("--held-out-by", type=click.Choice(["hash", "name"]), default="hash",

@@ -4,7 +4,6 @@ Exit codes: 2 for wrong usage (click's own), 1 for a failure, 130 after Ctrl-C.
 """
 import functools
 from collections.abc import Callable, Iterable
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -113,37 +112,8 @@ def filters_rows(command: Command) -> Command:
              "< <= > >= in (...), is null, and or not; see docs/token_corpus.md.")(command)
 
 
-class Assignment(click.ParamType):
-    """An option's value of the form ``NAME=VALUE``, as a pair."""
-    name = "name=value"
-
-    def convert(self, value: Any, param: click.Parameter | None,
-                ctx: click.Context | None) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        name, separator, text = str(value).partition("=")
-        if not (separator and name and text):
-            self.fail(f"{value!r} is not of the form NAME=VALUE, for example image=my-tokenizer",
-                      param, ctx)
-        return name, text
-
-
-class Size(click.ParamType):
-    """A height and a width in pixels, as in ``256x384``."""
-    name = "heightxwidth"
-
-    def convert(self, value: Any, param: click.Parameter | None,
-                ctx: click.Context | None) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        height, _, width = str(value).partition("x")
-        if not (height.isdecimal() and width.isdecimal()):
-            self.fail(f"{value!r} is no height and width, for example 256x384", param, ctx)
-        return int(height), int(width)
-
-
 def by_name(option: str, pairs: Iterable[tuple[str, Value]]) -> dict[str, Value]:
-    """The values of a repeated option by name, such as an `Assignment`.
+    """The values of a repeated option by name, such as an `ASSIGNMENT`.
 
     Raises:
         click.UsageError: a name is given twice.
@@ -154,38 +124,3 @@ def by_name(option: str, pairs: Iterable[tuple[str, Value]]) -> dict[str, Value]
             raise click.UsageError(f"{option} {name}= is given twice: {values[name]} and {value}")
         values[name] = value
     return values
-
-
-class ErrorLimit(click.ParamType):
-    """How many inputs may fail: a number (int), or a share (float) such as ``1%`` or ``0.01``."""
-    name = "n|share"
-
-    def convert(self, value: Any, param: click.Parameter | None,
-                ctx: click.Context | None) -> int | float:
-        if isinstance(value, int | float):
-            return value
-        text, percent = str(value).strip(), str(value).strip().endswith("%")
-        if text.isdecimal():
-            return int(text)
-        try:
-            share = float(Decimal(text.rstrip("%")) / (100 if percent else 1))
-        except ArithmeticError:
-            share = -1.0
-        if not 0 <= share <= 1 or (share == 1 and not percent):
-            self.fail(f"{text!r} is neither a number of images such as 5 nor a share of them such "
-                      "as 1% or 0.01", param, ctx)
-        return share
-
-
-class ImageCount(click.ParamType):
-    """A number of images, or a share of them below 1."""
-    name = "count|share"
-
-    def convert(self, value: object, param: click.Parameter | None,
-                ctx: click.Context | None) -> int | float:
-        text = str(value)
-        try:
-            return int(text) if text.isdecimal() else float(text)
-        except ValueError:
-            self.fail(f"{text!r} is neither a count such as 40 nor a share such as 0.05", param,
-                      ctx)

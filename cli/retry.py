@@ -1,16 +1,17 @@
 """``img2tokens retry``: the dead letters of a token corpus are encoded again."""
 import click
 
-from cli.options import Assignment, ErrorLimit, by_name, keeps_records, reports_errors, takes_engine
+from cli.options import by_name, keeps_records, reports_errors, takes_engine
+from cli.values import ASSIGNMENT, ERROR_LIMIT
 
 
 @click.command()
 @click.argument("tokens")
-@click.option("--tokenizer", "tokenizers", type=Assignment(), multiple=True, required=True,
+@click.option("--tokenizer", "tokenizers", type=ASSIGNMENT, multiple=True, required=True,
               help="MODALITY=FOLDER of each tokenizer that made the codes.")
 @click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
               help="Processes that encode at the same time, on one core each.")
-@click.option("--max-errors", type=ErrorLimit(), metavar="N|SHARE",
+@click.option("--max-errors", type=ERROR_LIMIT, metavar="N|SHARE",
               help="End in failure when more of the dead letters fail again: a number such as 5, "
                    "or a share such as 50%.  [default: any number may]")
 @takes_engine

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import Assignment, Size, by_name, filters_rows, part_of, reports_errors, takes_part
-from cli.priors import GuidanceScale, TokenizerFolder, load_decoders
-from cli.sampling_inputs import Box, find_givens
+from cli.options import by_name, filters_rows, part_of, reports_errors, takes_part
+from cli.priors import load_decoders
+from cli.sampling_inputs import find_givens
+from cli.values import ASSIGNMENT, BOX, GUIDANCE_SCALE, SIZE, TOKENIZER_FOLDER
 
 if TYPE_CHECKING:
     from prior.generate import Generation
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("prior")
 @click.argument("out")
-@click.option("--tokenizer", "tokenizers", type=TokenizerFolder(), multiple=True,
+@click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True,
               help="Tokenizer of the images, to decode them; NAME=FOLDER for that of a map, to "
                    "show it beside its samples. Without any, only tokens are written.")
 @click.option("--num", type=click.IntRange(min=1),
@@ -34,13 +35,13 @@ if TYPE_CHECKING:
 @click.option("--condition-from", metavar="TOKENS[#KEY]",
               help="Token corpus whose rows give the conditions, each in turn, or those of one "
                    "key.")
-@click.option("--condition", "files", type=Assignment(), multiple=True, metavar="NAME=FILE",
+@click.option("--condition", "files", type=ASSIGNMENT, multiple=True, metavar="NAME=FILE",
               help="A map as a file, such as depth=street.png, encoded by its --tokenizer. "
                    "Repeatable: images take those of one name in turn.")
 @click.option("--complete-from", metavar="TOKENS[#KEY]|FILE",
               help="Token corpus whose images are completed, with their conditions; or an image "
                    "file.")
-@click.option("--hole", "holes", type=Box(), multiple=True, metavar="TOP,LEFT,HEIGHT,WIDTH",
+@click.option("--hole", "holes", type=BOX, multiple=True, metavar="TOP,LEFT,HEIGHT,WIDTH",
               help="Of --complete-from: the box, in pixels, that is drawn anew, in place of what "
                    "--keep leaves. Repeatable.")
 @click.option("--mask", metavar="FILE", help="Picture whose white part is drawn anew, likewise.")
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
               help="Only the fewest codes with this probability together.")
 @click.option("--min-p", type=click.FloatRange(0, 1),
               help="Only codes this many times as likely as the most likely one.")
-@click.option("--guidance", "scales", type=GuidanceScale(), multiple=True, metavar="[NAME=]SCALE",
+@click.option("--guidance", "scales", type=GUIDANCE_SCALE, multiple=True, metavar="[NAME=]SCALE",
               help="Above 1 follows the conditions more closely, at twice the work; NAME=SCALE for "
                    "a scale of one condition's own. Repeatable.  [default: 1]")
 @click.option("--guidance-schedule", default="constant", show_default=True, metavar="NAME",
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
                    "the bottom.")
 @click.option("--guidance-power", type=click.FloatRange(min=0, min_open=True), default=2.0,
               show_default=True, help="Of power-cosine: above 1 guidance comes later.")
-@click.option("--size", type=Size(), help="Height and width in pixels, larger than the prior's own:"
+@click.option("--size", type=SIZE, help="Height and width in pixels, larger than the prior's own:"
                                           " drawn through a window that slides.")
 @click.option("--schedule", type=click.Choice(["raster", "wavefront"]), default="wavefront",
               show_default=True, help="Of --size: one cell at a time, or all whose windows are "

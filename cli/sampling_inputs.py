@@ -12,22 +12,6 @@ if TYPE_CHECKING:
     from tokenizer.codec import Codec
 
 
-class Box(click.ParamType):
-    """Top, left, height and width in pixels, as in ``64,64,128,96``."""
-    name = "top,left,height,width"
-
-    def convert(self, value: Any, param: click.Parameter | None,
-                ctx: click.Context | None) -> tuple[int, int, int, int]:
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).split(",")
-        if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
-            self.fail(f"{value!r} is no top,left,height,width in pixels, for example 64,64,128,96",
-                      param, ctx)
-        top, left, height, width = map(int, parts)
-        return top, left, height, width
-
-
 def find_givens(config: "PriorConfig", codecs: "dict[str, Codec]",
                 options: dict[str, Any]) -> "Givens":
     """The rows of conditions that the options ask for.

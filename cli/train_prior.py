@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import ImageCount, filters_rows, reports_errors
-from cli.priors import ConditionName, TokenizerFolder, load_decoders
+from cli.options import filters_rows, reports_errors
+from cli.priors import load_decoders
 from cli.threads import share_cores
+from cli.values import CONDITION_NAME, IMAGE_COUNT, TOKENIZER_FOLDER
 
 if TYPE_CHECKING:
     from prior.loading.config import Mixture
@@ -21,7 +22,7 @@ RECIPES = ("tiny", "small", "medium", "gpt_25m", "gpt_111m", "gpt_343m", "gpt_77
 @click.command("train-prior")
 @click.argument("tokens", nargs=-1, required=True, metavar="TOKENS[=WEIGHT]...")
 @click.argument("out")
-@click.option("--condition", "conditions", type=ConditionName(), multiple=True,
+@click.option("--condition", "conditions", type=CONDITION_NAME, multiple=True,
               help="What samples can be given: label, or a modality of TOKENS; =DROPOUT says how "
                    "often training leaves it out. Repeatable.")
 @click.option("--recipe", type=click.Choice(RECIPES), default="small", show_default=True,
@@ -29,13 +30,13 @@ RECIPES = ("tiny", "small", "medium", "gpt_25m", "gpt_111m", "gpt_343m", "gpt_77
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps to train.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
               help="Minutes to train, over all runs; with --steps, whichever ends first.")
-@click.option("--tokenizer", "tokenizers", type=TokenizerFolder(), multiple=True,
+@click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True,
               help="Tokenizer of the images, to show samples while training; NAME=FOLDER for that "
                    "of a map.")
 @click.option("--target", default="image", show_default=True, help="Modality to predict.")
 @click.option("--drop-all", type=click.FloatRange(0, 1, max_open=True), default=0.1,
               show_default=True, help="How often all conditions are left out together.")
-@click.option("--held-out", type=ImageCount(), default=0.05, show_default=True,
+@click.option("--held-out", type=IMAGE_COUNT, default=0.05, show_default=True,
               help="Images kept out of training and measured: a count, or a share below 1.")
 @click.option("--held-out-by", type=click.Choice(["hash", "name"]), default="hash",
               show_default=True,

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import ImageCount, reports_errors
+from cli.options import reports_errors
 from cli.threads import share_cores
+from cli.values import IMAGE_COUNT
 
 if TYPE_CHECKING:
     from tokenizer.recipes import TokenizerRecipe
@@ -29,7 +30,7 @@ RECIPES = ("tiny", "small_64", "small_128", "fast_f16", "f16_1024", "f16_16384",
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps to train.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
               help="Minutes to train, over all runs; with --steps, whichever ends first.")
-@click.option("--held-out", type=ImageCount(),
+@click.option("--held-out", type=IMAGE_COUNT,
               help="Images kept out of training and measured: a count, or a share below 1.")
 @click.option("--held-out-by", type=click.Choice(["hash", "name"]),
               help="Choose them by hash of the key, or take the last by name (frames of a film).")

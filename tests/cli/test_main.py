@@ -7,7 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from cli.main import COMMANDS, main, version
-from cli.options import Assignment, one_line, reports_errors
+from cli.options import one_line, reports_errors
+from cli.values import ASSIGNMENT
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -68,6 +69,6 @@ def test_an_error_without_words_shows_its_class() -> None:
 
 
 def test_assignments_are_pairs() -> None:
-    assert Assignment().convert("image=a=b", None, None) == ("image", "a=b")
+    assert ASSIGNMENT.convert("image=a=b", None, None) == ("image", "a=b")
     with pytest.raises(click.BadParameter, match="'image' is not of the form NAME=VALUE"):
-        Assignment().convert("image", None, None)
+        ASSIGNMENT.convert("image", None, None)

@@ -1,0 +1,122 @@
+"""Values of options: each is read from its text by one function, which says what is wrong with it.
+
+To add one, write a function that raises `ValueError` with the value and an example, and name a
+`Value` of it here.
+"""
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import click
+
+
+class Value(click.ParamType):
+    """An option's value.
+
+    Args:
+        name: its form, as ``--help`` shows it.
+        read: the value of a text.
+    """
+
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None,
+                ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._read(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """``NAME=VALUE`` as a pair."""
+    name, separator, value = text.partition("=")
+    if not (separator and name and value):
+        raise ValueError(f"{text!r} is not of the form NAME=VALUE, for example image=my-tokenizer")
+    return name, value
+
+
+def size(text: str) -> tuple[int, int]:
+    """A height and a width in pixels, as in ``256x384``."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise ValueError(f"{text!r} is no height and width, for example 256x384")
+    return int(height), int(width)
+
+
+def box(text: str) -> tuple[int, ...]:
+    """Top, left, height and width in pixels, as in ``64,64,128,96``."""
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
+        raise ValueError(f"{text!r} is no top,left,height,width in pixels, for example "
+                         "64,64,128,96")
+    return tuple(map(int, parts))
+
+
+def error_limit(text: str) -> int | float:
+    """How many inputs may fail: a number, or a share such as ``1%`` or ``0.01``."""
+    text = text.strip()
+    is_percent = text.endswith("%")
+    if text.isdecimal():
+        return int(text)
+    try:
+        share = float(Decimal(text.rstrip("%")) / (100 if is_percent else 1))
+    except ArithmeticError:
+        share = -1.0
+    if not 0 <= share <= 1 or (share == 1 and not is_percent):
+        raise ValueError(f"{text!r} is neither a number of images such as 5 nor a share of them "
+                         "such as 1% or 0.01")
+    return share
+
+
+def image_count(text: str) -> int | float:
+    """A number of images, or a share of them below 1."""
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is neither a count such as 40 nor a share such as "
+                         "0.05") from None
+
+
+def tokenizer_folder(text: str) -> tuple[str, str]:
+    """``NAME=FOLDER``, or a folder alone for the modality that the prior predicts (name ``""``)."""
+    name, separator, folder = text.partition("=")
+    if not (separator and name.isidentifier()):
+        return "", text
+    if not folder:
+        raise ValueError(f"{text!r} names no folder; write for example {name}=my-tokenizer")
+    return name, folder
+
+
+def guidance_scale(text: str) -> tuple[str, float]:
+    """``SCALE`` of all conditions (name ``""``), or ``NAME=SCALE`` of one."""
+    name, _, scale = text.rpartition("=")
+    try:
+        return name, float(scale)
+    except ValueError:
+        raise ValueError(f"{text!r} is neither SCALE nor NAME=SCALE, for example "
+                         "depth=2.5") from None
+
+
+def condition_name(text: str) -> tuple[str, float | None]:
+    """``NAME`` or ``NAME=DROPOUT``: a condition, and how often training leaves it out."""
+    name, separator, share = text.partition("=")
+    try:
+        return name, float(share) if separator else None
+    except ValueError:
+        raise ValueError(f"{text!r} is neither NAME nor NAME=DROPOUT, for example "
+                         "depth=0.2") from None
+
+
+ASSIGNMENT = Value("name=value", assignment)
+SIZE = Value("heightxwidth", size)
+BOX = Value("top,left,height,width", box)
+ERROR_LIMIT = Value("n|share", error_limit)
+IMAGE_COUNT = Value("count|share", image_count)
+TOKENIZER_FOLDER = Value("[name=]folder", tokenizer_folder)
+GUIDANCE_SCALE = Value("[name=]scale", guidance_scale)
+CONDITION_NAME = Value("name[=dropout]", condition_name)
