@@ -1,6 +1,10 @@
-"""Codecs without torch, engines without Beam, and maps to go with drawn photos."""
-from collections.abc import Callable, Sequence
+"""Codecs without torch, engines without Beam, disks that fail, and maps to go with drawn photos."""
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -73,3 +77,21 @@ def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder by its path."""
     return {str(path.relative_to(folder)): path.read_bytes()
             for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@contextmanager
+def writes_that_end(num_writes: int, error: BaseException) -> Iterator[None]:
+    """While the block runs, only so many local files are written; the next one meets ``error``."""
+    fsync, left = os.fsync, iter(range(num_writes))
+
+    def write(number: int) -> None:
+        if next(left, None) is None:
+            raise error
+        fsync(number)
+    with patch.object(os, "fsync", write):
+        yield
+
+
+def full_disk() -> OSError:
+    """What a system says of a disk without space."""
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

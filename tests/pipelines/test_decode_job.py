@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from job_fakes import GRID, SIZE, FakeCodec, save_maps, tree
+from job_fakes import GRID, SIZE, FakeCodec, full_disk, save_maps, tree, writes_that_end
 from PIL import Image
 
 from pipelines.decode import DecodeConfig, Decoded, decode_corpus
@@ -144,23 +144,12 @@ def test_files_that_were_lost_or_cut_are_made_again(job: DecodeConfig, tmp_path:
     assert tree(tmp_path / "out") == before
 
 
-def test_an_interrupt_loses_nothing(job: DecodeConfig, tmp_path: Path,
-                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_loses_nothing(job: DecodeConfig, tmp_path: Path) -> None:
     decode_corpus(job)
-    fsync = os.fsync
     for num_writes in (0, 1, 4, 8, 11):
-        left = [num_writes]
-
-        def interrupt(number: int, left: list[int] = left) -> None:
-            left[0] -= 1
-            if left[0] < 0:
-                raise KeyboardInterrupt
-            fsync(number)
-        monkeypatch.setattr(os, "fsync", interrupt)
         again = dataclasses.replace(job, output=str(tmp_path / f"stopped-{num_writes}"))
-        with pytest.raises(KeyboardInterrupt):
+        with writes_that_end(num_writes, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
             decode_corpus(again)
-        monkeypatch.setattr(os, "fsync", fsync)
         rest = Path(again.output) / ".tmp-0123456789abcdef"
         rest.write_bytes(b"of a killed writer")
         os.utime(rest, (0, 0))
@@ -168,19 +157,10 @@ def test_an_interrupt_loses_nothing(job: DecodeConfig, tmp_path: Path,
         assert tree(Path(again.output)) == tree(tmp_path / "out")
 
 
-def test_a_full_disk_keeps_the_finished_shards(job: DecodeConfig, tmp_path: Path,
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
-    fsync, left = os.fsync, [9]
-
-    def fill_up(number: int) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        fsync(number)
-    monkeypatch.setattr(os, "fsync", fill_up)
-    with pytest.raises(JobFailed, match="takes no data: No space left on device"):
+def test_a_full_disk_keeps_the_finished_shards(job: DecodeConfig) -> None:
+    with (writes_that_end(9, full_disk()),
+          pytest.raises(JobFailed, match="takes no data: No space left on device")):
         decode_corpus(job)
-    monkeypatch.setattr(os, "fsync", fsync)
     assert decode_corpus(job).num_crops == 10
 
 

@@ -1,6 +1,5 @@
 """The encode job: whatever happens on the way, the same inputs end in the same files."""
 import dataclasses
-import errno
 import hashlib
 import json
 import os
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from job_fakes import FakeCodec, run_inline, save_maps, tree
+from job_fakes import FakeCodec, full_disk, run_inline, save_maps, tree, writes_that_end
 from PIL import Image
 
 from pipelines.encode import EncodeConfig, encode_corpus, entry_of, num_decode_threads, row_of
@@ -151,46 +150,27 @@ def test_a_corpus_without_one_sound_image_fails(config: Settings, tmp_path: Path
         encode_corpus(make)
 
 
-def test_a_disk_that_fills_up_keeps_the_finished_shards(
-        config: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_keeps_the_finished_shards(config: Settings, tmp_path: Path) -> None:
     encode_corpus(config(output=str(tmp_path / "undisturbed")))
-    fsync, left = os.fsync, [5]  # inputs, plan.json, shard, receipt, half a shard
-
-    def fill_up(number: int) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        fsync(number)
-    monkeypatch.setattr(os, "fsync", fill_up)
-    with pytest.raises(JobFailed, match="takes no data: No space left on device"):
+    with (writes_that_end(5, full_disk()),  # inputs, plan.json, shard, receipt, half a shard
+          pytest.raises(JobFailed, match="takes no data: No space left on device")):
         encode_corpus(config())
     assert os.listdir(tmp_path / "tokens/_receipts") == ["00000.json"]
     with pytest.raises(FileNotFoundError, match="its job has not finished"):
         TokenCorpus.open(config().output)
-    monkeypatch.setattr(os, "fsync", fsync)
     encode_corpus(config())
     assert tree(tmp_path / "tokens") == tree(tmp_path / "undisturbed")
 
 
-def test_an_interrupt_between_any_two_writes_loses_nothing(
-        config: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_between_any_two_writes_loses_nothing(config: Settings,
+                                                           tmp_path: Path) -> None:
     make = config(output=str(tmp_path / "undisturbed"))
     (tmp_path / "photos/img-001.png").write_bytes(b"no image")
     encode_corpus(make)
-    fsync = os.fsync
     for num_writes in range(len(tree(tmp_path / "undisturbed"))):
-        left = [num_writes]
-
-        def interrupt(number: int, left: list[int] = left) -> None:
-            left[0] -= 1
-            if left[0] < 0:
-                raise KeyboardInterrupt
-            fsync(number)
-        monkeypatch.setattr(os, "fsync", interrupt)
         again = dataclasses.replace(make, output=str(tmp_path / f"stopped-{num_writes}"))
-        with pytest.raises(KeyboardInterrupt):
+        with writes_that_end(num_writes, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
             encode_corpus(again)
-        monkeypatch.setattr(os, "fsync", fsync)
         encode_corpus(again)
         assert tree(Path(again.output)) == tree(tmp_path / "undisturbed"), num_writes
 

@@ -1,13 +1,11 @@
 """The driver: what has no receipt is made, failures are tried again, and the end is told."""
-import errno
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from job_fakes import run_inline
+from job_fakes import full_disk, run_inline, writes_that_end
 
 from pipelines import job
 from pipelines.job import (
@@ -150,20 +148,14 @@ def test_workers_that_leave_no_word_may_not_see_the_folder(task: CountingTask) -
         run(task, lambda task, shards: None)
 
 
-def test_a_full_disk_ends_the_job_and_the_same_command_continues(
-        task: CountingTask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_ends_the_job_and_the_same_command_continues(task: CountingTask) -> None:
     task.run(0)
     task.runs.clear()
-    fsync = os.fsync
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(JobFailed, match="takes no data: No space left on device") as caught:
+    with (writes_that_end(0, full_disk()),
+          pytest.raises(JobFailed, match="takes no data: No space left on device") as caught):
         run(task)
     assert str(task.url) in str(caught.value)
     assert task.runs == [1, 1, 1]  # one shard an attempt shows it; no further one is made in vain
-    monkeypatch.setattr(os, "fsync", fsync)
     run(task)
     assert receipts_of(task) == [0, 1, 2, 3, 4]
     assert not [path for path in Path(task.url).rglob("*") if ".tmp-" in path.name]

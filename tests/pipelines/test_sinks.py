@@ -1,6 +1,5 @@
 """Sinks: the same pictures as files, in tar files and in Parquet, whole, in order and resumable."""
 import dataclasses
-import errno
 import io
 import json
 import os
@@ -13,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from job_fakes import tree
+from job_fakes import full_disk, tree, writes_that_end
 from PIL import Image
 
 from pipelines.array import Part, Unfinished
@@ -145,24 +144,14 @@ def test_the_tasks_of_an_array_write_the_same_files(job: DecodeConfig, to: str) 
 
 
 @pytest.mark.parametrize("to", OF_ONE_FILE)
-def test_an_interrupted_job_ends_in_the_same_files(job: DecodeConfig, tmp_path: Path, to: str,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_job_ends_in_the_same_files(job: DecodeConfig, tmp_path: Path,
+                                                   to: str) -> None:
     whole = dataclasses.replace(job, to=to)
     decode_corpus(whole)
-    fsync = os.fsync
     for num_writes in (2, 3, 4):  # after the plan: within a shard's file, its index, its receipt
-        left = [num_writes]
-
-        def interrupt(number: int, left: list[int] = left) -> None:
-            left[0] -= 1
-            if left[0] < 0:
-                raise KeyboardInterrupt
-            fsync(number)
         again = dataclasses.replace(whole, output=str(tmp_path / f"stopped-{num_writes}"))
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                decode_corpus(again)
+        with writes_that_end(num_writes, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+            decode_corpus(again)
         assert not (Path(again.output) / "_decode/_SUCCESS").exists()
         decode_corpus(again)
         assert tree(Path(again.output)) == tree(Path(whole.output))
@@ -181,19 +170,11 @@ def test_files_that_were_lost_or_cut_are_made_again(job: DecodeConfig, to: str) 
 
 
 @pytest.mark.parametrize("to", OF_ONE_FILE)
-def test_a_full_disk_leaves_no_rest_of_a_file(job: DecodeConfig, to: str,
-                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, fsync, left = dataclasses.replace(job, to=to), os.fsync, [5]
-
-    def fill_up(number: int) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        fsync(number)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fill_up)
-        with pytest.raises(JobFailed, match="takes no data: No space left on device"):
-            decode_corpus(whole)
+def test_a_full_disk_leaves_no_rest_of_a_file(job: DecodeConfig, to: str) -> None:
+    whole = dataclasses.replace(job, to=to)
+    with (writes_that_end(5, full_disk()),
+          pytest.raises(JobFailed, match="takes no data: No space left on device")):
+        decode_corpus(whole)
     assert not [path for path in tree(Path(job.output)) if ".tmp-" in path]
     assert decode_corpus(whole).num_crops == 10
 

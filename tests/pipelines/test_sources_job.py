@@ -1,7 +1,6 @@
 """The encode job over every kind of source: the same images give the same codes."""
 import dataclasses
 import json
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from job_fakes import tree
+from job_fakes import tree, writes_that_end
 from PIL import Image
 from source_kinds import (
     CHANGED,
@@ -69,22 +68,13 @@ def test_labels_travel_with_the_images(corpus: Callable[..., EncodeConfig], kind
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_stopped_job_ends_in_the_same_files(corpus: Callable[..., EncodeConfig], tmp_path: Path,
-                                              monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+                                              kind: str) -> None:
     undisturbed = corpus(kind, output=str(tmp_path / "undisturbed"))
     encode_corpus(undisturbed)
-    fsync = os.fsync
     for num_writes in (1, 3, 5, 8):
-        left = iter(range(num_writes))
-
-        def interrupt(number: int, left: Iterator[int] = left) -> None:
-            if next(left, None) is None:
-                raise KeyboardInterrupt
-            fsync(number)
-        monkeypatch.setattr(os, "fsync", interrupt)
         stopped = corpus(kind, output=str(tmp_path / f"stopped-{num_writes}"))
-        with pytest.raises(KeyboardInterrupt):
+        with writes_that_end(num_writes, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
             encode_corpus(stopped)
-        monkeypatch.setattr(os, "fsync", fsync)
         encode_corpus(stopped)
         assert tree(Path(stopped.output)) == tree(tmp_path / "undisturbed"), num_writes
 
