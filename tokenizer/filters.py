@@ -35,6 +35,9 @@ CONSTANTS = {"null": None, "true": True, "false": False}
 NUMBER, TEXT, TRUTH = "numbers", "text", "true or false"
 KINDS = {bool: TRUTH, int: NUMBER, float: NUMBER, str: TEXT}
 MAX_INTEGER = (1 << 63) - 1
+MAX_PARTS = 1000
+"""Comparisons and what they are joined to; pyarrow descends into them all, and many thousands end
+the process."""
 EXAMPLES = "such as: label in (3, 5) and caption is not null"
 
 
@@ -78,6 +81,7 @@ class RowFilter:
         """
         try:
             tree = ast.parse(text.strip(), mode="eval")
+            _require_few_parts(tree, text)
             reader = _Reader(schema, text.strip())
             expression = reader.condition(tree.body)
         except SyntaxError as error:
@@ -272,6 +276,14 @@ class _Reader:
         part = ast.unparse(node)
         where = "" if part == self._text else f" in the filter {_short(self._text)}"
         return ValueError(f"{_short(part)}{where} {rule}")
+
+
+def _require_few_parts(tree: ast.Expression, text: str) -> None:
+    found = sum(len(node.values if isinstance(node, ast.BoolOp) else node.ops)
+                for node in ast.walk(tree) if isinstance(node, ast.BoolOp | ast.Compare))
+    if found > MAX_PARTS:
+        raise ValueError(f"the filter {_short(text)} has {found} parts, more than {MAX_PARTS}; use "
+                         "in (...) for many values")
 
 
 def _kind(column: pa.DataType) -> str | None:

@@ -210,3 +210,14 @@ def test_whatever_is_written_is_a_filter_or_one_error_in_words() -> None:
             num_filters += 1
             assert found.mask(rows()).shape == (6,)
     assert 100 < num_filters < 2000
+
+
+def test_thousands_of_alternatives_are_refused_before_pyarrow_ends_the_process() -> None:
+    expected = [bool(label) for label in rows()["label"].to_pylist()]
+    many = [str(label) for label in range(1, 20_001)]
+    for text in (" or ".join(f"label == {label}" for label in many[:500]),
+                 f"label in ({', '.join(many)})"):
+        assert RowFilter.parse(text, SPEC.arrow_schema()).mask(rows()).tolist() == expected
+    for text in (" or ".join(f"label == {label}" for label in many), " < ".join(["label", *many])):
+        with pytest.raises(ValueError, match="parts, more than 1000; use in"):
+            RowFilter.parse(text, SPEC.arrow_schema())
