@@ -23,8 +23,8 @@ FORMATS = ("llamagen", "rar", "4m", "webdataset")
                                           "square]")
 @click.option("--image-size", type=SIZE, help="With --from, without a tokenizer: pixels that the "
                                                 "encoder saw.  [default: 16 a code]")
-@click.option("--modality", help="Of the codes; with --to, the one to write.  [default: with --from "
-                                 "that of the tokenizer, else image; with --to all]")
+@click.option("--modality", help="Of the codes; with --to, the one to write.  [default: with "
+                                 "--from the tokenizer's, else image; with --to all]")
 @click.option("--shard-size", type=click.IntRange(min=1),
               help="With --from: images in one Parquet file.  [default: 4096]")
 @click.option("--data", help="With --to llamagen: the data set's name, which is part of its paths. "

@@ -27,6 +27,7 @@ from pipelines.plan import Plan, fixed_size_shards, make_plan
 from pipelines.shard import concerns_source, describe
 from tokenizer import audit, configs, storage
 from tokenizer.corpus.images import Crop
+from tokenizer.corpus.sources.urls import printable
 from tokenizer.schema import FORMAT_VERSION, UNKNOWN, CodeSpec, Manifest, TokenSpec, rows_table
 from tokenizer.tokens import DeadLetter, Receipt
 
@@ -42,6 +43,10 @@ INPUTS_SCHEMA = pa.schema([
 """One input in the plan: what `Listed` says of it."""
 
 
+BATCH_SIZE = 8
+"""Of the tokenizer, which only says what its codes mean."""
+
+
 class OtherCodes(ValueError):
     """An input has another number of crops or codes than the first one."""
 
@@ -55,7 +60,7 @@ class ImportConfig:
         output: folder of the token corpus.
         format: a name of `READERS`.
         tokenizer: folder of the tokenizer that made the codes; nothing where there is none.
-        modality: of the codes; that of the tokenizer where there is one.
+        modality: of the codes; where not given that of the tokenizer, or ``image`` without one.
         codebook_size: K; needed without a tokenizer.
         grid: h and w; square where not given.
         image_size: height and width in pixels of what the encoder saw, without a tokenizer; 16 a
@@ -68,7 +73,7 @@ class ImportConfig:
     output: str
     format: str
     tokenizer: str | None = None
-    modality: str = "image"
+    modality: str | None = None
     codebook_size: int | None = None
     grid: tuple[int, int] | None = None
     image_size: tuple[int, int] | None = None
@@ -91,7 +96,7 @@ class ImportConfig:
     @property
     def reader(self) -> Reader:
         """Reads the foreign corpus."""
-        return READERS[self.format](self.source, self.modality)
+        return READERS[self.format](self.source, self.modality or "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,9 +194,11 @@ def import_corpus(config: ImportConfig) -> Manifest:
     if storage.is_within(config.output, config.source):
         raise ValueError(f"the output folder {config.output} lies in {config.source}; choose "
                          "another folder for the tokens")
+    codec = None if config.tokenizer is None else codecs.open_codec(config.tokenizer, BATCH_SIZE)
+    config = with_modality(config, codec)
     reader = config.reader
     first = first_codes(reader)
-    spec = TokenSpec(codes=(code_spec(config, first.codes.shape[1]),))
+    spec = TokenSpec(codes=(code_spec(config, first.codes.shape[1], codec),))
     prepare_folder(config.output, config.overwrite)
     classes = reader.classes()
     task = ImportTask(plan=plan_import(config, reader, spec, first, classes), reader=reader,
@@ -205,6 +212,19 @@ def import_corpus(config: ImportConfig) -> Manifest:
     return done[-1]
 
 
+def with_modality(config: ImportConfig, codec: "codecs.Codec | None") -> ImportConfig:
+    """The config with the modality of the codes, which decides what is read of several.
+
+    Raises:
+        ValueError: the tokenizer is of another modality than the one asked for.
+    """
+    found = codec.spec.modality if codec is not None else config.modality or "image"
+    if config.modality not in (None, found):
+        raise ValueError(f"{config.tokenizer} is a tokenizer of {found}, not of {config.modality}: "
+                         "give the one that made these codes")
+    return dataclasses.replace(config, modality=found)
+
+
 def first_codes(reader: Reader) -> Codes:
     """The codes of the first input that can be read; all others must have as many.
 
@@ -215,27 +235,31 @@ def first_codes(reader: Reader) -> Codes:
         if listed.error is None:
             try:
                 return reader.read(listed)
-            except ValueError:  # will be a dead letter
-                continue
+            except (OSError, ValueError) as error:  # will be a dead letter
+                if concerns_source(error):
+                    raise
     raise FileNotFoundError(f"{reader.url} holds no codes that can be read; it must be "
                             f"{reader.form}")
 
 
-def code_spec(config: ImportConfig, num_codes: int) -> CodeSpec:
+def code_spec(config: ImportConfig, num_codes: int, codec: "codecs.Codec | None") -> CodeSpec:
     """What the imported codes mean.
+
+    Args:
+        codec: what made them, where that is known.
 
     Raises:
         ValueError: the grid does not hold this number of codes.
     """
     preprocessing = {"crop": UNKNOWN, "resampling": UNKNOWN, "imported_from": config.format}
-    if config.tokenizer is None:
+    if codec is None:
         grid = config.grid or square(num_codes)
         size = config.image_size or (16 * grid[0], 16 * grid[1])
-        spec = CodeSpec(modality=config.modality, grid=grid, image_size=size, tokenizer=UNKNOWN,
-                        codebook_size=config.codebook_size or 0, precision=UNKNOWN,
+        spec = CodeSpec(modality=config.modality or "", grid=grid, image_size=size,
+                        codebook_size=config.codebook_size or 0, tokenizer=UNKNOWN,
+                        precision=UNKNOWN,
                         preprocessing={"name": config.modality, **preprocessing})
     else:
-        codec = codecs.open_codec(config.tokenizer, batch_size=8)
         grid = config.grid or square(num_codes // codec.spec.depth)
         spec = codecs.spec_on_grid(codec, grid)
         spec = dataclasses.replace(spec, precision=UNKNOWN,
@@ -272,11 +296,23 @@ def named(row: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     return {**row, "class_name": classes[row["label"]]}
 
 
+def storable(listed: Listed) -> Listed:
+    """An input as it is, or as one that is wrong where its texts are none that UTF-8 can hold."""
+    for name in ("key", "source", "class_name", "caption", "about", "message"):
+        try:
+            (getattr(listed, name) or "").encode()
+        except UnicodeEncodeError:
+            text = printable(getattr(listed, name))
+            return Listed(key=printable(listed.key), source=printable(listed.source),
+                          error="UnreadableText", message=f"its {name} is no text: {text[:200]!r}")
+    return listed
+
+
 def without_repeats(reader: Reader) -> Iterator[dict[str, Any]]:
     """The inputs as rows of the plan; one whose key another had before is marked."""
     seen = sqlite3.connect("")  # "" is a temporary file
     seen.execute("CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID")
-    for listed in reader.inputs():
+    for listed in map(storable, reader.inputs()):
         row = configs.to_dict(listed)
         if not seen.execute("INSERT OR IGNORE INTO keys VALUES (?)", (listed.key,)).rowcount:
             row |= {"error": "DuplicateKey", "message": "an earlier input has this key"}

@@ -3,6 +3,7 @@
 Letters: C crops of an input, N codes of a crop, D codes a cell.
 """
 import io
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from tokenizer import storage, stores
 from tokenizer.corpus.images import Crop
 from tokenizer.corpus.labels import MAX_LABEL
 from tokenizer.schema import CodeSpec, Manifest, TokenSpec
+
+MAX_PIXELS = (1 << 31) - 1
+"""What a column of sides and places in pixels holds."""
 
 
 class UnreadableCodes(ValueError):
@@ -60,6 +64,13 @@ class Codes:
     crops: Sequence[Crop] | None = None
     size: tuple[int, int] | None = None
     flipped: Sequence[bool] | None = None
+
+    def __post_init__(self) -> None:
+        boxes = [(crop.left, crop.top, crop.width, crop.height) for crop in self.crops or ()]
+        for number in itertools.chain(self.size or (), *boxes):
+            if type(number) is not int or not 0 <= number <= MAX_PIXELS:
+                raise UnreadableCodes(f"sizes and boxes are whole numbers of pixels from 0 to "
+                                      f"{MAX_PIXELS}, got {number!r}")
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def parsed(line: bytes, source: str) -> dict[str, Any]:
     try:
         data = json.loads(line)
         tokens, label = np.array(data["tokens"]), checked_label(data["class_id"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnreadableCodes(f"{source} is no JSON object with class_id and tokens ({error!r})"
                               ) from error
     if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):

@@ -80,14 +80,15 @@ class WebDatasetReader(Reader):
             about = json.loads(texts.get("json", "{}"))
             if not isinstance(about, dict):
                 raise ValueError("its .json is no object")
-            label = about.get("label", texts.get("cls"))
-            yield Listed(key=str(about.get("key", stem)), source=source,
+            key = stem if about.get("key") is None else str(about["key"])
+            label = texts.get("cls") if about.get("label") is None else about["label"]
+            yield Listed(key=key, source=source,
                          first_byte=codes[0].offset, num_bytes=codes[0].size,
                          label=None if label is None else checked_label(label),
-                         class_name=about.get("class_name"),
-                         caption=about.get("caption", texts.get("txt")),
+                         class_name=text_of(about, "class_name"),
+                         caption=text_of(about, "caption") or texts.get("txt"),
                          about=json.dumps(about, ensure_ascii=False) if "crops" in about else None)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield Listed(key=stem, source=source, error="UnreadableSample", message=str(error))
 
     def read(self, listed: Listed) -> Codes:
@@ -143,6 +144,12 @@ def split(name: str) -> tuple[str, str]:
     folder, base = posixpath.split(posixpath.normpath(name) if name.startswith("./") else name)
     stem, _, suffix = base.partition(".")
     return posixpath.join(folder, stem), suffix.lower()
+
+
+def text_of(about: Mapping[str, Any], name: str) -> str | None:
+    """A text that a sample says of itself; nothing where it is something else."""
+    value = about.get(name)
+    return value if isinstance(value, str) else None
 
 
 def crops_of(about: Mapping[str, Any], codes: np.ndarray, source: str) -> Codes:

@@ -42,6 +42,9 @@ def test_a_corpus_goes_there_and_back_with_its_tokenizer(tokenized: Path, tmp_pa
 @pytest.mark.parametrize(("options", "words"), [
     ((), "give either --from or --to"), (("--from", "rar", "--to", "rar"), "give either --from"),
     (("--to", "rar", "--codebook-size", "8"), "--codebook-size belongs to --from"),
+    (("--to", "rar", "--shard-size", "8"), "--shard-size belongs to --from"),
+    (("--to", "rar", "--data", "x"), "--data belongs to --to llamagen"),
+    (("--from", "rar", "--data", "x"), "--data belongs to --to llamagen"),
     (("--to", "zip"), "'zip' is not one of")])
 def test_wrong_usage_is_exit_code_2(options: tuple[str, ...], words: str) -> None:
     done = run("a", "b", *options)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from job_fakes import GRID, FakeCodec, run_inline, tree
+from job_fakes import GRID, FakeCodec, run_inline, tree, writes_that_end
 
 from pipelines import job
 from pipelines.decode import DecodeConfig, decode_corpus
@@ -81,15 +81,20 @@ def write_4m(folder: Path, codes: np.ndarray) -> str:
     return str(folder / "rgb_dvae_BUa_224")
 
 
-def write_webdataset(path: Path, codes: np.ndarray, suffix: str = ".npy") -> str:
+def write_tar(path: Path, members: dict[str, bytes]) -> str:
     with tarfile.open(path, "w") as archive:
-        for number, crops in enumerate(codes):
-            for name, content in ((suffix, npy(crops)), (".cls", b"%d" % (number % 3)),
-                                  (".txt", f"no. {number}".encode())):
-                info = tarfile.TarInfo(f"a/{number:03d}{name}")
-                info.size = len(content)
-                archive.addfile(info, io.BytesIO(content))
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
     return str(path)
+
+
+def write_webdataset(path: Path, codes: np.ndarray) -> str:
+    return write_tar(path, {f"a/{number:03d}{suffix}": content for number, crops in enumerate(codes)
+                            for suffix, content in ((".npy", npy(crops)),
+                                                    (".cls", b"%d" % (number % 3)),
+                                                    (".txt", f"no. {number}".encode()))})
 
 
 WRITERS: dict[str, Callable[[Path, np.ndarray], str]] = {
@@ -207,13 +212,77 @@ def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", [b"{cut", b"[1]", b'{"class_id": 1}', b'{"class_id": -1, '
-                                  b'"tokens": [1]}', b'{"class_id": 0, "tokens": [0.5]}', b"\xff"])
+                                  b'"tokens": [1]}', b'{"class_id": 0, "tokens": [0.5]}', b"\xff",
+                                  b"[" * 100_000])
 def test_lines_that_are_no_codes_are_dead_letters(tmp_path: Path, line: bytes) -> None:
     source = Path(WRITERS["rar"](tmp_path, drawn(1)))
     source.write_bytes(line + b"\n\n" + source.read_bytes())
     found = imported(tmp_path, str(source), "rar")
     assert found.manifest.dead_letters == {"UnreadableCodes": 1}
     assert [row["key"] for row in rows_of(found)] == ["2", "3", "4", "5", "6"]
+
+
+def crop_of(**columns: Any) -> bytes:
+    """What our own files say of a sample with one crop."""
+    crop = {"flipped": False, "left": 0, "top": 0, "crop_width": 1, "crop_height": 1, "height": 4,
+            "width": 4, "crop_index": 0}
+    return json.dumps({"crops": [crop | columns]}).encode()
+
+
+@pytest.mark.parametrize(("said", "reason"), [
+    (b'{"caption": "\\ud800"}', "UnreadableText"), (b'{"key": "\\ud800"}', "UnreadableText"),
+    (b"[" * 100_000, "UnreadableSample"), (b'{"label": "cat"}', "UnreadableSample"),
+    (crop_of(height="x"), "UnreadableCodes"), (crop_of(height=1 << 40), "UnreadableCodes"),
+    (crop_of(left="x"), "UnreadableCodes"), (crop_of(crop_width=1.5), "UnreadableCodes")])
+def test_what_a_sample_says_of_itself_fails_alone(tmp_path: Path, said: bytes, reason: str) -> None:
+    codes = npy(drawn(1)[0])
+    source = write_tar(tmp_path / "a.tar", {"a.npy": codes, "b.npy": codes, "b.json": said})
+    found = imported(tmp_path, source, "webdataset")
+    assert [row["key"] for row in rows_of(found)] == ["a"]
+    assert found.manifest.dead_letters == {reason: 1}
+
+
+def test_a_name_of_a_member_that_is_no_text_is_a_dead_letter(tmp_path: Path) -> None:
+    codes = npy(drawn(1)[0])
+    source = write_tar(tmp_path / "a.tar", {"a.npy": codes, "\udcff.npy": codes})
+    letter, = imported(tmp_path, source, "webdataset").dead_letters()
+    assert (letter.key, letter.error) == ("\\udcff", "UnreadableText")
+
+
+def test_other_members_say_what_a_json_leaves_open(tmp_path: Path) -> None:
+    said = {"label": None, "key": None, "caption": ["a", "b"], "class_name": 5}
+    source = write_tar(tmp_path / "a.tar", {
+        "a.npy": npy(drawn(1)[0]), "a.json": json.dumps(said).encode(), "a.cls": b"1",
+        "a.txt": b"text"})
+    row, = rows_of(imported(tmp_path, source, "webdataset"))
+    assert [row[name] for name in ("key", "label", "class_name", "caption")] == [
+        "a", 1, "1", "text"]
+
+
+def test_a_box_that_no_picture_has_is_a_dead_letter(tmp_path: Path) -> None:
+    source = WRITERS["4m"](tmp_path, drawn(1))
+    save(tmp_path / "train/crop_settings/class0/img0.npy", np.array([[0, 0, 1 << 40, 4, 0]]))
+    assert imported(tmp_path, source, "4m").manifest.dead_letters == {"UnreadableCodes": 1}
+
+
+def test_a_first_input_without_its_file_is_a_dead_letter_too(tmp_path: Path) -> None:
+    for name in ("ten", "ten_105"):
+        write_llamagen(tmp_path / "both" / name, drawn(10))
+    (tmp_path / "both/ten_105/imagenet256_codes/0.npy").unlink()
+    found = imported(tmp_path, str(tmp_path / "both"), "llamagen")
+    assert found.manifest.dead_letters == {"FileNotFoundError": 1}
+    assert found.manifest.num_rows == 20 * (IMAGES - 1)
+
+
+def test_of_several_modalities_that_of_the_tokenizer_is_read(tmp_path: Path) -> None:
+    image, depth = drawn(1)[:2]
+    source = write_tar(tmp_path / "a.tar", {"a.image.npy": npy(image), "a.depth.npy": npy(depth)})
+    found = imported(tmp_path, source, "webdataset", codebook_size=None, tokenizer="depth-tok")
+    assert found.spec.modalities == ("depth",)
+    assert (codes_of(found) == depth.reshape(1, *GRID)).all()
+    with pytest.raises(ValueError, match="depth-tok is a tokenizer of depth, not of image"):
+        imported(tmp_path, source, "webdataset", codebook_size=None, tokenizer="depth-tok",
+                 modality="image")
 
 
 def test_a_repeated_key_is_a_dead_letter(tmp_path: Path) -> None:
@@ -223,26 +292,15 @@ def test_a_repeated_key_is_a_dead_letter(tmp_path: Path) -> None:
     assert found.manifest.dead_letters == {"DuplicateKey": IMAGES}
 
 
-def test_an_interrupted_import_ends_in_the_same_files(tmp_path: Path,
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_import_ends_in_the_same_files(tmp_path: Path) -> None:
     source = WRITERS["rar"](tmp_path, drawn(1))
     whole = ImportConfig(source=source, format="rar", output=str(tmp_path / "whole"),
                          codebook_size=K, grid=GRID, shard_size=2)
     import_corpus(whole)
-    fsync = os.fsync
     for num_writes in (1, 3, 6):
-        left = [num_writes]
-
-        def interrupt(number: int, left: list[int] = left) -> None:
-            left[0] -= 1
-            if left[0] < 0:
-                raise KeyboardInterrupt
-            fsync(number)
         again = dataclasses.replace(whole, output=str(tmp_path / f"stopped-{num_writes}"))
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                import_corpus(again)
+        with writes_that_end(num_writes, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+            import_corpus(again)
         import_corpus(again)
         assert tree(Path(again.output)) == tree(Path(whole.output))
     with pytest.raises(PlanMismatch, match="shard_size was 2, now 3"):
@@ -342,21 +400,12 @@ def test_4m_has_a_tree_for_each_modality_and_shared_crops(tmp_path: Path,
 
 @pytest.mark.parametrize("format", LAYOUTS)
 def test_an_interrupted_export_ends_in_the_same_files(
-        tmp_path: Path, corpus: Callable[..., str], format: str,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+        tmp_path: Path, corpus: Callable[..., str], format: str) -> None:
     whole = ExportConfig(tokens=corpus(), output=str(tmp_path / "whole"), format=format)
     export_corpus(whole)
-    again, fsync, left = dataclasses.replace(whole, output=str(tmp_path / "again")), os.fsync, [5]
-
-    def interrupt(number: int) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        fsync(number)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            export_corpus(again)
+    again = dataclasses.replace(whole, output=str(tmp_path / "again"))
+    with writes_that_end(5, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        export_corpus(again)
     assert not (tmp_path / "again/_convert/_SUCCESS").exists()
     export_corpus(again)
     assert tree(tmp_path / "again") == tree(tmp_path / "whole")
@@ -378,11 +427,7 @@ def test_a_format_of_one_modality_says_so(tmp_path: Path, corpus: Callable[..., 
 
 def test_labels_that_a_format_needs_must_be_there(tmp_path: Path) -> None:
     write_webdataset(tmp_path / "a.tar", drawn(1))
-    with tarfile.open(tmp_path / "b.tar", "w") as archive:
-        content = npy(drawn(1)[0])
-        info = tarfile.TarInfo("b.npy")
-        info.size = len(content)
-        archive.addfile(info, io.BytesIO(content))
+    write_tar(tmp_path / "b.tar", {"b.npy": npy(drawn(1)[0])})
     ours = imported(tmp_path, str(tmp_path / "*.tar"), "webdataset")
     with pytest.raises(ValueError, match="but 1 of 6 rows of the corpus have none"):
         export_corpus(ExportConfig(tokens=ours.url, output=str(tmp_path / "out"), format="rar"))
