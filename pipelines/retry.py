@@ -54,7 +54,7 @@ def retry_corpus(url: str, tokenizers: Mapping[str, str], **run: Any) -> Retried
         ValueError: a tokenizer is another one, the plan does not say how it was made, or more
             failed than ``max_errors``.
     """
-    if not (plans := load_plans(url)) or plans[0].job != "encode":
+    if not (plans := load_plans(url)) or plans[0].job not in ("encode", "import"):
         raise FileNotFoundError(f"{url} holds no plan of an encode job: give the folder that "
                                 "`img2tokens encode` wrote")
     config = config_of(plans[0], tokenizers, run)
