@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("tokenizer", "pipelines", "prior", "cli")
+PACKAGES = ("tokenizer", "pipelines", "prior", "clip_guidance", "cli")
 FORBIDDEN = {
-    "tokenizer": {"apache_beam", "click", "pipelines", "prior", "cli"},
-    "pipelines": {"torch", "click", "prior", "cli", "tokenizer.vqgan", "tokenizer.training"},
-    "prior": {"apache_beam", "click", "pipelines", "cli", "tokenizer.vqgan", "tokenizer.codec",
-              "tokenizer.corpus", "tokenizer.recipes"},
+    "tokenizer": {"apache_beam", "click", "pipelines", "prior", "clip_guidance", "cli"},
+    "pipelines": {"torch", "click", "prior", "clip_guidance", "cli", "tokenizer.vqgan",
+                  "tokenizer.training"},
+    "prior": {"apache_beam", "click", "pipelines", "clip_guidance", "cli", "tokenizer.vqgan",
+              "tokenizer.codec", "tokenizer.corpus", "tokenizer.recipes"},
+    "clip_guidance": {"apache_beam", "click", "pipelines", "prior", "cli", "tokenizer.training"},
     "cli": set(),
 }
 """For each package, the modules (with all below them) that no file of it imports, not even late."""
@@ -89,7 +91,7 @@ def test_reading_modules_do_not_load_torch(name: str) -> None:
 
 def test_commands_load_heavy_libraries_only_when_used() -> None:
     for path in files_of("cli"):
-        heavy = {"torch", "apache_beam", "pyarrow", "datasets", "accelerate"}
+        heavy = {"torch", "apache_beam", "pyarrow", "datasets", "accelerate", "transformers"}
         assert not heavy & {name.split(".")[0] for name in imports(path, top_level_only=True)}, path
 
 

@@ -1,0 +1,11 @@
+"""Guidance by text: a prompt steers the decoder of a tokenizer, and the result is kept as codes.
+
+CLIP judges how well a decoded image matches words; the gradient of that judgement moves the latent
+grid over many steps (Crowson et al. 2022, arXiv:2204.08583).
+
+    prompts.py      what is asked for, and the loss of an image
+    cutouts.py      parts of an image, changed at random, as CLIP sees them
+    clip.py         CLIP through transformers
+    latents.py      which latents a quantizer can have, and the codes nearest to them
+    optimise.py     the steps of one image
+"""

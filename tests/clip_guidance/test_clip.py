@@ -1,0 +1,103 @@
+"""A CLIP is read from a folder with its own normalisation; what is wrong with one is said."""
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_clip import DEVIATION, MEAN, SIDE
+
+from clip_guidance.clip import Clip
+from clip_guidance.prompts import similarities
+
+
+@pytest.fixture
+def copied(clip_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(clip_folder, tmp_path / "clip"))
+
+
+def test_embeddings_are_those_of_transformers(clip: Clip, clip_folder: Path) -> None:
+    from transformers import CLIPModel, CLIPTokenizerFast
+    theirs = CLIPModel.from_pretrained(clip_folder).eval()
+    images = torch.rand(3, 3, SIDE, SIDE)
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, DEVIATION))
+    texts = ["a red house", "fog"]
+    tokens = CLIPTokenizerFast.from_pretrained(clip_folder)(texts, padding=True,
+                                                            return_tensors="pt")
+    with torch.no_grad():
+        outputs = theirs(pixel_values=(images - mean) / deviation, **tokens)
+        found = similarities(clip.embed_images(images), clip.embed_texts(texts))
+    expected = outputs.image_embeds @ outputs.text_embeds.T
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_reach_the_images_and_not_the_weights(clip: Clip) -> None:
+    images = torch.rand(1, 3, SIDE, SIDE, requires_grad=True)
+    clip.embed_images(images).sum().backward()
+    assert images.grad is not None and images.grad.any()
+    assert all(tensor.grad is None for tensor in clip._model.parameters())
+
+
+def test_the_fingerprint_is_that_of_the_weights(clip: Clip, copied: Path) -> None:
+    assert Clip.load(str(copied)).fingerprint == clip.fingerprint
+    from tiny_clip import save_clip
+    assert Clip.load(str(save_clip(copied, seed=1))).fingerprint != clip.fingerprint
+
+
+def test_a_text_that_is_too_long_is_refused(clip: Clip) -> None:
+    with pytest.raises(ValueError, match="42 tokens, of which this CLIP reads 24: shorten 'xxxx"):
+        clip.embed_texts(["x" * 40])
+
+
+@pytest.mark.parametrize("names", [["config.json"], ["model.safetensors"],
+                                   ["tokenizer.json"], ["preprocessor_config.json"]])
+def test_a_folder_that_lacks_a_file_is_named_with_it(copied: Path, names: list[str]) -> None:
+    for name in names:
+        (copied / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{copied} holds no .*{names[0]}.*copy the whole"):
+        Clip.load(str(copied))
+
+
+@pytest.mark.parametrize("place", ["no-such-folder", "/no/such/folder", "a/b/c"])
+def test_what_is_neither_folder_nor_hub_id_is_refused(place: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"{place} is no folder with a CLIP: give one"):
+        Clip.load(place)
+
+
+def test_another_model_is_no_clip(copied: Path) -> None:
+    (copied / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match="a model of type 'bert', not a CLIP"):
+        Clip.load(str(copied))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\x10" + b"\0" * 40])
+def test_damaged_weights_are_named(copied: Path, content: bytes) -> None:
+    (copied / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=f"{copied} holds no CLIP that can be read"):
+        Clip.load(str(copied))
+
+
+def test_weights_that_lack_are_not_drawn_at_random(copied: Path) -> None:
+    from safetensors.torch import load_file, save_file
+    path = copied / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["visual_projection.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="no weights of a CLIP: visual_projection.weight lacks"):
+        Clip.load(str(copied))
+
+
+@pytest.mark.parametrize("settings", [{}, {"image_mean": [0.5], "image_std": [0.5] * 3},
+                                      {"image_mean": [0.5] * 3, "image_std": [0, 1, 1]}])
+def test_a_normalisation_that_is_none_is_refused(copied: Path, settings: dict[str, object]) -> None:
+    (copied / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="must give image_mean and image_std as three numbers"):
+        Clip.load(str(copied))
+
+
+def test_a_processor_of_newer_versions_is_read(copied: Path, clip: Clip) -> None:
+    (copied / "preprocessor_config.json").rename(copied / "processor_config.json")
+    settings = json.loads((copied / "processor_config.json").read_text())
+    (copied / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
+    images = torch.rand(1, 3, SIDE, SIDE)
+    assert torch.equal(Clip.load(str(copied)).embed_images(images), clip.embed_images(images))
