@@ -8,6 +8,7 @@ COMMANDS = {
     "train-tokenizer": "Train a VQGAN tokenizer on a corpus of images or maps.",
     "evaluate-tokenizer": "Measure how well a tokenizer reproduces images; figures and pictures.",
     "import-tokenizer": "Turn a tokenizer that another program published into one of ours.",
+    "import-prior": "Turn a prior that another program published into one of ours.",
     "export-tokenizer": "Write a tokenizer for another program, such as diffusers.",
     "encode": "Tokenise a corpus into Parquet code sequences.",
     "retry": "Encode the dead letters of a token corpus again.",

@@ -16,7 +16,7 @@ from tokenizer.importers.base import (
     modality_settings,
     require_no_stage,
 )
-from tokenizer.importers.source import Source, Tensors, computed, has, renamed
+from tokenizer.importers.source import Source, Tensors, check_settings, computed, has, renamed
 from tokenizer.vqgan.autoencoder import AutoencoderConfig
 from tokenizer.vqgan.model import VQGANConfig
 
@@ -56,7 +56,7 @@ class DiffusersImporter(Importer):
         autoencoder = shapes.read_autoencoder(tensors, norm_groups=int(said.get("norm_num_groups",
                                                                                 32)))
         quantizer = shapes.read_quantizer(tensors, "classic")
-        shapes.check_settings(said, {
+        check_settings(said, {
             "block_out_channels": autoencoder.channels,
             "layers_per_block": autoencoder.num_res_blocks,
             "latent_channels": autoencoder.latent_channels,

@@ -17,7 +17,7 @@ from tokenizer.importers.base import (
     require_no_stage,
 )
 from tokenizer.importers.pickles import Stored
-from tokenizer.importers.source import Source, Tensors, has, renamed
+from tokenizer.importers.source import Source, Tensors, check_settings, has, renamed
 from tokenizer.vqgan.model import VQGANConfig
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class MaskGITImporter(Importer):
 
 
 def _check(said: Mapping[str, Any], autoencoder: Any, quantizer: Any, url: str) -> None:
-    shapes.check_settings(said, {
+    check_settings(said, {
         "hidden_channels": autoencoder.width, "channel_mult": autoencoder.channel_multipliers,
         "num_res_blocks": autoencoder.num_res_blocks, "z_channels": autoencoder.latent_channels,
         "num_embeddings": quantizer.codebook_size, "quantized_embed_dim": quantizer.code_dim}, url)

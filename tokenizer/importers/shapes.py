@@ -3,8 +3,6 @@
 Letters: K codebook size, C channels of a code, z channels of a latent.
 """
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from tokenizer.importers.source import Tensors
 from tokenizer.vqgan.autoencoder import AutoencoderConfig
@@ -57,23 +55,6 @@ def channels(tensors: Tensors) -> tuple[int, int]:
     """Channels of the encoder's input and of the decoder's output."""
     return (_shape(tensors, "encoder.conv_in.weight")[1],
             _shape(tensors, "decoder.conv_out.weight")[0])
-
-
-def check_settings(said: Mapping[str, Any], found: Mapping[str, Any], url: str) -> None:
-    """Refuse a config that is another model's.
-
-    Args:
-        said: values of the config; those that are ``None`` were not said.
-        found: what the tensors say, by the same names.
-    Raises:
-        ValueError: they differ; the message names the first difference.
-    """
-    for name, value in found.items():
-        told = said.get(name)
-        told = tuple(told) if isinstance(told, list) else told
-        if told is not None and told != value:
-            raise ValueError(f"the config says {name} {told}, the tensors of {url} say {value}: "
-                             "give the config that belongs to this file")
 
 
 def _shape(tensors: Tensors, name: str) -> tuple[int, ...]:

@@ -86,6 +86,23 @@ def params_of(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     return params if isinstance(params, Mapping) else {}
 
 
+def check_settings(said: Mapping[str, Any], found: Mapping[str, Any], url: str) -> None:
+    """Refuse a config that is another model's.
+
+    Args:
+        said: values of the config; those that are ``None`` were not said.
+        found: what the tensors say, by the same names.
+    Raises:
+        ValueError: they differ; the message names the first difference.
+    """
+    for name, value in found.items():
+        told = said.get(name)
+        told = tuple(told) if isinstance(told, list) else told
+        if told is not None and told != value:
+            raise ValueError(f"the config says {name} {told}, the tensors of {url} say {value}: "
+                             "give the config that belongs to this file")
+
+
 def read_float32(url: str, expected: Mapping[str, Shape],
                  found: Tensors) -> "tuple[dict[str, Tensor], int]":
     """The tensors of a network in float32, and how many were of another type.
@@ -122,3 +139,21 @@ def require_shapes(url: str, expected: Mapping[str, Shape], found: Mapping[str, 
                                      ("of another shape", changed)) if names]
         raise ValueError(f"{url} is not a network that this program can express; of its tensors "
                          f"{'; '.join(parts)}")
+
+
+def first_rows(stored: Stored, count: int) -> Stored:
+    """The first rows of a tensor, or all where it has fewer, read when they are."""
+    shape = (min(count, stored.shape[0]), *stored.shape[1:])
+    return computed(stored, shape, lambda rows: rows[:count])
+
+
+def packed(parts: Iterable[Stored]) -> Stored:
+    """Tensors after one another along their first dimension, read when it is."""
+    parts = tuple(parts)
+    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+    return Stored(shape, lambda: _joined(parts))
+
+
+def _joined(parts: tuple[Stored, ...]) -> "Tensor":
+    import torch
+    return torch.cat([part.read() for part in parts])

@@ -24,6 +24,7 @@ from tokenizer.importers.source import (
     Source,
     Tensors,
     below,
+    check_settings,
     computed,
     has,
     params_of,
@@ -125,12 +126,12 @@ def _check_config(url: str, config: VQGANConfig, tensors: Tensors, params: Mappi
     """Refuse a config that is another model's."""
     shape, quantizer = config.autoencoder, config.quantizer
     in_channels, out_channels = shapes.channels(tensors)
-    shapes.check_settings(params.get("ddconfig", {}), {
+    check_settings(params.get("ddconfig", {}), {
         "ch": shape.width, "ch_mult": shape.channel_multipliers, "in_channels": in_channels,
         "out_ch": out_channels, "z_channels": shape.latent_channels,
         "num_res_blocks": shape.num_res_blocks}, url)
     size = {} if remapped else {"n_embed": quantizer.codebook_size}
-    shapes.check_settings(params, {"embed_dim": quantizer.code_dim, **size}, url)
+    check_settings(params, {"embed_dim": quantizer.code_dim, **size}, url)
 
 
 def _check_supported(settings: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from checkpoint_files import taming_config, write_lightning, write_llamagen, write_yaml
+from checkpoint_files import taming_config
 from published import (
     LLAMAGEN,
     TAMING,
@@ -23,6 +23,7 @@ from published import (
     maskgit_naming,
     nearest,
 )
+from published_files import write_lightning, write_llamagen, write_yaml
 from safetensors.torch import save_file
 from torch import Tensor
 

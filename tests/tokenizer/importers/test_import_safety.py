@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoint_files import taming_config, write_lightning, write_llamagen, write_yaml
+from checkpoint_files import taming_config
 from published import LLAMAGEN, TAMING, Network, Shapes, draw, layout, maskgit_layout
+from published_files import Hostile, write_lightning, write_llamagen, write_yaml
 
 from tokenizer.importers.base import ImportOptions
 from tokenizer.importers.files import open_source, read_settings
@@ -19,16 +20,6 @@ from tokenizer.importers.pickles import read_pickled
 
 NET = Network(blocks=1)
 MASKGIT = Network(attention=(), middle_attention=False, z=6, code_dim=6)
-
-
-class Hostile:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = str(folder)
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.mkdir, (self.folder,)
 
 
 def lightning(folder: Path, state: dict[str, Any], **surplus: Any) -> str:

@@ -1,0 +1,103 @@
+"""What importers of priors have in common.
+
+    files --open_source--> Source --PriorImporter.convert--> ImportedPrior --importing--> checkpoint
+"""
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from prior.model import PriorConfig
+from prior.sequence import Segment
+from tokenizer.importers.source import Source, Tensors
+from tokenizer.schema import CodeSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorGivens:
+    """What the user says beside the files.
+
+    Attributes:
+        specs: of the tokenizers that are given, by modality.
+        classes: names of the classes in their order; empty for their numbers.
+    """
+    specs: Mapping[str, CodeSpec] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+
+    def class_names(self, count: int) -> tuple[str, ...]:
+        """Names of so many classes.
+
+        Raises:
+            ValueError: the names that are given are of another number.
+        """
+        if self.classes and len(self.classes) != count:
+            raise ValueError(f"the prior has {count} classes, but {len(self.classes)} names are "
+                             "given: give one name a line, in the order of the classes")
+        return self.classes or tuple(map(str, range(count)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedPrior:
+    """A prior in our names, its tensors not yet read.
+
+    Attributes:
+        config: of our checkpoint.
+        tensors: by our names.
+        dropped: how many tensors of the file are not the transformer's, by the room they are in.
+        notes: what people should know of this import, one sentence each.
+    """
+    config: PriorConfig
+    tensors: Tensors
+    dropped: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+
+class PriorImporter(ABC):
+    """One published format.
+
+    Attributes:
+        name: of the format.
+        description: which programs write it.
+    """
+    name: ClassVar[str]
+    description: ClassVar[str]
+
+    @abstractmethod
+    def recognises(self, source: Source) -> bool:
+        """Whether the names of the tensors are of this format."""
+
+    @abstractmethod
+    def convert(self, source: Source, givens: PriorGivens) -> ImportedPrior:
+        """The prior in our names.
+
+        Raises:
+            ValueError: the file holds what this program cannot express, or does not fit its config.
+        """
+
+
+def require(source: Source, dimensions: Mapping[str, int]) -> None:
+    """Refuse a file without the tensors from which the shape of a prior is read.
+
+    Args:
+        dimensions: names of these tensors, and how many dimensions they have.
+    Raises:
+        ValueError: one is missing, or of another number of dimensions.
+    """
+    for name, count in dimensions.items():
+        shape = source.tensors[name].shape if name in source.tensors else ()
+        if len(shape) != count:
+            found = f"{name} of shape {shape}" if shape else f"no {name}"
+            raise ValueError(f"{source.url} holds {found}, not one of {count} dimensions: the file "
+                             "is not whole, or of another kind of prior")
+
+
+def require_codes(source: Source, segment: Segment, num_ids: int) -> None:
+    """Refuse a vocabulary that is too small for a tokenizer.
+
+    Raises:
+        ValueError: the codes of ``segment`` are more than ``num_ids``.
+    """
+    if segment.vocabulary > num_ids:
+        raise ValueError(f"{segment.name} has {segment.vocabulary} codes, but the vocabulary of "
+                         f"{source.url} is {num_ids}: give the tokenizer that this prior was "
+                         "trained on")
