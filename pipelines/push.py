@@ -3,22 +3,25 @@
     files of the corpus, in as many commits as the Hub's client makes of them
     README.md, manifest.json, _SUCCESS, in one last commit
 
-A repository without ``_SUCCESS`` is thus as unfinished as a folder without it, and the same command
-goes on: files that the Hub has already are not sent again.
+The last commit holds them as they were when the push began; of a delta that was not finished then
+nothing is sent. A repository without ``_SUCCESS`` is thus as unfinished as a folder without it, and
+the same command goes on: files that the Hub has already are not sent again.
 """
-from collections.abc import Sequence
+import fnmatch
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokenizer import audit, storage, stores, tokens
-from tokenizer.deltas import DELTAS
+from tokenizer.deltas import delta_folder, delta_mark
+from tokenizer.schema import Manifest
 from tokenizer.tokens import TokenCorpus
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-FOLDERS = (tokens.DATA, tokens.PLAN, tokens.RECEIPTS, tokens.DEAD, DELTAS)
-"""Folders of a corpus; whatever else lies beside them stays."""
+FOLDERS = (tokens.PLAN, tokens.RECEIPTS, tokens.DEAD)
+"""Folders of a corpus beside those of its shards and deltas; whatever else lies there stays."""
 
 LAST = (tokens.CARD, tokens.MANIFEST, tokens.SUCCESS)
 """Files of the last commit."""
@@ -62,18 +65,19 @@ def push_corpus(config: PushConfig) -> str:
     """
     corpus = TokenCorpus.open(config.tokens)
     require_sound(corpus)
+    last, patterns = last_files(corpus), patterns_of(corpus.manifest)
     with stores.remote_errors(config.url):
         from huggingface_hub import HfApi
         api = HfApi(endpoint=config.endpoint, library_name="img2tokens")
         api.create_repo(config.repo, repo_type="dataset", private=config.private, exist_ok=True)
         there = api.list_repo_files(config.repo, repo_type="dataset")
-    surplus = [name for name in there if not belongs(name, config.tokens)]
+    surplus = [name for name in there if not belongs(name, config.tokens, patterns)]
     if surplus and not config.overwrite:
         raise ValueError(f"{config.url} holds other files, such as {surplus[0]}: choose another "
                          "repository, or remove them with --overwrite")
     with stores.remote_errors(config.url):
         remove(api, config.repo, [*surplus, *(name for name in there if name == tokens.SUCCESS)])
-        return upload(api, config)
+        return upload(api, config, patterns, last)
 
 
 def require_sound(corpus: TokenCorpus) -> None:
@@ -91,9 +95,29 @@ def require_sound(corpus: TokenCorpus) -> None:
                          f"{corpus.url} --verify` lists all; nothing was uploaded")
 
 
-def belongs(name: str, corpus: str) -> bool:
+def last_files(corpus: TokenCorpus) -> dict[str, bytes]:
+    """The files that complete a corpus, as they are now.
+
+    Raises:
+        ValueError: they are no longer those of this corpus.
+    """
+    found = {name: storage.read_bytes(storage.join(corpus.url, name)) for name in LAST}
+    if Manifest.from_json(found[tokens.MANIFEST], tokens.MANIFEST) != corpus.manifest:
+        raise ValueError(f"{corpus.url} changed while it was checked; run the same command again")
+    return found
+
+
+def patterns_of(manifest: Manifest) -> list[str]:
+    """Which files of a corpus are uploaded before those; none of a delta in the making."""
+    patterns = [f"{name}/*" for name in FOLDERS] + [f"{tokens.DATA}/part-[0-9]*"]
+    for number in range(1, 1 + len(manifest.deltas)):
+        patterns += [f"{delta_folder(number)}/*", f"{tokens.DATA}/part-{delta_mark(number)}*"]
+    return patterns
+
+
+def belongs(name: str, corpus: str, patterns: Sequence[str]) -> bool:
     """Whether a file of a repository is one of the Hub's, or has the place of one of the corpus."""
-    is_ours = name.partition("/")[0] in FOLDERS or name in LAST
+    is_ours = name in LAST or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
     return name in OF_THE_HUB or (is_ours and storage.exists(storage.join(corpus, name)))
 
 
@@ -105,12 +129,15 @@ def remove(api: "HfApi", repo: str, names: Sequence[str]) -> None:
                           commit_message="Begin anew", repo_type="dataset")
 
 
-def upload(api: "HfApi", config: PushConfig) -> str:
+def upload(api: "HfApi", config: PushConfig, patterns: Sequence[str],
+           last: Mapping[str, bytes]) -> str:
     """Upload the files of a corpus, those that complete it last; returns the last commit's URL."""
     from huggingface_hub import CommitOperationAdd
-    api.upload_folder(repo_id=config.repo, folder_path=config.tokens, repo_type="dataset",
-                      commit_message="Shards", allow_patterns=[f"{name}/*" for name in FOLDERS],
+    folder = stores.locate(config.tokens)[1]  # of a path or a URL
+    api.upload_folder(repo_id=config.repo, folder_path=folder, repo_type="dataset",
+                      commit_message="Shards", allow_patterns=list(patterns),
                       ignore_patterns=[f"*{storage.TEMPORARY_MARK}*"])
-    last = [CommitOperationAdd(name, storage.join(config.tokens, name)) for name in LAST]
-    done = api.create_commit(config.repo, last, commit_message="Complete", repo_type="dataset")
+    completing = [CommitOperationAdd(name, content) for name, content in last.items()]
+    done = api.create_commit(config.repo, completing, commit_message="Complete",
+                             repo_type="dataset")
     return str(done.commit_url)

@@ -1,7 +1,9 @@
 """Uploads, against a stand-in for the Hub (`hub_stand_in`): whole corpora only, completed last."""
 import dataclasses
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_stand_in import StandIn, serving
@@ -47,6 +49,37 @@ def test_a_push_that_is_repeated_first_marks_the_repository_unfinished(job: Push
     before, num_commits = dict(hub.files), len(hub.commits)
     push_corpus(job)
     assert hub.commits[num_commits] == ("Begin anew", ["_SUCCESS"]) and hub.files == before
+
+
+def test_deltas_are_pushed_once_they_are_finished(job: PushConfig, hub: StandIn, tmp_path: Path,
+                                                  config: Callable[..., EncodeConfig]) -> None:
+    making = ("_deltas/001/_plan/plan.json", "data/part-d001-00000-of-00001.parquet")
+    for name in making:
+        (tmp_path / "tokens" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tokens" / name).write_bytes(b"of a job that runs")
+    push_corpus(dataclasses.replace(job, tokens=f"file://{tmp_path}/tokens"))
+    assert "_SUCCESS" in hub.files and not hub.files.keys() & set(making)
+    shutil.rmtree(tmp_path / "tokens/_deltas")
+    (tmp_path / "tokens" / making[1]).unlink()
+    (tmp_path / "photos/z.png").write_bytes((tmp_path / "photos/img-000.png").read_bytes())
+    encode_corpus(config(extend=True))
+    push_corpus(job)
+    assert hub.files == tree(tmp_path / "tokens") and set(making) < hub.files.keys()
+
+
+def test_a_delta_that_ends_meanwhile_is_not_told_of(job: PushConfig, hub: StandIn, tmp_path: Path,
+                                                    config: Callable[..., EncodeConfig],
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import HfApi
+    before, upload = tree(tmp_path / "tokens"), HfApi.upload_folder
+
+    def upload_slowly(api: HfApi, **settings: Any) -> Any:
+        (tmp_path / "photos/z.png").write_bytes((tmp_path / "photos/img-000.png").read_bytes())
+        encode_corpus(config(extend=True))
+        return upload(api, **settings)
+    monkeypatch.setattr(HfApi, "upload_folder", upload_slowly)
+    push_corpus(job)
+    assert hub.files == before != tree(tmp_path / "tokens")
 
 
 def test_other_files_are_removed_only_on_demand(job: PushConfig, hub: StandIn) -> None:
