@@ -3,6 +3,8 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 
+import pyarrow as pa
+
 from pipelines.decode_plan import names_of
 from pipelines.names import RESERVED
 from pipelines.plan import Plan, load_plan
@@ -42,8 +44,16 @@ def indexed_files(output: str) -> Iterator[str]:
     sinks = [sink(output=output, modalities=(), num_shards=0) for sink in SINKS.values()]
     folder = storage.join(job_folder(output), tokens.DATA)
     for name in storage.list_files(folder):
-        index = tokens.read_parquet(storage.read_bytes(storage.join(folder, name)))
-        yield from (path for sink in sinks for path, _ in sink.written(index))
+        if (index := read_index(storage.join(folder, name))) is not None:
+            yield from (path for sink in sinks for path, _ in sink.written(index))
+
+
+def read_index(url: str) -> pa.Table | None:
+    """The index of a shard; nothing where there is none, or a damaged one."""
+    try:
+        return tokens.read_parquet(storage.read_bytes(url))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def unfinished_files(output: str) -> Iterator[str]:
@@ -56,7 +66,7 @@ def unfinished_files(output: str) -> Iterator[str]:
             output=output, modalities=modalities, num_shards=plan.num_shards)
         for shard in range(plan.num_shards):
             index = storage.join(plan.url, tokens.shard_name(shard, plan.num_shards))
-            if not storage.exists(index):
+            if read_index(index) is None:
                 yield from sink.left(shard, names_of(plan, shard))
         yield from sink.beside
 

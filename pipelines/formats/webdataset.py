@@ -107,7 +107,7 @@ class WebDatasetLayout(Layout):
     name: ClassVar[str] = "webdataset"
 
     def sink(self, output: str, num_shards: int) -> Sink:
-        return TarSink(output=output, modalities=self.spec.modalities, num_shards=num_shards)
+        return CodesSink(output=output, modalities=self.spec.modalities, num_shards=num_shards)
 
     def items(self, source: TokenInput, name: str) -> list[Item]:
         first = source.rows[0]
@@ -117,6 +117,13 @@ class WebDatasetLayout(Layout):
         return [Item(name=name, files=files, columns={
             **about, "crop_index": 0, "crops": [{key: row[key] for key in CROPS}
                                                 for row in source.rows]})]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodesSink(TarSink):
+    """Tar files of codes, and a card that says so."""
+    text: ClassVar[str] = ("# Image tokens\n\n{num_items} samples with codes of {modalities} as "
+                           ".npy, of a token corpus.\n")
 
 
 def members_of(url: str) -> Iterator[Member]:

@@ -127,10 +127,13 @@ class FileSink(Sink):
 
     Attributes:
         pattern: of the files' paths below the output, with ``*`` for the part that varies.
+        text: of the card, with the number of items and their modalities.
     """
     columns: ClassVar[tuple[str, ...]] = ABOUT
     beside: ClassVar[tuple[str, ...]] = (CARD,)
     pattern: ClassVar[str]
+    text: ClassVar[str] = ("# Decoded pictures\n\n{num_items} pictures of {modalities}, decoded "
+                           "from a token corpus.\n")
 
     def file(self, shard: int) -> str:
         """Path of a shard's file below the output."""
@@ -149,10 +152,10 @@ class FileSink(Sink):
 
     def complete(self, num_items: int) -> None:
         """Write the card by which `datasets.load_dataset` finds the files."""
-        text = (f"---\nconfigs:\n- config_name: default\n  data_files: '{self.pattern}'\n"
-                f"tags:\n- img2tokens\n---\n\n# Decoded pictures\n\n{num_items} pictures of "
-                f"{', '.join(self.modalities)}, decoded from a token corpus.\n")
-        storage.write_bytes(storage.join(self.output, CARD), text.encode())
+        header = (f"---\nconfigs:\n- config_name: default\n  data_files: '{self.pattern}'\n"
+                  "tags:\n- img2tokens\n---\n\n")
+        text = self.text.format(num_items=num_items, modalities=", ".join(self.modalities))
+        storage.write_bytes(storage.join(self.output, CARD), f"{header}{text}".encode())
 
 
 class FileWriter(ShardWriter, ABC):

@@ -12,7 +12,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from pipelines.names import SUFFIXES
-from pipelines.sinks.base import Item, ShardWriter, Sink
+from pipelines.sinks.base import SHARD_FILE, Item, ShardWriter, Sink
 from tokenizer import storage
 
 
@@ -33,6 +33,8 @@ class FolderSink(Sink):
         return ShardWriter()
 
     def written(self, index: pa.Table) -> Iterator[tuple[str, int]]:
+        if SHARD_FILE in (index.schema.metadata or {}):
+            return  # of another sink: these files lie within one
         columns = [name for name in index.column_names if name.endswith("_file")]
         sizes = [index[f"{name.removesuffix('_file')}_bytes"].to_pylist() for name in columns]
         for name, numbers in zip(columns, sizes, strict=True):

@@ -369,6 +369,12 @@ def test_what_was_exported_is_imported_with_equal_codes(
         assert [row["label"] for row in rows_of(back)] == [row["label"] for row in rows_of(ours)]
 
 
+def test_the_card_of_a_webdataset_speaks_of_codes(tmp_path: Path,
+                                                  corpus: Callable[..., str]) -> None:
+    export_corpus(ExportConfig(tokens=corpus(2), output=str(tmp_path / "wds"), format="webdataset"))
+    assert "5 samples with codes of image as .npy" in (tmp_path / "wds/README.md").read_text()
+
+
 def test_a_webdataset_keeps_every_column_but_the_source(tmp_path: Path,
                                                         corpus: Callable[..., str]) -> None:
     ours = TokenCorpus.open(corpus(2))

@@ -124,6 +124,21 @@ def test_several_modalities_share_a_sample(config: Settings, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("to", SINKS)
+def test_starting_over_removes_what_the_job_has_written_and_nothing_else(job: DecodeConfig,
+                                                                         to: str) -> None:
+    whole = dataclasses.replace(job, to=to)
+    decode_corpus(whole)
+    expected = tree(Path(job.output))
+    index = next((Path(job.output) / "_decode/data").iterdir())
+    index.write_bytes(b"damaged")
+    if to != "folder":  # there a picture of this name is the job's
+        (Path(job.output) / "img-005.png").write_bytes(b"unpacked by hand")
+        expected["img-005.png"] = b"unpacked by hand"
+    decode_corpus(dataclasses.replace(whole, overwrite=True))
+    assert tree(Path(job.output)) == expected
+
+
+@pytest.mark.parametrize("to", SINKS)
 def test_a_task_does_the_same_in_another_process(job: DecodeConfig, to: str) -> None:
     task = prepare_task(dataclasses.replace(job, to=to))
     sent = pickle.loads(pickle.dumps(task))
