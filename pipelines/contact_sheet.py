@@ -16,9 +16,9 @@ from PIL import Image, ImageDraw
 
 from pipelines import codecs
 from pipelines.decode import settled_spec
+from pipelines.deltas import load_plans
 from pipelines.entries import entry_of
 from pipelines.formats.base import read_range
-from pipelines.plan import load_plan
 from pipelines.selection import KEY, Selection
 from tokenizer import pictures, storage
 from tokenizer.corpus.images import Crop
@@ -134,7 +134,7 @@ class Sources:
     """Reads the files that rows of a corpus were made of."""
 
     def __init__(self, corpus: TokenCorpus) -> None:
-        self._plan = load_plan(corpus.url)
+        self._plans = load_plans(corpus.url)
         self._opened: dict[str, Source] = {}
         self._shard = -1  # whose plan is held
         self._planned: dict[str, dict[str, Any]] = {}
@@ -162,19 +162,26 @@ class Sources:
         name = file if column is None else f"{file}#column={column}"
         if name not in self._opened:
             self._opened[name] = open_source(name, labels="none", modality=modality)
-            next(self._opened[name].entries())  # settles which column holds what
+            next(self._opened[name].entries(), None)  # settles which column holds what
         return self._opened[name]
 
     def _entry(self, row: Mapping[str, Any], modality: str) -> Entry:
         """The input of a row as it was planned, or as its row says where there is no plan."""
         if row["shard"] != self._shard:
-            self._shard, self._planned = row["shard"], {}
-            if self._plan is not None and self._shard < self._plan.num_shards:
-                self._planned = {planned[KEY]: planned for planned in self._plan.rows(self._shard)
-                                 if "sources" in planned}
+            self._shard = row["shard"]
+            self._planned = {planned[KEY]: planned for planned in self._planned_rows(self._shard)
+                             if planned.get("sources") and not planned["error"]}
         if (found := self._planned.get(row[KEY])) is not None:
             return entry_of(found)
         return Entry(key=row[KEY], sources={modality: row["source"]})
+
+    def _planned_rows(self, shard: int) -> list[dict[str, Any]]:
+        """The inputs of a shard of the corpus, whichever plan it is of; none without a plan."""
+        for plan in self._plans:
+            if shard < plan.num_shards:
+                return plan.rows(shard)
+            shard -= plan.num_shards
+        return []
 
 
 def file_of_part(source: str) -> str:

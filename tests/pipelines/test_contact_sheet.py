@@ -1,4 +1,5 @@
 """Contact sheets: the right source beside each reconstruction, and missing ones told."""
+import dataclasses
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +115,21 @@ def test_maps_stand_beside_theirs(config: Settings, tmp_path: Path) -> None:
     made = contact_sheet(SheetConfig(tokens=make.output, output=str(tmp_path / "sheet.png"), num=2,
                                      tokenizers={"depth": "depth-tok", "image": "tok"}))
     assert not made.missing and [len(found) for found in made.figures.values()] == [2, 2]
+
+
+def test_maps_of_inputs_that_were_added_stand_beside_theirs(
+        config: Settings, tmp_path: Path, drawn: Callable[..., np.ndarray]) -> None:
+    make = config(maps={"depth": f"{tmp_path}/depths"},
+                  tokenizers={"image": "tok", "depth": "depth-tok"})
+    save_maps(tmp_path / "depths", tmp_path / "photos", lambda size: np.full(size, 5, np.uint16))
+    encode_corpus(make)
+    Image.fromarray(drawn(99)).save(tmp_path / "photos/z.png")
+    height, width = drawn(99).shape[:2]
+    Image.fromarray(np.full((height, width), 7, np.uint16)).save(tmp_path / "depths/z.png")
+    encode_corpus(dataclasses.replace(make, extend=True))
+    made = contact_sheet(SheetConfig(tokens=make.output, output=str(tmp_path / "sheet.png"),
+                                     tokenizers={"depth": "depth-tok"}, filter="key == 'z'"))
+    assert made.num_rows == 1 and not made.missing and len(made.figures["depth"]) == 1
 
 
 @pytest.mark.parametrize("name", ["num", "columns"])
