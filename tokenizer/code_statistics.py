@@ -58,7 +58,8 @@ class CodeCounts:
             _count_pairs(self._by_place, np.arange(flat.shape[1])[None], flat)
         names = classes_of(table)
         self._rows.update(name for name in names if name in self._groups)
-        places = np.array([self._groups.get(name or "", -1) for name in names], np.int64)
+        places = np.array([-1 if name is None else self._groups.get(name, -1) for name in names],
+                          np.int64)
         first = flat[:, :flat.shape[1] // self.spec.depth]
         _count_pairs(self._by_group, places[places >= 0, None], first[places >= 0])
 

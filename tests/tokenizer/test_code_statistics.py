@@ -91,3 +91,11 @@ def test_the_picture_shows_codebooks_side_by_side() -> None:
     height, width, _ = picture.shape
     dark, light = picture[height // 2, width // 4], picture[height // 2, 3 * width // 4]
     assert dark.tolist() == [13, 8, 60] and light.tolist() == [250, 240, 160]
+
+
+def test_rows_without_a_class_are_not_those_of_a_class_without_a_name(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path, drawn(num_rows=6), SIZE, classes=["", None] * 3)
+    found = count_corpus(corpus)["image"].summary()["classes"]
+    codes = drawn(num_rows=6)[::2]
+    assert found[""]["num_rows"] == 3
+    assert found[""]["perplexity"] == CodeUsage.of(np.bincount(codes.reshape(-1))).perplexity
