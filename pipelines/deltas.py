@@ -5,29 +5,31 @@
 A delta's plan is one like any other, in a folder of its own; see `tokenizer.deltas`. Nothing that
 an earlier generation wrote is touched. Memory grows with the dead letters, not with the corpus.
 """
+import contextlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pipelines.differences import differences
 from pipelines.entries import PLAN_SCHEMA
-from pipelines.job import Engine, Job, ShardTask
-from pipelines.plan import (
-    STAMPS,
-    Plan,
-    PlanMismatch,
-    fixed_size_shards,
-    load_plan,
-    make_plan,
+from pipelines.fates import (
+    InputMoved,
+    Listing,
+    Row,
+    changed_files,
+    dead_rows,
+    file_of,
+    kind_of,
+    new_rows,
+    retry_after,
 )
+from pipelines.job import Engine, Job, ShardTask
+from pipelines.plan import Plan, PlanMismatch, fixed_size_shards, load_plan, make_plan
 from tokenizer import storage, tokens
+from tokenizer.corpus.sources import SourceChanged
 from tokenizer.deltas import EXTEND, RETRY, Generation, delta_folder, job_url
-from tokenizer.receipts import Receipt, remove_receipts
-from tokenizer.tokens import AuditFailure, TokenCorpus, read_dead_letters
-
-Row = dict[str, Any]
-Listing = Callable[[], Iterator[Row]]
-"""Lists the corpus as it is now, at each call anew: rows of `entries.PLAN_SCHEMA`."""
+from tokenizer.receipts import Receipt, receipted_shards, remove_receipts
+from tokenizer.tokens import AuditFailure, DeadLetter, TokenCorpus
 
 Result = TypeVar("Result")
 
@@ -48,14 +50,9 @@ def load_plans(url: str) -> list[Plan]:
     while (plan := load_plan(job_url(url, len(plans)))) is not None:
         if plans and plan.settings.get("delta", {}).get("follows") != plans[-1].fingerprint:
             raise ValueError(f"{plan.url} is no delta of {url}, which was made anew since; remove "
-                             f"{storage.join(url, delta_folder(1))} and those after it")
+                             "it and those after it")
         plans.append(plan)
     return plans
-
-
-def kind_of(plan: Plan) -> str:
-    """``extend`` or ``retry``; empty for the plan of the job itself."""
-    return str(plan.settings.get("delta", {}).get("kind", ""))
 
 
 def num_finished(url: str) -> int:
@@ -109,6 +106,8 @@ def plan_delta(plans: Sequence[Plan], kind: str, settings: Mapping[str, Any],
     try:
         return make_plan(url, "encode", {**settings, "delta": delta},
                          lambda: fixed_size_shards(rows(), PLAN_SCHEMA, settings["shard_size"]))
+    except InputMoved:
+        raise
     except PlanMismatch as mismatch:
         raise PlanMismatch(f"another process has just planned {url} otherwise; run the same "
                            "command again, which goes on with that") from mismatch
@@ -118,7 +117,7 @@ def plan_retry(plans: Sequence[Plan], settings: Mapping[str, Any], listing: List
     """Plan to try all dead letters again.
 
     An input is taken as it is listed now; where its key is listed no more, or was planned several
-    times, as it was planned.
+    times, as it was planned, unless it lay in a file that is another by now.
 
     Raises:
         OSError, ValueError: the corpus cannot be listed.
@@ -134,7 +133,9 @@ def plan_retry(plans: Sequence[Plan], settings: Mapping[str, Any], listing: List
     for row in listing():
         if row["key"] in wanted:
             found[row["key"]].append(row)
-    again = [found[row["key"]][0] if len(found.get(row["key"], ())) == 1 else row for row in rows]
+    changed = [file for plan in plans for file in changed_files([plan], settings)]
+    again = [found[row["key"]][0] if len(found.get(row["key"], ())) == 1
+             else _without_place(row, changed) for row in rows]
     return plan_delta(plans, RETRY, settings, lambda: again)
 
 
@@ -150,7 +151,8 @@ def grow(plans: list[Plan], settings: Mapping[str, Any], listing: Listing,
     """
     require_same_settings(plans[0], settings)
     changed = changed_files(plans, settings)
-    rows = new_rows(plans, listing, changed)
+    gone: set[str] = set()
+    rows = new_rows(plans, listing, changed, gone)
     if (first := next(rows, None)) is None:
         return plans
     if not extend:
@@ -158,89 +160,12 @@ def grow(plans: list[Plan], settings: Mapping[str, Any], listing: Listing,
                            "add it and all others")
     deque(rows, maxlen=0)  # refuses what is gone before anything is written
     return [*plans, plan_delta(plans, EXTEND, settings,
-                               lambda: new_rows(plans, listing, changed))]
-
-
-def changed_files(plans: Sequence[Plan], settings: Mapping[str, Any]) -> list[str]:
-    """Files with many inputs that are gone, or others than they were."""
-    known: dict[str, str] = plans[-1].settings.get("files", {})
-    files: Mapping[str, str] = settings.get("files", {})
-    return [url for url in known if files.get(url) != known[url]]
-
-
-def new_rows(plans: Sequence[Plan], listing: Listing,
-             changed_files: Sequence[str]) -> Iterator[Row]:
-    """Inputs that no plan holds, in the order of the listing, which that of each plan follows.
-
-    Raises:
-        PlanMismatch: an input that has rows is another than it was, or one is gone.
-    """
-    known = [known_rows(plans, plan) for plan in plans if kind_of(plan) != RETRY]
-    heads = [next(rows, None) for rows in known]
-    for row in listing():
-        for place, head in enumerate(heads):
-            if head is not None and head[0]["key"] == row["key"]:
-                before, died = head
-                if not died:
-                    _require_equal(before, row, changed_files)
-                heads[place] = next(known[place], None)
-                break
-        else:
-            yield row
-    for head in filter(None, heads):
-        raise PlanMismatch(f"the input {head[0]['key']!r} of {plans[0].url} is gone, or stands "
-                           "elsewhere in the order of the corpus; put it back: a delta adds, and "
-                           "takes nothing away")
-
-
-def known_rows(plans: Sequence[Plan], plan: Plan) -> Iterator[tuple[Row, bool | None]]:
-    """The inputs of one plan as they were when they were last tried, and whether they failed."""
-    retries = []
-    for retry in plans[plan.delta + 1:]:
-        if kind_of(retry) == RETRY:
-            outcome: dict[str, deque[tuple[Row, bool | None]]] = defaultdict(deque)
-            for row, died in fates(retry):
-                outcome[row["key"]].append((row, died))
-            retries.append(outcome)
-    for row, died in fates(plan):
-        for outcome in retries:
-            if died is not False and outcome[row["key"]]:
-                row, died = outcome[row["key"]].popleft()
-        yield row, died
-
-
-def fates(plan: Plan) -> Iterator[tuple[Row, bool | None]]:
-    """The inputs of a plan in order, and of each whether it became a dead letter of that plan.
-
-    Of a shard without a receipt nobody knows: ``None``.
-    """
-    receipts = tokens.read_receipts(plan.url, plan.fingerprint)
-    for shard in range(plan.num_shards):
-        receipt = receipts.get(shard)
-        rows = plan.rows(shard)
-        if receipt is None or receipt.dead_file is None:
-            yield from ((row, None if receipt is None else False) for row in rows)
-            continue
-        alive = Counter(row["key"] for row in rows)
-        alive.subtract(letter.key for letter in read_dead_letters(plan.corpus_url,
-                                                                  receipt.dead_file))
-        for row in rows:  # of a key planned several times, the first ones live
-            alive[row["key"]] -= 1
-            yield row, alive[row["key"]] < 0
-
-
-def dead_rows(plans: Sequence[Plan]) -> Iterator[Row]:
-    """The inputs of all dead letters that no retry has taken the place of, as planned."""
-    last = max((plan.delta for plan in plans if kind_of(plan) == RETRY), default=0)
-    for plan in plans[last:]:
-        yield from (row for row, died in fates(plan) if died)
+                               lambda: new_rows(plans, listing, changed, gone))]
 
 
 def without_retried(rows: list[Row], plan: Plan, later: Sequence[Plan]) -> list[Row]:
     """Inputs of a shard that is made again, where those that a later retry holds stay dead."""
-    retry = next((item for item in later if item.delta > plan.delta and kind_of(item) == RETRY),
-                 None)
-    if retry is None:
+    if (retry := retry_after(plan, later)) is None:
         return rows
     keys = {row["key"] for row in rows}
     taken = Counter(key for shard in range(retry.num_shards) for key in retry.keys(shard)
@@ -252,6 +177,32 @@ def without_retried(rows: list[Row], plan: Plan, later: Sequence[Plan]) -> list[
         kept.append({**row, "error": RETRIED, "message": message} if taken[row["key"]] >= 0
                     else row)
     return kept[::-1]
+
+
+def require_rows(dead: Sequence[DeadLetter], plan: Plan, later: Sequence[Plan]) -> None:
+    """Refuse dead letters of a shard that is made again, where a later retry does not hold them.
+
+    They had rows when it was planned, and no generation would account for them.
+
+    Raises:
+        OSError: there is one.
+    """
+    lost = next((letter for letter in dead if letter.error != RETRIED), None)
+    if lost is not None and retry_after(plan, later) is not None:
+        raise OSError(f"the input {lost.key!r} had rows before its shard was lost, and now fails: "
+                      f"{lost.message} ({lost.error}); bring back what it was")
+
+
+def require_same_files(rows: Iterable[Row], changed_files: Sequence[str]) -> None:
+    """Refuse to read inputs where they were planned, in files that are others by now.
+
+    Raises:
+        SourceChanged: there is such an input.
+    """
+    for row in rows if changed_files else ():
+        if row["error"] is None and (file := file_of(row, changed_files)) is not None:
+            raise SourceChanged(f"{file}, which holds the input {row['key']!r}, is gone or another "
+                                "than it was when its shard was planned: put the old one back")
 
 
 def make_all(tasks: Sequence[tuple[Plan, ShardTask]], engine: Engine,
@@ -284,6 +235,7 @@ def _made_and_completed(tasks: Sequence[tuple[Plan, ShardTask]], engine: Engine,
                         complete: Callable[[Sequence[Receipt], Sequence[Generation]], Result],
                         ) -> Result:
     made: list[Generation] = []
+    _withdraw_if_incomplete([plan for plan, _ in tasks])
     for plan, task in tasks:
         is_last = plan is tasks[-1][0]
         any_number = not is_last or (max_errors is None and kind_of(plan) == RETRY)
@@ -296,19 +248,18 @@ def _made_and_completed(tasks: Sequence[tuple[Plan, ShardTask]], engine: Engine,
     return complete(made[0].receipts, made[1:])
 
 
-def _require_equal(before: Row, now: Row, changed_files: Sequence[str]) -> None:
-    key = before["key"]
-    for name in (name for name in now if name != STAMPS):
-        if before.get(name) != now[name]:
-            raise PlanMismatch(f"{name} of the input {key!r} was {before.get(name)!r}, now "
-                               f"{now[name]!r}: put back what it was; a delta changes nothing")
-    sources, stamps = dict(now["sources"]), dict(now.get(STAMPS) or ())
-    for url in sources.values():
-        for file in changed_files:
-            if url.startswith(file):
-                raise PlanMismatch(f"{file}, which holds the input {key!r}, is gone or another "
-                                   "than it was: put the old one back, and add new files beside it")
-    for modality, was in before.get(STAMPS) or ():
-        if stamps.get(modality, was) != was:
-            raise PlanMismatch(f"{sources[modality]} was {was}, is {stamps[modality]}: put back "
-                               "the old one, with its time; a delta changes nothing")
+def _withdraw_if_incomplete(plans: Sequence[Plan]) -> None:
+    """A corpus whose manifest counts a delta of which receipts were lost is complete no more."""
+    url = plans[0].url
+    with contextlib.suppress(ValueError):  # a damaged manifest is written anew
+        counted = plans[1:num_finished(url)]
+        if any(len(receipted_shards(plan.url)) < plan.num_shards for plan in counted):
+            storage.remove(storage.join(url, tokens.SUCCESS))
+
+
+def _without_place(row: Row, changed_files: Sequence[str]) -> Row:
+    """An input as it was planned; where another may stand in its place by now, with an error."""
+    if row["error"] is not None or (file := file_of(row, changed_files)) is None:
+        return row
+    return {**row, "error": SourceChanged.__name__,
+            "message": f"{file} is gone or another than it was, and has no such key any more"}

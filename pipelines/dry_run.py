@@ -15,11 +15,9 @@ import pyarrow as pa
 
 from pipelines import codecs
 from pipelines.deltas import (
-    changed_files,
     grow,
     load_plans,
     merged_classes,
-    new_rows,
     relabelled,
     require_same_settings,
 )
@@ -32,6 +30,7 @@ from pipelines.encode import (
     settings_of,
 )
 from pipelines.entries import PLAN_SCHEMA, entry_of, row_of
+from pipelines.fates import changed_files, new_rows
 from pipelines.folders import require_usable
 from pipelines.plan import Plan, fixed_size_shards, make_plan
 from pipelines.shard import encode_entries
@@ -117,7 +116,7 @@ def to_encode(config: EncodeConfig, task: EncodeTask,
         return relabelled(listed(task), found, classes)
     if plans and config.extend:
         require_same_settings(plans[0], settings)
-        return new_rows(plans, relisted, changed_files(plans, settings))
+        return new_rows(plans, relisted, changed_files(plans, settings), set())
     if len(plans) > 1:
         grow(plans, settings, relisted, extend=False)
     elif plans:  # as there is one, it is compared and not written

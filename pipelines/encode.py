@@ -19,15 +19,17 @@ from pipelines.array import (
 )
 from pipelines.deltas import (
     grow,
-    kind_of,
     load_plans,
     make_all,
     merged_classes,
     relabelled,
+    require_rows,
+    require_same_files,
     without_retried,
 )
 from pipelines.engines import LOCAL, engine_of, require_absolute
 from pipelines.entries import PLAN_SCHEMA, entry_of, row_of
+from pipelines.fates import changed_files, kind_of
 from pipelines.folders import prepare_folder
 from pipelines.job import Job, ShardTask, commit
 from pipelines.limits import ErrorLimit
@@ -168,6 +170,7 @@ class EncodeTask(ShardTask):
         num_threads: inputs that are read and decoded at once.
         crops: which boxes of each input become rows.
         deltas: plans of the generations after the first one.
+        changed_files: files with many inputs that are others than when ``plan`` was made.
     """
     plan: Plan
     source: Source
@@ -178,6 +181,7 @@ class EncodeTask(ShardTask):
     arithmetic: Mapping[str, str] = field(default_factory=dict)
     crops: CropRule = CENTRE
     deltas: tuple[Plan, ...] = ()
+    changed_files: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -189,9 +193,11 @@ class EncodeTask(ShardTask):
     def run(self, shard: int) -> Receipt:
         encoders = codecs.codecs_of(self.tokenizers, self.spec, self.batch_size, **self.arithmetic)
         planned = without_retried(self.plan.rows(shard), self.plan, self.deltas)
+        require_same_files(planned, self.changed_files)
         rows, dead = encode_entries(map(entry_of, planned), self.source, encoders, self.num_threads,
                                     self.crops, bool(self.spec.quality),
                                     may_all_be_gone=kind_of(self.plan) == RETRY)
+        require_rows(dead, self.plan, self.deltas)
         return commit(self.plan, shard, rows, dead, self.crops.num_crops)
 
     def complete(self, receipts: Sequence[Receipt],
@@ -225,7 +231,10 @@ def encode_corpus(config: EncodeConfig) -> Manifest:
 
 def encode_deltas(task: EncodeTask, config: EncodeConfig) -> Manifest:
     """Make what is left of a corpus with deltas, and complete it; see `encode_corpus`."""
-    tasks = [(plan, dataclasses.replace(task, plan=plan)) for plan in (task.plan, *task.deltas)]
+    now = {"files": task.source.files()}
+    tasks = [(plan, dataclasses.replace(task, plan=plan,
+                                        changed_files=tuple(changed_files([plan], now))))
+             for plan in (task.plan, *task.deltas)]
     return make_all(tasks, engine_of(config), config.max_errors, task.complete)
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.deltas import (
-    kind_of,
     load_plans,
     merged_classes,
     num_finished,
@@ -21,6 +20,7 @@ from pipelines.deltas import (
 )
 from pipelines.encode import EncodeConfig, EncodeTask, encode_deltas, open_task, settings_of
 from pipelines.entries import row_of
+from pipelines.fates import are_known, kind_of
 from pipelines.plan import Plan
 from tokenizer.deltas import RETRY
 from tokenizer.schema import Manifest
@@ -60,9 +60,10 @@ def retry_corpus(url: str, tokenizers: Mapping[str, str], **run: Any) -> Retried
     config = config_of(plans[0], tokenizers, run)
     task = dataclasses.replace(open_task(config), plan=plans[0], deltas=tuple(plans[1:]))
     require_same_settings(plans[0], settings_of(config, task.source, task.spec, ()))
-    if num_finished(url) < len(plans):
-        if kind_of(plans[-1]) == RETRY:  # one that was stopped
-            return Retried(plans[-1].num_inputs, encode_deltas(task, config))
+    is_finished = num_finished(url) == len(plans)
+    if not is_finished and kind_of(plans[-1]) == RETRY:  # one that was stopped
+        return Retried(plans[-1].num_inputs, encode_deltas(task, config))
+    if not (is_finished and are_known(plans)):
         manifest = encode_deltas(task, dataclasses.replace(config, max_errors=1.0))
     else:
         manifest = TokenCorpus.open(url).manifest

@@ -198,10 +198,11 @@ def surplus_files(url: str, folder: str, entries: Sequence[ShardEntry],
                   num_generations: int = 1) -> list[str]:
     """Files of a folder of the corpus that belong to no shard, nor to a delta in the making."""
     known = {entry.name for entry in entries}
+    listed = sorted(storage.list_files(storage.join(url, folder)))  # first: a delta may begin now
     numbers = (int(name) for name in storage.list_names(storage.join(url, DELTAS))
                if name.isdecimal() and int(name) >= num_generations)
     making = tuple(f"{DATA}/part-{delta_mark(number)}" for number in numbers)
-    found = (f"{folder}/{name}" for name in sorted(storage.list_files(storage.join(url, folder))))
+    found = (f"{folder}/{name}" for name in listed)
     return [f"{name} is surplus: no receipt names it; remove it" for name in found
             if name not in known and not name.startswith(making)]
 
