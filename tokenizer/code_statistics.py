@@ -18,7 +18,8 @@ from tokenizer.schema import CodeSpec, CodeUsage, codes_array, count_codes
 from tokenizer.tokens import TokenCorpus
 
 MAX_BYTES = 1 << 28
-"""Of the counts by class, and of those by place, of one modality; 4 bytes each."""
+"""Of the counts by class, and of those by place, of one modality; 4 bytes each, or 8 where the
+codes of all rows are more than 32 bits count."""
 
 ROWS_AT_ONCE = 4096
 """Rows that are counted at once, however many a shard has: each code takes 16 bytes meanwhile."""
@@ -35,18 +36,20 @@ class CodeCounts:
 
     Args:
         groups: classes to count, by name; the first codes of their rows' cells.
+        num_rows: that are counted at most.
     """
 
-    def __init__(self, spec: CodeSpec, groups: Sequence[str]) -> None:
+    def __init__(self, spec: CodeSpec, groups: Sequence[str], num_rows: int) -> None:
         size = spec.codebook_size
         self.spec = spec
         self._counts = np.zeros((spec.depth, size), np.int64)
-        most = MAX_BYTES // (4 * size)
+        kind = np.dtype(np.uint32 if num_rows * spec.num_codes < 1 << 32 else np.uint64)
+        most = MAX_BYTES // (kind.itemsize * size)
         self._groups = {name: place for place, name in enumerate(groups[:most])}
         self.num_left_out = len(groups) - len(self._groups)
-        self._by_group = np.zeros((len(self._groups), size), np.uint32)
+        self._by_group = np.zeros((len(self._groups), size), kind)
         self._rows: Counter[str] = Counter()
-        self._by_place = (np.zeros((spec.num_codes, size), np.uint32)
+        self._by_place = (np.zeros((spec.num_codes, size), kind)
                           if spec.num_codes <= most else None)
 
     def add(self, table: pa.Table) -> None:
@@ -112,7 +115,8 @@ def count_corpus(corpus: TokenCorpus, rows: RowFilter | None = None) -> dict[str
         ValueError: no row is taken.
     """
     groups = [name for name, _ in Counter(corpus.manifest.class_counts).most_common()]
-    found = {spec.modality: CodeCounts(spec, groups) for spec in corpus.spec.codes}
+    found = {spec.modality: CodeCounts(spec, groups, corpus.manifest.num_rows)
+             for spec in corpus.spec.codes}
     columns = [spec.column for spec in corpus.spec.codes]
     num_rows = 0
     for table in selected_tables(corpus, ["label", "class_name", *columns], rows):

@@ -22,6 +22,10 @@ ROOM, LEAST_ROOM = 1 << 20, 64
 """Values that all samples of classes hold together, and that each holds at least; and those of the
 sample of a column over all classes. A value takes 16 bytes, twice while samples are joined."""
 
+NUM_PIECES = 16
+"""Pieces of new values that wait by themselves at most: an array takes a hundred bytes, however
+few values it holds."""
+
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 """A sample of n values gives quantile q within sqrt(q (1 - q) / n) of it, as standard deviation."""
 
@@ -59,6 +63,8 @@ class Distribution:
         self._latest.append(np.stack([known, self._draws.random(len(known))]))
         if sum(part.shape[1] for part in self._latest) >= self._room:
             self._join()
+        elif len(self._latest) > NUM_PIECES:
+            self._latest = [np.concatenate(self._latest, 1)]
 
     def _join(self) -> None:
         """Keep the values whose draws are least: an even sample of all so far."""

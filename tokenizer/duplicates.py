@@ -8,7 +8,8 @@ compared with the `WINDOW` rows after each only (``complete`` is false). Bands t
 place, so that an even patch such as sky does not fill one.
 
 Hashes and codes lie in temporary files, n codes and 8 (T + 2) bytes a row; memory holds
-`HASHES_AT_ONCE` hashes and one byte a row, whatever the size of the corpus.
+`HASHES_AT_ONCE` hashes and one byte a row, whatever the size of the corpus, or the 24 bytes of each
+row of the largest group where that is more.
 
 Letters: N rows, n codes of a row, T places that may differ.
 
@@ -17,6 +18,7 @@ Source: Manku et al. 2007, doi:10.1145/1242572.1242592, section 3, with codes in
 import contextlib
 import heapq
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,9 +118,8 @@ def exact_groups(spilled: SpilledCodes, is_copy: np.ndarray, num_listed: int) ->
     num_groups = 0
     largest: list[tuple[int, int, list[int]]] = []  # size, minus the first row, rows
     for run in equal_hashes(spilled.hashes[0]):
-        for size, members, copies in _equal_codes(spilled.codes, run):
+        for size, members in _equal_codes(spilled.codes, run, is_copy):
             num_groups += 1
-            is_copy[copies] = True
             heapq.heappush(largest, (size, -members[0], members))
             if len(largest) > num_listed:
                 heapq.heappop(largest)
@@ -205,20 +206,25 @@ def _of_part(hashes: np.ndarray, taken: np.ndarray | None, part: int,
     return found, np.asarray(hashes[found])
 
 
-def _equal_codes(codes: np.ndarray, run: np.ndarray) -> Iterator[tuple[int, list[int], np.ndarray]]:
-    """Groups of rows with equal codes among rows with equal hashes.
+def _equal_codes(codes: np.ndarray, run: np.ndarray,
+                 is_copy: np.ndarray) -> Iterator[tuple[int, list[int]]]:
+    """Groups of rows with equal codes among rows with equal hashes; notes all but the first.
 
     Yields:
-        Their number, the first `ROWS_LISTED` of them, and all but the first.
+        Their number, and the first `ROWS_LISTED` of them.
     """
-    groups: dict[bytes, list[int]] = {}
+    sizes, groups = Counter[bytes](), dict[bytes, list[int]]()
     for start in range(0, len(run), CHUNK):
         part = run[start:start + CHUNK]
-        for row, content in zip(part.tolist(), codes[part], strict=True):
-            groups.setdefault(content.tobytes(), []).append(row)
-    for members in groups.values():
-        if len(members) > 1:
-            yield len(members), members[:ROWS_LISTED], np.array(members[1:])
+        for row, found in zip(part.tolist(), codes[part], strict=True):
+            content = found.tobytes()
+            members = groups.setdefault(content, [])
+            is_copy[row] = sizes[content] > 0
+            sizes[content] += 1
+            if len(members) < ROWS_LISTED:
+                members.append(row)
+    yield from ((sizes[content], members) for content, members in groups.items()
+                if sizes[content] > 1)
 
 
 def _near_rows(spilled: SpilledCodes, band: int, first: int,

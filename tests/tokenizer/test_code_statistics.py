@@ -6,7 +6,7 @@ import pytest
 from written_corpora import write_corpus
 
 from tokenizer import code_statistics
-from tokenizer.code_statistics import census_of, count_corpus, entropy_picture
+from tokenizer.code_statistics import CodeCounts, census_of, count_corpus, entropy_picture
 from tokenizer.filters import RowFilter
 from tokenizer.schema import CodeUsage
 
@@ -99,3 +99,12 @@ def test_rows_without_a_class_are_not_those_of_a_class_without_a_name(tmp_path: 
     codes = drawn(num_rows=6)[::2]
     assert found[""]["num_rows"] == 3
     assert found[""]["perplexity"] == CodeUsage.of(np.bincount(codes.reshape(-1))).perplexity
+
+
+@pytest.mark.parametrize("num_rows", [(1 << 32) // 6 - 1, 1 << 33])
+def test_counts_do_not_wrap_however_many_rows_there_are(tmp_path: Path, num_rows: int) -> None:
+    corpus = write_corpus(tmp_path, np.zeros((1, 2, 3), int), SIZE, classes=["a"])
+    counts = CodeCounts(corpus.spec["image"], ["a"], num_rows)
+    counts._by_group[0, 0] = 6 * (num_rows - 1)  # as if they were counted
+    counts.add(corpus.read_shard(0))
+    assert counts._by_group[0, 0] == 6 * num_rows

@@ -1,4 +1,5 @@
 """Distributions in one pass: exact where it says so, samples where there are more values."""
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,20 @@ def test_many_values_are_sampled_evenly_in_bounded_memory(order: str) -> None:
     for share, value in summary["quantiles"].items():
         assert value == pytest.approx(float(share), abs=0.02)  # four deviations
     assert found._kept.size == 20_000
+
+
+def test_values_that_come_one_by_one_take_no_more_memory_and_give_the_same() -> None:
+    values = np.random.default_rng(2).normal(size=511)
+    whole, single = Distribution(64), Distribution(64)
+    tracemalloc.start()
+    for value in values:
+        single.add(np.array([value]))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 6000  # 127 values of 16 bytes, and arrays around them
+    for part in np.split(values, range(64, 511, 64)):
+        whole.add(part)
+    assert single.summary()["quantiles"] == whole.summary()["quantiles"]
 
 
 def test_nulls_are_counted_apart_and_no_value_is_no_error() -> None:
