@@ -30,6 +30,9 @@ from tokenizer import storage
 
 SUFFIX = ".jsonl"
 
+MAX_LINE = 1 << 26
+"""Bytes of a line beyond which a file has none; one of a million codes takes a tenth."""
+
 
 @dataclass(frozen=True)
 class RARReader(Reader):
@@ -111,11 +114,18 @@ class LinesWriter(FileWriter):
 
 
 def lines_of(url: str) -> Iterator[bytes]:
-    """The lines of a file with their ends, read in pieces."""
+    """The lines of a file with their ends, read in pieces.
+
+    Raises:
+        UnreadableCodes: a line is longer than `MAX_LINE`.
+    """
     rest = b""
     for chunk in storage.read_chunks(url):
         *lines, rest = (rest + chunk).split(b"\n")
         yield from (line + b"\n" for line in lines)
+        if len(rest) > MAX_LINE:
+            raise UnreadableCodes(f"{url} has a line of more than {MAX_LINE} bytes; it must have "
+                                  "one of {class_id, tokens} for each crop")
     if rest:
         yield rest
 

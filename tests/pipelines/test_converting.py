@@ -17,7 +17,7 @@ from pipelines import job
 from pipelines.decode import DecodeConfig, decode_corpus
 from pipelines.engines import BeamEngine
 from pipelines.exporting import ExportConfig, export_corpus
-from pipelines.formats import LAYOUTS, READERS
+from pipelines.formats import LAYOUTS, READERS, rar
 from pipelines.importing import ImportConfig, import_corpus
 from pipelines.job import ShardTask
 from pipelines.plan import PlanMismatch
@@ -220,6 +220,14 @@ def test_lines_that_are_no_codes_are_dead_letters(tmp_path: Path, line: bytes) -
     found = imported(tmp_path, str(source), "rar")
     assert found.manifest.dead_letters == {"UnreadableCodes": 1}
     assert [row["key"] for row in rows_of(found)] == ["2", "3", "4", "5", "6"]
+
+
+def test_a_file_without_lines_is_refused_before_it_fills_the_memory(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rar, "MAX_LINE", 1 << 20)
+    (tmp_path / "a.jsonl").write_bytes(bytes(3 << 20))
+    with pytest.raises(ValueError, match="a.jsonl has a line of more than 1048576 bytes"):
+        imported(tmp_path, str(tmp_path / "a.jsonl"), "rar")
 
 
 def crop_of(**columns: Any) -> bytes:
