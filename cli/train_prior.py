@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from prior.state import TrainingConfig
     from tokenizer.filters import RowFilter
 
-RECIPES = ("tiny", "small", "medium", "gpt_25m", "gpt_111m", "gpt_343m", "gpt_775m")
+RECIPES = ("tiny", "small", "medium", "gpt_25m", "gpt_111m", "gpt_343m", "gpt_775m", "gpt_1400m",
+           "taming_305m", "taming_1400m")
 """Names in `prior.recipes.RECIPES`, written out so that help need not load torch."""
 
 
@@ -131,5 +132,5 @@ def build_configs(mixture: "Mixture",
     config = PriorConfig.of(
         mixture, conditions=conditions, drop_all=options["drop_all"], target=options["target"],
         split=Split(held_out=options["held_out"], by=options["held_out_by"]),
-        transformer=recipe.transformer)
+        transformer=recipe.transformer, sequence=recipe.sequence)
     return config, recipe.training

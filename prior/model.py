@@ -78,8 +78,8 @@ class PriorConfig:
         dropped = [condition.name for condition in self.conditions if condition.dropout]
         if not layout_class(self.sequence).has_nulls and names and (self.drop_all or dropped):
             raise ValueError(f"sequences of {self.sequence} have no code for what is not given: "
-                             "leave no condition out (drop_all 0, and each one's dropout 0), got "
-                             f"drop_all {self.drop_all} and dropout of {', '.join(dropped)}")
+                             "leave none out (--drop-all 0 and --condition NAME=0), got drop_all "
+                             f"{self.drop_all:g} and dropout of {', '.join(dropped) or 'none'}")
 
     @classmethod
     def of(cls, corpus: TokenCorpus | Mixture, *, conditions: Sequence[Condition] = (),

@@ -1,9 +1,11 @@
 """Recipes: named settings of a prior, one function each.
 
 A recipe holds the shape of the transformer and how it is trained; corpus and conditions come from
-the user. The large ones have the sizes of LlamaGen (Sun et al. 2024, arXiv:2406.06525). To add
-one, write a function, list it in `RECIPES`, and name it in ``cli/train_prior.py``.
+the user. The large ones have the sizes of LlamaGen (Sun et al. 2024, arXiv:2406.06525), and with
+published blocks and sequences those of Esser et al. 2021 (arXiv:2012.09841). To add one, write a
+function, list it in `RECIPES`, and name it in ``cli/train_prior.py``.
 """
+import dataclasses
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,9 +22,11 @@ class PriorRecipe:
     Attributes:
         transformer: shape.
         training: settings.
+        sequence: how sequences are arranged, a name of `prior.layouts.LAYOUTS`.
     """
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    sequence: str = "cells"
 
 
 def tiny() -> PriorRecipe:
@@ -82,9 +86,33 @@ def gpt_775m() -> PriorRecipe:
     return gpu(36, 1280, 20, learning_rate=2e-4)
 
 
+def gpt_1400m() -> PriorRecipe:
+    """48 layers of 1536 channels."""
+    return gpu(48, 1536, 24, learning_rate=2e-4)
+
+
+def taming(num_layers: int, width: int, num_heads: int) -> PriorRecipe:
+    """The published transformer and sequences; conditions are never left out (dropout 0)."""
+    shape = TransformerConfig(num_layers=num_layers, width=width, num_heads=num_heads,
+                              qk_norm=False, rotary=False, both_ways=False, blocks="mingpt")
+    return dataclasses.replace(gpu(num_layers, width, num_heads), transformer=shape,
+                               sequence="taming")
+
+
+def taming_305m() -> PriorRecipe:
+    """24 layers of 1024 channels, as for depth, segmentation and most others."""
+    return taming(24, 1024, 16)
+
+
+def taming_1400m() -> PriorRecipe:
+    """48 layers of 1536 channels, as for the classes of ImageNet."""
+    return taming(48, 1536, 24)
+
+
 RECIPES: dict[str, Callable[[], PriorRecipe]] = {
     recipe.__name__: recipe
-    for recipe in (tiny, small, medium, gpt_25m, gpt_111m, gpt_343m, gpt_775m)}
+    for recipe in (tiny, small, medium, gpt_25m, gpt_111m, gpt_343m, gpt_775m, gpt_1400m,
+                   taming_305m, taming_1400m)}
 """Recipes by name."""
 
 

@@ -171,3 +171,18 @@ def test_a_weight_that_is_none_is_refused(tokenized: Path, tmp_path: Path, weigh
                                           message: str) -> None:
     result = run(f"{tokenized / 'tokens'}={weight}", tmp_path / "prior", "--steps", 1)
     assert result.exit_code == 1 and message in " ".join(result.output.split())
+
+
+def test_published_blocks_and_sequences_train_and_sample(tokenized: Path, tmp_path: Path) -> None:
+    published = ("--set", "sequence=taming", "--set", "transformer.blocks=mingpt",
+                 "--set", "transformer.both_ways=false")
+    common = (tokenized / "tokens", tmp_path / "prior", "--recipe", "tiny", "--steps", 3,
+              "--held-out", 4, *published)
+    refused = run(*common, "--condition", "segmentation")
+    assert refused.exit_code == 1 and "--drop-all 0 and --condition NAME=0" in refused.output
+    done = run(*common, "--condition", "segmentation=0", "--drop-all", 0)
+    assert done.exit_code == 0, done.output
+    drawn = CliRunner().invoke(main, [
+        "sample", str(tmp_path / "prior"), str(tmp_path / "samples"), "--num", "2",
+        "--batch-size", "2", "--condition-from", str(tokenized / "tokens")])
+    assert drawn.exit_code == 0, drawn.output

@@ -25,9 +25,11 @@ from prior.generate import Generation, generate
 from prior.guidance import Guidance
 from prior.importers.base import PriorGivens
 from prior.importers.importing import PriorReport, import_prior
+from prior.likelihood import log_likelihoods
 from prior.model import Prior
 from prior.samplers import SAMPLERS
 from prior.sequence import LABEL
+from prior.windows import enlarged, generate_windows
 from tokenizer.schema import UNKNOWN, CodeSpec
 
 KINDS = ("class", "none", "depth", "segmentation")
@@ -97,6 +99,65 @@ def test_greedy_samples_are_those_of_the_published_loop(tmp_path: Path, kind: st
     found = generate(prior.model, {name: codes.numpy() for name, codes in given.items()},
                      [(row,) for row in range(ROWS)], settings)
     np.testing.assert_array_equal(found.reshape(ROWS, -1), ids[:, -NUM_CODES:].numpy())
+
+
+def test_larger_pictures_are_drawn_through_the_published_window(tmp_path: Path) -> None:
+    prior, _, state = import_taming(tmp_path, "depth")
+    size = (4, 5)
+    config = enlarged(prior.config, (2 * size[0], 2 * size[1]))
+    given = torch.randint(MAP_CODES, size, generator=torch.Generator().manual_seed(3))
+    codes = torch.zeros(size, dtype=torch.int64)
+    for row in range(size[0]):
+        for column in range(size[1]):
+            top, left = (local_start(place, count) for place, count in
+                         zip((row, column), size, strict=True))
+            window = slice(top, top + SIDE), slice(left, left + SIDE)
+            ids = torch.cat([given[window].flatten(), codes[window].flatten()])[None, :-1]
+            place = (row - top) * SIDE + column - left
+            scores = taming_scores(state, ids)[0, NUM_CODES - 1 + place, :CODEBOOK]
+            codes[row, column] = scores.argmax()
+    settings = Generation(sampler=SAMPLERS["greedy"](), batch_size=4)
+    found = generate_windows(prior.model, config.layout, {"depth": given.reshape(1, -1).numpy()},
+                             [(0,)], settings, np.zeros((1, 0), np.int64))
+    np.testing.assert_array_equal(found[0], codes.numpy())
+
+
+def local_start(place: int, count: int) -> int:
+    """Where the window of a row or column begins, as published for 16 cells, here for 3."""
+    half = SIDE // 2
+    if place <= half:
+        local = place
+    elif count - place < SIDE - half:
+        local = SIDE - (count - place)
+    else:
+        local = half
+    return place - local
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_likelihoods_are_those_of_the_published_scores(tmp_path: Path, kind: str) -> None:
+    prior, _, state = import_taming(tmp_path, kind)
+    given, codes = given_to(prior), drawn(CODEBOOK, NUM_CODES)
+    before = published_input(given)
+    whole = taming_scores(state, torch.cat([before, codes], 1)[:, :-1])
+    logs = whole[:, before.shape[1] - 1:, :CODEBOOK].log_softmax(-1)
+    found = log_likelihoods(prior.model, prior.config.layout,
+                            {name: values.numpy() for name, values in given.items()},
+                            codes.numpy(), 4)
+    np.testing.assert_allclose(found, logs.gather(-1, codes[..., None])[..., 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_holes_are_filled_with_the_same_codes_with_and_without_a_cache(tmp_path: Path,
+                                                                       kind: str) -> None:
+    prior, _, _ = import_taming(tmp_path, kind)
+    given = {name: codes.numpy() for name, codes in given_to(prior).items()}
+    whole, hole = drawn(CODEBOOK, NUM_CODES).numpy(), np.arange(NUM_CODES) % 3 == 0
+    filled = [generate(prior.model, given, [(row,) for row in range(ROWS)],
+                       Generation(batch_size=4, cached=cached, passes=3), whole, hole)
+              for cached in (True, False)]
+    np.testing.assert_array_equal(*filled)
+    np.testing.assert_array_equal(filled[0].reshape(ROWS, -1)[:, ~hole], whole[:, ~hole])
 
 
 @pytest.mark.parametrize("kind", KINDS)
