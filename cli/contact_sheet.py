@@ -1,15 +1,15 @@
 """``img2tokens contact-sheet``: sources beside what their codes decode to."""
 import click
 
-from cli.options import by_name, filters_rows, reports_errors
-from cli.values import ASSIGNMENT
+from cli.options import filters_rows, reports_errors, tokenizers_of
+from cli.values import TOKENIZER_FOLDER
 
 
 @click.command()
 @click.argument("tokens")
 @click.argument("output", metavar="PNG")
-@click.option("--tokenizer", "tokenizers", type=ASSIGNMENT, multiple=True, required=True,
-              help="MODALITY=FOLDER of the tokenizer that made the codes; once for each modality.")
+@click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True, required=True,
+              help="Folder of the tokenizer that made the codes; once for each modality.")
 @click.option("--num", type=click.IntRange(min=1), default=32, show_default=True,
               help="Rows, spread evenly over the corpus.")
 @click.option("--columns", type=click.IntRange(min=1), default=4, show_default=True,
@@ -26,11 +26,11 @@ def contact_sheet(tokens: str, output: str, tokenizers: tuple[tuple[str, str], .
 
     \b
     Examples:
-      img2tokens contact-sheet tokens sheet.png --tokenizer image=tok
-      img2tokens contact-sheet tokens sky.png --tokenizer image=tok --filter 'class_name == "sky"'
+      img2tokens contact-sheet tokens sheet.png --tokenizer tok
+      img2tokens contact-sheet tokens sky.png --tokenizer tok --filter 'class_name == "sky"'
     """
     from pipelines.contact_sheet import SheetConfig
     from pipelines.contact_sheet import contact_sheet as make
     config = SheetConfig(tokens=tokens, output=output, num=num, columns=columns, keys=keys,
-                         tokenizers=by_name("--tokenizer", tokenizers), filter=row_filter)
+                         tokenizers=tokenizers_of(tokenizers), filter=row_filter)
     click.echo(f"{output}: {make(config)}")

@@ -2,23 +2,23 @@
 import click
 
 from cli.options import (
-    by_name,
     filters_rows,
     keeps_records,
     part_of,
     reports_errors,
     takes_engine,
     takes_part,
+    tokenizers_of,
 )
-from cli.values import ASSIGNMENT
+from cli.values import TOKENIZER_FOLDER
 
 
 @click.command()
 @click.argument("tokens")
 @click.argument("output", metavar="OUT")
-@click.option("--tokenizer", "tokenizers", type=ASSIGNMENT, multiple=True, required=True,
-              help="MODALITY=FOLDER of the tokenizer that made the codes; with several, each "
-                   "modality gets a folder of its own below OUT.")
+@click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True, required=True,
+              help="Folder of the tokenizer that made the codes; with several, each modality gets "
+                   "a folder of its own below OUT.")
 @click.option("--to", type=click.Choice(["folder", "tar", "parquet"]), default="folder",
               show_default=True, help="A file for each image; or, one for each shard, tar files in "
               "WebDataset's layout, or Parquet files that `datasets` shows.")
@@ -49,14 +49,14 @@ def decode(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], to
 
     \b
     Examples:
-      img2tokens decode tokens images --tokenizer image=tok
-      img2tokens decode tokens images --tokenizer image=tok --tokenizer depth=depth-tok
-      img2tokens decode tokens images --tokenizer image=tok --format webp --num-workers 4
-      img2tokens decode tokens shards --tokenizer image=tok --to tar --format jpeg --quality 90
-      img2tokens decode tokens images --tokenizer image=tok --keys keys.txt
-      img2tokens decode tokens images --tokenizer image=tok --filter 'class_name == "sky"'
-      img2tokens decode tokens images --tokenizer image=tok --array-index 3 --array-size 64
-      img2tokens decode /data/tokens /data/images --tokenizer image=/data/tok \\
+      img2tokens decode tokens images --tokenizer tok
+      img2tokens decode tokens images --tokenizer tok --tokenizer depth-tok
+      img2tokens decode tokens images --tokenizer tok --format webp --num-workers 4
+      img2tokens decode tokens shards --tokenizer tok --to tar --format jpeg --quality 90
+      img2tokens decode tokens images --tokenizer tok --keys keys.txt
+      img2tokens decode tokens images --tokenizer tok --filter 'class_name == "sky"'
+      img2tokens decode tokens images --tokenizer tok --array-index 3 --array-size 64
+      img2tokens decode /data/tokens /data/images --tokenizer /data/tok \\
           --engine dask://scheduler:8786
     """
     from pipelines.array import Unfinished
@@ -64,7 +64,7 @@ def decode(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], to
     from pipelines.report import count, failures
     part = part_of(array_index, array_size)
     config = DecodeConfig(tokens=tokens, output=output,
-                          tokenizers=by_name("--tokenizer", tokenizers), to=to,
+                          tokenizers=tokenizers_of(tokenizers), to=to,
                           picture=picture, quality=quality, keys=keys, batch_size=batch_size,
                           engine=engine, num_workers=num_workers, beam_flags=beam_flags,
                           overwrite=overwrite,

@@ -3,8 +3,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import by_name, keeps_records, part_of, reports_errors, takes_engine, takes_part
-from cli.values import ASSIGNMENT, ERROR_LIMIT, SIZE
+from cli.options import (
+    by_name,
+    keeps_records,
+    part_of,
+    reports_errors,
+    takes_engine,
+    takes_part,
+    tokenizers_of,
+)
+from cli.values import ASSIGNMENT, ERROR_LIMIT, SIZE, TOKENIZER_FOLDER
 
 if TYPE_CHECKING:
     from pipelines.encode import EncodeConfig
@@ -13,8 +21,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("corpus")
 @click.argument("tokens")
-@click.option("--tokenizer", "tokenizers", type=ASSIGNMENT, multiple=True, required=True,
-              help="MODALITY=FOLDER of a trained tokenizer; once for each modality: image, depth, "
+@click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True, required=True,
+              help="Folder of a trained tokenizer; once for each modality: image, depth, "
                    "segmentation, normals, and edges and low_res, computed from the images.")
 @click.option("--maps", type=ASSIGNMENT, multiple=True,
               help="MODALITY=FOLDER (or other source) of maps that pair with the images by key; "
@@ -82,27 +90,27 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
 
     \b
     Examples:
-      img2tokens encode photos tokens --tokenizer image=tok
-      img2tokens encode photos tokens --tokenizer image=tok \\
-          --maps depth=depths --tokenizer depth=depth-tok
-      img2tokens encode photos tokens --tokenizer image=tok --tokenizer edges=tok-edges
-      img2tokens encode photos tokens --tokenizer image=tok --labels 'regex:^n[0-9]+_(.+)$'
-      img2tokens encode photos tokens --tokenizer image=tok --size 256x384
-      img2tokens encode photos tokens --tokenizer image=tok --crops ten-crop
-      img2tokens encode photos tokens --tokenizer image=tok --crops random:4 --flips
-      img2tokens encode 'shards/{00..07}.tar' tokens --tokenizer image=tok \\
-          --maps segmentation=.segmentation.png --tokenizer segmentation=seg-tok
-      img2tokens encode 'data/*.parquet' tokens --tokenizer image=tok --labels column:fine_label
-      img2tokens encode list.csv tokens --tokenizer image=tok --max-errors 1%
-      img2tokens encode datasets:USER/NAME@train tokens --tokenizer image=tok
-      img2tokens encode photos tokens --tokenizer image=tok --stats
-      img2tokens encode s3://images/a s3://tokens/a --tokenizer image=s3://models/tok
-      img2tokens encode photos tokens --tokenizer image=tok --dry-run
-      img2tokens encode photos tokens --tokenizer image=tok --extend
-      img2tokens encode photos tokens --tokenizer image=tok --array-index 3 --array-size 64
-      img2tokens encode /data/photos /data/tokens --tokenizer image=/data/tok \\
+      img2tokens encode photos tokens --tokenizer tok
+      img2tokens encode photos tokens --tokenizer tok \\
+          --maps depth=depths --tokenizer depth-tok
+      img2tokens encode photos tokens --tokenizer tok --tokenizer tok-edges
+      img2tokens encode photos tokens --tokenizer tok --labels 'regex:^n[0-9]+_(.+)$'
+      img2tokens encode photos tokens --tokenizer tok --size 256x384
+      img2tokens encode photos tokens --tokenizer tok --crops ten-crop
+      img2tokens encode photos tokens --tokenizer tok --crops random:4 --flips
+      img2tokens encode 'shards/{00..07}.tar' tokens --tokenizer tok \\
+          --maps segmentation=.segmentation.png --tokenizer seg-tok
+      img2tokens encode 'data/*.parquet' tokens --tokenizer tok --labels column:fine_label
+      img2tokens encode list.csv tokens --tokenizer tok --max-errors 1%
+      img2tokens encode datasets:USER/NAME@train tokens --tokenizer tok
+      img2tokens encode photos tokens --tokenizer tok --stats
+      img2tokens encode s3://images/a s3://tokens/a --tokenizer s3://models/tok
+      img2tokens encode photos tokens --tokenizer tok --dry-run
+      img2tokens encode photos tokens --tokenizer tok --extend
+      img2tokens encode photos tokens --tokenizer tok --array-index 3 --array-size 64
+      img2tokens encode /data/photos /data/tokens --tokenizer /data/tok \\
           --engine dask://scheduler:8786
-      img2tokens encode /data/photos /data/tokens --tokenizer image=/data/tok \\
+      img2tokens encode /data/photos /data/tokens --tokenizer /data/tok \\
           --engine beam -- --runner=FlinkRunner --flink_master=flink:8081
     """
     from pipelines.array import Unfinished
@@ -110,7 +118,7 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
     from pipelines.report import outcome
     part = part_of(array_index, array_size)
     config = EncodeConfig(
-        corpus=corpus, output=tokens, tokenizers=by_name("--tokenizer", tokenizers),
+        corpus=corpus, output=tokens, tokenizers=tokenizers_of(tokenizers),
         maps=by_name("--maps", maps), labels=labels, size=size, crops=crops, flips=flips,
         crop_seed=crop_seed, shard_size=shard_size, batch_size=batch_size,
         precision=precision, backend=backend, engine=engine, num_workers=num_workers,

@@ -112,6 +112,20 @@ def filters_rows(command: Command) -> Command:
              "< <= > >= in (...), is null, and or not; see docs/token_corpus.md.")(command)
 
 
+def tokenizers_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Folders by modality: that of a folder alone is what its tokenizer was trained on.
+
+    Args:
+        pairs: of `TOKENIZER_FOLDER` options.
+    Raises:
+        OSError, ValueError: a folder alone holds no tokenizer.
+        click.UsageError: a modality is given twice.
+    """
+    from tokenizer.codec import modality_of
+    return by_name("--tokenizer", [(name or modality_of(folder), folder)
+                                   for name, folder in pairs])
+
+
 def by_name(option: str, pairs: Iterable[tuple[str, Value]]) -> dict[str, Value]:
     """The values of a repeated option by name, such as an `ASSIGNMENT`.
 

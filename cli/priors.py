@@ -2,7 +2,9 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from cli.options import by_name
+import click
+
+from cli.options import tokenizers_of
 
 if TYPE_CHECKING:
     from prior.model import PriorConfig
@@ -12,19 +14,22 @@ if TYPE_CHECKING:
 
 def load_decoders(pairs: Iterable[tuple[str, str]], config: "PriorConfig",
                   device: str) -> "dict[str, Codec]":
-    """The tokenizers of a prior's codes, by modality.
+    """The tokenizers of a prior's codes, by modality; none where none are given.
 
     Args:
         pairs: of `TOKENIZER_FOLDER` options.
     Raises:
         OSError, ValueError: a folder holds no tokenizer, or not the one of these codes.
+        click.UsageError: that of the images is not among them.
     """
     from prior.gallery import check_decoders
     from tokenizer.codec import Codec
-    named = [(name or config.target, folder) for name, folder in pairs]
     codecs = {name: Codec.load(folder, device=device)
-              for name, folder in by_name("--tokenizer", named).items()}
+              for name, folder in tokenizers_of(pairs).items()}
     check_decoders(config.spec, codecs)
+    if codecs and config.target not in codecs:
+        raise click.UsageError(f"give the tokenizer of the {config.target} codes too: "
+                               "--tokenizer FOLDER")
     return {name: codec.at_size(size_of(config.spec[name], codec.spec))
             for name, codec in codecs.items()}
 

@@ -1,14 +1,14 @@
 """``img2tokens retry``: the dead letters of a token corpus are encoded again."""
 import click
 
-from cli.options import by_name, keeps_records, reports_errors, takes_engine
-from cli.values import ASSIGNMENT, ERROR_LIMIT
+from cli.options import keeps_records, reports_errors, takes_engine, tokenizers_of
+from cli.values import ERROR_LIMIT, TOKENIZER_FOLDER
 
 
 @click.command()
 @click.argument("tokens")
-@click.option("--tokenizer", "tokenizers", type=ASSIGNMENT, multiple=True, required=True,
-              help="MODALITY=FOLDER of each tokenizer that made the codes.")
+@click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True, required=True,
+              help="Folder of each tokenizer that made the codes.")
 @click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
               help="Processes that encode at the same time, on one core each.")
 @click.option("--max-errors", type=ERROR_LIMIT, metavar="N|SHARE",
@@ -28,13 +28,13 @@ def retry(tokens: str, tokenizers: tuple[tuple[str, str], ...], num_workers: int
 
     \b
     Examples:
-      img2tokens retry tokens --tokenizer image=tok
-      img2tokens retry tokens --tokenizer image=tok --tokenizer depth=depth-tok
-      img2tokens retry tokens --tokenizer image=tok --num-workers 4 --max-errors 50%
+      img2tokens retry tokens --tokenizer tok
+      img2tokens retry tokens --tokenizer tok --tokenizer depth-tok
+      img2tokens retry tokens --tokenizer tok --num-workers 4 --max-errors 50%
     """
     from pipelines.report import outcome, retried
     from pipelines.retry import retry_corpus
-    done = retry_corpus(tokens, by_name("--tokenizer", tokenizers), num_workers=num_workers,
+    done = retry_corpus(tokens, tokenizers_of(tokenizers), num_workers=num_workers,
                         max_errors=max_errors, engine=engine, beam_flags=beam_flags)
     click.echo(f"{tokens}: {retried(done.num_tried, done.manifest)}")
     click.echo(outcome(tokens, done.manifest))

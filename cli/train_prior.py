@@ -63,7 +63,7 @@ def train_prior(tokens: tuple[str, ...], out: str, tokenizers: tuple[tuple[str, 
     Examples:
       img2tokens train-prior tokens prior --minutes 3 --tokenizer tok
       img2tokens train-prior tokens prior --condition label --condition segmentation \\
-          --minutes 15 --tokenizer tok --tokenizer segmentation=tok-seg
+          --minutes 15 --tokenizer tok --tokenizer tok-seg
       img2tokens train-prior tokens prior --recipe gpt_111m --condition label=0.1 \\
           --steps 100000 --set training.accumulation=4
       img2tokens train-prior photos=3 drawings=1 prior --minutes 60 --cache /scratch/codes

@@ -83,7 +83,7 @@ def image_count(text: str) -> int | float:
 
 
 def tokenizer_folder(text: str) -> tuple[str, str]:
-    """``NAME=FOLDER``, or a folder alone for the modality that the prior predicts (name ``""``)."""
+    """``MODALITY=FOLDER``, or a folder alone (``""``): its tokenizer says what it is of."""
     name, separator, folder = text.partition("=")
     if not (separator and name.isidentifier()):
         return "", text
@@ -117,6 +117,6 @@ SIZE = Value("heightxwidth", size)
 BOX = Value("top,left,height,width", box)
 ERROR_LIMIT = Value("n|share", error_limit)
 IMAGE_COUNT = Value("count|share", image_count)
-TOKENIZER_FOLDER = Value("[name=]folder", tokenizer_folder)
+TOKENIZER_FOLDER = Value("[modality=]folder", tokenizer_folder)
 GUIDANCE_SCALE = Value("[name=]scale", guidance_scale)
 CONDITION_NAME = Value("name[=dropout]", condition_name)

@@ -66,6 +66,9 @@ def check_decoders(spec: TokenSpec, decoders: Mapping[str, Decoder]) -> None:
         ValueError: ``spec`` has no codes of a decoder's modality.
     """
     for name, decoder in decoders.items():
+        if name not in spec.modalities:
+            raise SpecMismatch(f"the tokenizer given is one for {name}, and the prior has codes of "
+                               f"{' and '.join(spec.modalities)} alone: give one for these")
         wanted, found = spec[name], decoder.spec
         if found.modality != name:
             raise SpecMismatch(f"the tokenizer given for {name} is one for {found.modality}")

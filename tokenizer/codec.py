@@ -38,6 +38,16 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+def modality_of(url: str) -> str:
+    """Name of the modality that the tokenizer in the folder ``url`` is of.
+
+    Raises:
+        OSError, ValueError: see `Codec.load`.
+    """
+    name: str = checkpoints.load_config(url, KIND, VQGANConfig).modality["name"]
+    return name
+
+
 PRECISIONS = ("float32", "bf16")
 """Arithmetic of encoder and decoder; codes are chosen in float32 in either case."""
 

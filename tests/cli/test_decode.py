@@ -41,7 +41,7 @@ def test_images_are_those_of_the_codec(encoded: Path) -> None:
 
 
 def test_the_format_can_be_chosen(encoded: Path) -> None:
-    done = run("decode", encoded / "tokens", encoded / "out", "--tokenizer", f"image={encoded}/tok",
+    done = run("decode", encoded / "tokens", encoded / "out", "--tokenizer", encoded / "tok",
                "--format", "webp")
     assert done.exit_code == 0 and (encoded / "out/img-006.webp").exists()
 

@@ -1,14 +1,16 @@
 """The command table: every command has help with an example, errors are one line."""
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from random_tokenizers import save_tokenizer
 
 from cli.main import COMMANDS, main, version
-from cli.options import one_line, reports_errors
-from cli.values import ASSIGNMENT
+from cli.options import one_line, reports_errors, tokenizers_of
+from cli.values import ASSIGNMENT, tokenizer_folder
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -72,3 +74,14 @@ def test_assignments_are_pairs() -> None:
     assert ASSIGNMENT.convert("image=a=b", None, None) == ("image", "a=b")
     with pytest.raises(click.BadParameter, match="'image' is not of the form NAME=VALUE"):
         ASSIGNMENT.convert("image", None, None)
+
+
+def test_a_tokenizer_says_itself_what_it_is_of(tmp_path: Path) -> None:
+    image = save_tokenizer(tmp_path / "a=b")
+    maps = save_tokenizer(tmp_path / "maps", modality="segmentation", num_classes=2)
+    given = [tokenizer_folder(text) for text in (image, f"segmentation={maps}")]
+    assert tokenizers_of(given) == {"image": image, "segmentation": maps}
+    with pytest.raises(click.UsageError, match="image= is given twice"):
+        tokenizers_of([*given, ("image", "other")])
+    with pytest.raises(FileNotFoundError, match="holds no tokenizer"):
+        tokenizers_of([("", str(tmp_path))])

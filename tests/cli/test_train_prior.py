@@ -68,7 +68,7 @@ def test_without_a_length_usage_is_explained(tokenized: Path, tmp_path: Path) ->
     (["--tokenizer", "segmentation="], "names no folder; write for example segmentation=my"),
     (["--held-out", "some"], "'some' is neither a count"),
     (["--recipe", "smal"], "'smal' is not one of 'tiny', 'small', 'medium', 'gpt_25m'"),
-    (["--tokenizer", "a", "--tokenizer", "image=b"], "--tokenizer image= is given twice")])
+    (["--tokenizer", "image=a", "--tokenizer", "image=b"], "image= is given twice: a and b")])
 def test_options_that_cannot_be_read_are_wrong_usage(tokenized: Path, tmp_path: Path,
                                                      options: list[str], message: str) -> None:
     result = run(tokenized / "tokens", tmp_path / "prior", "--steps", 1, *options)
@@ -90,12 +90,16 @@ def test_impossible_settings_are_one_line(tokenized: Path, tmp_path: Path, optio
     assert message in result.output and len(result.output.strip().splitlines()) == 1
 
 
-def test_a_tokenizer_of_another_corpus_is_refused_with_both_fingerprints(
+def test_a_tokenizer_of_what_the_prior_has_no_codes_of_is_refused(
         tokenized: Path, tmp_path: Path) -> None:
     result = run(tokenized / "tokens", tmp_path / "prior", "--steps", 1,
                  "--tokenizer", tokenized / "segmentation")
     assert result.exit_code == 1
-    assert "the tokenizer given for image is one for segmentation" in result.output
+    assert "the tokenizer given is one for segmentation, and the prior has codes of image alone" \
+        in result.output
+    result = run(tokenized / "tokens", tmp_path / "prior", "--steps", 1, "--condition",
+                 "segmentation", "--tokenizer", tokenized / "segmentation")
+    assert result.exit_code == 2 and "the tokenizer of the image codes too" in result.output
 
 
 def test_a_folder_without_a_corpus_is_one_line(tmp_path: Path) -> None:
