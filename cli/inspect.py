@@ -21,10 +21,13 @@ from cli.options import filters_rows, reports_errors
 @click.option("--duplicates", type=click.IntRange(min=0), metavar="T",
               help="Rows whose codes of the first modality are equal, and those that differ in at "
                    "most T places.")
+@click.option("--dead-letters", type=click.IntRange(min=0), default=0, metavar="N",
+              help="List the first N inputs that failed: key, source, stage and reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reports_errors
 def inspect(tokens: str, verify: bool, row_filter: str | None, stats: bool, worst: int,
-            codes: bool, entropy_map: str | None, duplicates: int | None, as_json: bool) -> None:
+            codes: bool, entropy_map: str | None, duplicates: int | None, dead_letters: int,
+            as_json: bool) -> None:
     """Show what TOKENS holds: spec, counts, codebook usage, classes, dead letters by reason.
 
     With --verify, exit code 1 says that a shard is damaged, missing or surplus; each is named.
@@ -35,6 +38,7 @@ def inspect(tokens: str, verify: bool, row_filter: str | None, stats: bool, wors
     Examples:
       img2tokens inspect tokens
       img2tokens inspect tokens --verify
+      img2tokens inspect tokens --dead-letters 20
       img2tokens inspect tokens --json | jq .usage
       img2tokens inspect tokens --stats --worst 20
       img2tokens inspect tokens --codes --filter 'class_name == "sky"' --entropy-map sky.png
@@ -48,7 +52,7 @@ def inspect(tokens: str, verify: bool, row_filter: str | None, stats: bool, wors
     problems = [found for found in verify_files(corpus) if found] if verify else []
     found = statistics.gather(corpus, statistics.Asked(
         filter=row_filter, stats=stats, worst=worst, codes=codes, entropy_map=entropy_map,
-        duplicates=duplicates))
+        duplicates=duplicates, dead_letters=dead_letters))
     if as_json:
         checked = {"verified": verify, "problems": problems}
         click.echo(json.dumps(summary(corpus) | found | checked, indent=1, ensure_ascii=False))

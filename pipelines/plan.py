@@ -331,13 +331,20 @@ def _as_first(row: dict[str, Any]) -> dict[str, Any]:
             if name != STAMPS and (value is not None or name not in LATER_COLUMNS)}
 
 
+IS_NEW = " is new"
+"""How `_first_difference` ends where the plan that stands lacks an input."""
+
+
 def _explain(stored: Plan, plan: Plan, shards: Shards) -> str:
     """What differs between the plan that stands and the one asked for, and what to do."""
     changes = differences(*({"job": item.job, **item.settings} for item in (stored, plan)))
+    remedy = "Start over with --overwrite"
     if stored.settings.get("inputs") != plan.settings["inputs"]:
-        changes.append(_first_difference(stored, shards))
-    return (f"{plan.url} holds the work of another plan: {'; '.join(changes)}. Start over with "
-            "--overwrite, choose another folder, or run with what it was started with")
+        changes.append(difference := _first_difference(stored, shards))
+        if plan.job == "encode" and difference.endswith(IS_NEW):
+            remedy = "Add new images with --extend, start over with --overwrite"
+    return (f"{plan.url} holds the work of another plan: {'; '.join(changes)}. {remedy}, choose "
+            "another folder, or run with what it was started with")
 
 
 def _first_difference(stored: Plan, shards: Shards) -> str:
@@ -350,7 +357,7 @@ def _first_difference(stored: Plan, shards: Shards) -> str:
                              and all(row["key"] != before["key"] for row in new)):
             return f"the input {before['key']!r} is gone"
         if before is None or before["key"] != after["key"]:
-            return f"the input {after['key']!r} is new"
+            return f"the input {after['key']!r}{IS_NEW}"
         name = next(name for name in before | after if before.get(name) != after.get(name))
         return (f"{name} of the input {after['key']!r} was {short(before.get(name))}, "
                 f"now {short(after.get(name))}")

@@ -139,7 +139,8 @@ class Records:
         with contextlib.suppress(OSError):
             self._replace(0)
         if error is None and seconds > SECONDS_WORTH_TELLING and self._made:
-            made = " and ".join(f"{number} {unit}" for unit, number in sorted(self._made.items()))
+            made = " and ".join(f"{number} {unit if number != 1 else unit.removesuffix('s')}"
+                                for unit, number in sorted(self._made.items()))
             rate = self._made.total() / seconds
             print(f"this run: {made} in {seconds:.1f} s, {rate:.1f} a second", file=sys.stderr)
 

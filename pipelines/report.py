@@ -82,9 +82,12 @@ def count(number: int, what: str) -> str:
 
 
 def outcome(url: str, manifest: Manifest) -> str:
-    """What an encode job says at its end: one line, and one more if files were passed over."""
+    """What an encode job says at its end: one line, and one more each about dead letters
+    and files that were passed over."""
     line = (f"{url}: {count(manifest.num_rows, 'row')} in {count(len(manifest.shards), 'shard')}, "
             + failures(manifest.dead_letters))
+    if manifest.num_dead_letters:
+        line += f"\n`img2tokens inspect {url} --dead-letters 20` shows which and why"
     passed_over = ", ".join(f"{number} {what}" for what, number in sorted(notes(url).items()))
     return f"{line}\npassed over: {passed_over}" if passed_over else line
 

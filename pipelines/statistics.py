@@ -3,7 +3,9 @@
 `gather` reads the rows, once for each thing that is asked for; `describe` puts what it found into
 lines. To add one, add a field to `Asked`, and an entry to both.
 """
-from collections.abc import Iterator, Mapping
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +35,7 @@ class Asked:
         codes: usage, dead codes, codes that are typical of classes, entropy by place.
         entropy_map: PNG file for the entropy by place of the first modality; implies ``codes``.
         duplicates: rows whose codes differ in at most so many places; ``None`` not to look.
+        dead_letters: how many of the inputs that failed to list, with their reasons.
     """
     filter: str | None = None
     stats: bool = False
@@ -40,10 +43,12 @@ class Asked:
     codes: bool = False
     entropy_map: str | None = None
     duplicates: int | None = None
+    dead_letters: int = 0
 
 
 def gather(corpus: TokenCorpus, asked: Asked) -> dict[str, Any]:
-    """What was asked for, as JSON values: ``selected``, ``quality``, ``codes``, ``duplicates``.
+    """What was asked for, as JSON values: ``selected``, ``quality``, ``codes``, ``duplicates``,
+    ``failed``.
 
     Raises:
         ValueError: the filter does not fit or takes no row, or there are no quality columns.
@@ -68,6 +73,9 @@ def gather(corpus: TokenCorpus, asked: Asked) -> dict[str, Any]:
             pictures.save_png(asked.entropy_map, entropy_picture(entropies, first.codebook_size))
     if asked.duplicates is not None:
         found["duplicates"] = find_duplicates(corpus, first.modality, asked.duplicates, rows)
+    if asked.dead_letters:
+        found["failed"] = [dataclasses.asdict(letter) for letter in
+                           itertools.islice(corpus.dead_letters(), asked.dead_letters)]
     return found
 
 
@@ -82,6 +90,8 @@ def describe(corpus: TokenCorpus, found: Mapping[str, Any]) -> str:
         lines += _describe_codes(modality, corpus.spec[modality].codebook_size, counts)
     if "duplicates" in found:
         lines += _describe_duplicates(found["duplicates"])
+    if "failed" in found:
+        lines += _describe_failed(found["failed"], corpus.manifest.num_dead_letters)
     return "\n".join(lines)
 
 
@@ -162,6 +172,13 @@ def _describe_duplicates(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"codes that differ in 1 to {most} places: {least}{count(near['num_pairs'], 'pair')}"
     for pair in near["listed"]:
         yield f"  {pair['distance']:>8}  {', '.join(map(_named, pair['rows']))}"
+
+
+def _describe_failed(listed: Sequence[Mapping[str, Any]], number: int) -> Iterator[str]:
+    yield f"{len(listed)} of {count(number, 'dead letter')}" if number else "no dead letters"
+    for letter in listed:
+        yield (f"  {letter['key']}  {letter['source']}  ({letter['stage']})  {letter['error']}: "
+               f"{letter['message']}")
 
 
 def _named(row: Mapping[str, Any]) -> str:

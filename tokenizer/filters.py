@@ -241,7 +241,7 @@ class _Reader:
         if name not in self._schema.names:
             near = difflib.get_close_matches(name, self.known, n=3)
             hint = (f"did you mean {' or '.join(near)}?" if near else
-                    f"columns are {', '.join(self.known)};")
+                    f"columns are {', '.join(self.known)}.")
             raise ValueError(f"the corpus has no column {ast.unparse(node)}, which the filter "
                              f"{_short(self._text)} names; {hint} Text stands in quotes")
         kind = _kind(self._schema.field(name).type)

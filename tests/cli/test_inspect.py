@@ -52,6 +52,16 @@ def test_json_is_for_programs(corpus: Path) -> None:
     assert json.loads(inspect(corpus, "--json").stdout)["verified"] is False
 
 
+def test_dead_letters_are_listed_with_their_reasons(corpus: Path) -> None:
+    done = inspect(corpus, "--dead-letters", 5)
+    assert done.output.splitlines()[-2:] == ["1 of 1 dead letter",
+                                             "  e  e.png  (decode)  UnreadableImage: empty"]
+    assert json.loads(inspect(corpus, "--dead-letters", 5, "--json").stdout)["failed"] == [
+        {"key": "e", "source": "e.png", "stage": "decode", "error": "UnreadableImage",
+         "message": "empty"}]
+    assert "failed" not in json.loads(inspect(corpus, "--json").stdout)
+
+
 def test_a_sound_corpus_is_verified(corpus: Path) -> None:
     done = inspect(corpus, "--verify")
     assert done.exit_code == 0 and "verified: every file is as the manifest says" in done.output

@@ -62,11 +62,12 @@ def test_a_corpus_without_a_plan_passes_nothing_over(corpus: TokenCorpus) -> Non
 
 
 def test_the_outcome_tells_rows_failures_and_what_was_passed_over(corpus: TokenCorpus) -> None:
-    first, second = report.outcome(corpus.url, corpus.manifest).splitlines()
+    first, second, third = report.outcome(corpus.url, corpus.manifest).splitlines()
     assert first == f"{corpus.url}: 10 rows in 3 shards, 1 dead letter (1 UnreadableImage)"
-    assert second.startswith("passed over: 1 .txt files in ")
+    assert second == f"`img2tokens inspect {corpus.url} --dead-letters 20` shows which and why"
+    assert third.startswith("passed over: 1 .txt files in ")
     storage.remove(f"{corpus.url}/_plan")
-    assert report.outcome(corpus.url, corpus.manifest) == first
+    assert report.outcome(corpus.url, corpus.manifest).splitlines() == [first, second]
 
 
 def test_failures_are_counted_by_reason() -> None:

@@ -46,10 +46,10 @@ def open_source(url: str, maps: Mapping[str, str] | None = None, labels: str = "
             source = cls(whole, maps, labels, held, options)
             return JoinedSource(source, {name: _open_maps(name, place, source)
                                          for name, place in beside.items()}) if beside else source
-    forms = "; ".join(cls.form for cls in SOURCES.values())
+    forms = "; ".join(cls.form for cls in SOURCES.values() if cls is not FolderSource)
     state = "is a file, not a folder" if storage.exists(whole) else "does not exist"
     raise FileNotFoundError(f"the corpus {whole} {state}; give a folder of {held} files, or: "
-                            f"{forms}")
+                            f"{forms} (docs/sources.md)")
 
 
 def _is_beside(cls: type[Source], place: str) -> bool:

@@ -63,7 +63,7 @@ class FolderSource(Source):
     """
 
     name: ClassVar[str] = "folder"
-    form: ClassVar[str] = "a folder of files at any depth"
+    form: ClassVar[str] = "a folder"
     rank: ClassVar[int] = 2
 
     def __init__(self, url: str, maps: Mapping[str, str] | None = None, labels: str = "auto",

@@ -45,8 +45,7 @@ class DatasetSource(TableSource):
         ValueError: there is no such split or column.
     """
     name: ClassVar[str] = "datasets"
-    form: ClassVar[str] = ("datasets:USER/NAME@SPLIT, datasets:imagefolder:FOLDER, or a folder of "
-                           "save_to_disk")
+    form: ClassVar[str] = "datasets:USER/NAME@SPLIT or a folder of save_to_disk"
     rank: ClassVar[int] = 1
     known_options = ("caption", "column", "config", "key", "revision")
 

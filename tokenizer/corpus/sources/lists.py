@@ -58,7 +58,7 @@ class ListSource(ListedSource):
         ValueError: an option is wrong.
     """
     name: ClassVar[str] = "list"
-    form: ClassVar[str] = "list.csv, .tsv, .jsonl or .parquet with a column of paths or URLs"
+    form: ClassVar[str] = "list.csv, .tsv or .jsonl of paths or URLs"
     known_options = ("caption", "column", "key", *LIMITS)
 
     def __init__(self, url: str, maps: Mapping[str, str] | None = None, labels: str = "auto",

@@ -67,7 +67,7 @@ class ParquetSource(TableSource):
         ValueError: there is no such column.
     """
     name: ClassVar[str] = "parquet"
-    form: ClassVar[str] = "data/*.parquet with a column of image bytes or of Hugging Face images"
+    form: ClassVar[str] = "data/*.parquet"
 
     def __init__(self, url: str, maps: Mapping[str, str] | None = None, labels: str = "auto",
                  modality: str = "image", options: Mapping[str, str] | None = None) -> None:

@@ -74,7 +74,7 @@ class TarSource(ListedSource):
         ValueError: a file is compressed, or an option is wrong.
     """
     name: ClassVar[str] = "tar"
-    form: ClassVar[str] = "shards/{00..07}.tar or shards/*.tar, uncompressed, WebDataset layout"
+    form: ClassVar[str] = "shards/*.tar"
     known_options = ("column", "keys")
     key_remedy = "rename one, or let keys begin with the name of their archive: #keys=files"
     key_folders = True
