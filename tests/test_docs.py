@@ -49,3 +49,15 @@ def test_every_command_is_documented_with_an_example() -> None:
 
 def test_wrong_usage_exits_with_2() -> None:
     assert CliRunner().invoke(main, ["encode", "photos"]).exit_code == 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_project_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\((docs/[^)#]+\.md)\)", PAGES[0].read_text()))
+    assert linked == {f"docs/{page.name}" for page in PAGES[1:]}
