@@ -1,8 +1,14 @@
 """``img2tokens import-prior``: a prior published elsewhere becomes one of ours."""
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 import click
 
 from cli.options import by_name, reports_errors
 from cli.values import TOKENIZER_FOLDER
+
+if TYPE_CHECKING:
+    from tokenizer.schema import CodeSpec
 
 
 @click.command("import-prior")
@@ -10,7 +16,7 @@ from cli.values import TOKENIZER_FOLDER
 @click.argument("out")
 @click.option("--config", help="YAML or JSON config of the model, where FILE is not its folder.")
 @click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True,
-              help="Tokenizer of the images, imported before; NAME=FOLDER for that of a map.")
+              help="Folder of the tokenizer of the images, imported before, and of that of a map.")
 @click.option("--class-names", metavar="TEXT-FILE",
               help="Names of the classes, one a line, in their order; else they are numbers.")
 @click.option("--overwrite", is_flag=True, help="Replace a prior in OUT.")
@@ -28,24 +34,36 @@ def import_prior(file: str, out: str, config: str | None, tokenizers: tuple[tupl
       img2tokens import-tokenizer prior.ckpt tok --config project.yaml
       img2tokens import-prior prior.ckpt prior --config project.yaml --tokenizer tok
       img2tokens import-prior prior.ckpt prior --config project.yaml --tokenizer tok \\
-          --tokenizer depth=tok-depth
+          --tokenizer tok-depth
       img2tokens import-prior c2i_B_256.pt prior --tokenizer tok --class-names imagenet.txt
       img2tokens sample prior samples --tokenizer tok --label 207 --num 16 --top-k 100
     """
     from prior.importers.base import PriorGivens
     from prior.importers.importing import import_prior as import_files
-    from tokenizer.codec import Codec
-    named = by_name("--tokenizer", [(name or "image", folder) for name, folder in tokenizers])
-    specs = {name: Codec.load(folder).spec for name, folder in named.items()}
-    for name, spec in specs.items():
-        if spec.modality != name:
-            raise click.UsageError(f"--tokenizer {name}= is a tokenizer of {spec.modality}: write "
-                                   f"{spec.modality}={named[name]}")
-    names = read_names(class_names) if class_names else ()
-    report = import_files(file, out, config=config, overwrite=overwrite,
-                          givens=PriorGivens(specs=specs, classes=names))
+    givens = PriorGivens(specs=read_specs(tokenizers),
+                         classes=read_names(class_names) if class_names else ())
+    report = import_files(file, out, config=config, overwrite=overwrite, givens=givens)
     click.echo(report.text())
     click.echo(f"prior in {out}")
+
+
+def read_specs(pairs: Iterable[tuple[str, str]]) -> "dict[str, CodeSpec]":
+    """What the codes of tokenizers mean, by modality.
+
+    Args:
+        pairs: of `TOKENIZER_FOLDER` options.
+    Raises:
+        OSError, ValueError: a folder holds no tokenizer.
+        click.UsageError: one is of another modality than said, or a modality is given twice.
+    """
+    from tokenizer.codec import Codec
+    specs = []
+    for name, folder in pairs:
+        spec = Codec.load(folder).spec
+        if name not in ("", spec.modality):
+            raise click.UsageError(f"--tokenizer {name}={folder} is a tokenizer of {spec.modality}")
+        specs.append((spec.modality, spec))
+    return by_name("--tokenizer", specs)
 
 
 def read_names(url: str) -> tuple[str, ...]:

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from prior.importers.base import PriorGivens
+from prior.importers.base import ImportedPrior, PriorGivens, PriorImporter
 from prior.importers.formats import choose_importer
 from prior.model import KIND, PriorConfig
 from prior.transformer import Transformer
 from tokenizer import checkpoints, storage
 from tokenizer.importers.files import open_source
 from tokenizer.importers.folders import claim_folder
-from tokenizer.importers.source import read_float32
+from tokenizer.importers.source import Source, read_float32
 
 REPORT = "import.json"
 """Where a checkpoint keeps what it was made from."""
@@ -111,11 +111,8 @@ def import_prior(url: str, out: str, *, config: str | None = None,
     claim_folder(out, CHECKPOINT, overwrite=overwrite, dry_run=True)
     source = open_source(url, config)
     importer = choose_importer(source)
-    imported = importer.convert(source, givens or PriorGivens())
-    with torch.device("meta"):
-        empty = Transformer(imported.config.transformer, imported.config.layout)
-    expected = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
-    tensors, converted = read_float32(source.url, expected, imported.tensors)
+    imported = _convert(importer, source, givens or PriorGivens())
+    tensors, converted = read_float32(source.url, _shapes(imported.config), imported.tensors)
     model = _build(imported.config, tensors)
     report = PriorReport(
         format=importer.description, url=source.url, sha256=storage.sha256_of_file(source.url),
@@ -155,6 +152,22 @@ def check_prior(model: Transformer) -> PriorCheck:
     return PriorCheck(num_codes=layout.target.length, bits=round(float(entropy), 4),
                       most=round(math.log2(layout.target.vocabulary), 4),
                       difference=float((torch.cat(parts, 1) - scores).abs().max()))
+
+
+def _convert(importer: PriorImporter, source: Source, givens: PriorGivens) -> ImportedPrior:
+    imported = importer.convert(source, givens)
+    modalities = imported.config.spec.modalities
+    if unused := givens.specs.keys() - {*modalities}:
+        raise ValueError(f"a tokenizer of {min(unused)} is given, but this prior has codes of "
+                         f"{' and '.join(modalities)} alone: leave it out")
+    return imported
+
+
+def _shapes(config: PriorConfig) -> dict[str, tuple[int, ...]]:
+    """The tensors of a prior by name."""
+    with torch.device("meta"):
+        model = Transformer(config.transformer, config.layout)
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def _build(config: PriorConfig, tensors: Mapping[str, Tensor]) -> Transformer:

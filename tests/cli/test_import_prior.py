@@ -92,10 +92,16 @@ def test_an_import_replaces_a_prior_only_when_told_to(published: Path, tmp_path:
     assert tree(tmp_path / "prior") == before
 
 
-def test_a_tokenizer_is_given_under_its_modality(published: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_that_the_prior_does_not_use_is_refused(published: Path,
+                                                            tmp_path: Path) -> None:
     depth = save_tokenizer(tmp_path / "tok-depth", modality="depth")
-    done = run("import-prior", published, tmp_path / "prior", "--tokenizer", depth)
-    assert done.exit_code == 2 and f"write depth={depth}" in " ".join(done.output.split())
+    command = ("import-prior", published, tmp_path / "prior", "--tokenizer", tmp_path / "tok")
+    unused = run(*command, "--tokenizer", depth)
+    assert unused.exit_code == 1 and "this prior has codes of image alone" in unused.output
+    wrong = run("import-prior", published, tmp_path / "prior", "--tokenizer", f"image={depth}")
+    assert wrong.exit_code == 2 and "is a tokenizer of depth" in wrong.output
+    twice = run(*command, "--tokenizer", f"image={tmp_path / 'tok'}")
+    assert twice.exit_code == 2 and not (tmp_path / "prior").exists()
 
 
 def test_names_of_classes_differ(published: Path, tmp_path: Path) -> None:
