@@ -19,6 +19,7 @@ COMMANDS = {
     "push": "Upload a finished token corpus to the Hugging Face Hub.",
     "train-prior": "Train an autoregressive prior on a token corpus.",
     "sample": "Sample images from a prior.",
+    "guide": "Make images that a text steers, by CLIP, as codes of a tokenizer.",
     "demo": "Run the whole way once on drawn scenes, ending in a page of pictures.",
 }
 """Command names and what they do, in the order of the work; ``cli/<name>.py`` holds each."""
@@ -58,7 +59,7 @@ def main() -> None:
     \b
     The whole way:
       img2tokens train-tokenizer photos tok --minutes 12
-      img2tokens encode photos tokens --tokenizer image=tok
+      img2tokens encode photos tokens --tokenizer tok
       img2tokens train-prior tokens prior --minutes 12 --tokenizer tok
       img2tokens sample prior samples --tokenizer tok --num 16
     """

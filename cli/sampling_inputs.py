@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from prior.givens import Givens
     from prior.model import PriorConfig
     from tokenizer.codec import Codec
+    from tokenizer.schema import CodeSpec
 
 
 def find_givens(config: "PriorConfig", codecs: "dict[str, Codec]",
@@ -27,7 +28,7 @@ def find_givens(config: "PriorConfig", codecs: "dict[str, Codec]",
     from tokenizer.tokens import TokenCorpus
     _check_together(options)
     source, completes = _source(options)
-    hole = _find_hole(config, options)
+    hole = find_hole(config.spec[config.target], options)
     keep = options["keep"] if completes and hole is None else None
     pictures = [source] if source is not None and is_picture(source) else []
     if pictures or options["files"]:
@@ -81,14 +82,13 @@ def _corpus_and_key(source: str) -> tuple[str, str | None]:
     return (url, key) if separator else (source, None)
 
 
-def _find_hole(config: "PriorConfig", options: dict[str, Any]) -> "np.ndarray | None":
-    """The cells to draw anew, bool ``(h, w)``; nothing where the first rows are kept."""
+def find_hole(spec: "CodeSpec", options: dict[str, Any]) -> "np.ndarray | None":
+    """The cells that ``--hole`` and ``--mask`` touch, bool ``(h, w)``; nothing without these."""
     import numpy as np
 
     from prior.masks import boxes_hole, picture_hole
     from tokenizer import storage
     from tokenizer.corpus.images import decode_image
-    spec = config.spec[config.target]
     holes = []
     if options["holes"]:
         holes.append(boxes_hole(options["holes"], spec.image_size, spec.grid))

@@ -8,7 +8,6 @@ conditioned on. Shards are committed one by one; the same call goes on where the
 
 Letters: N images, M rows of conditions, h and w rows and columns of the code grid.
 """
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,14 +25,17 @@ from prior.model import Prior, PriorConfig
 from prior.sequence import LABEL
 from prior.windows import generate_windows
 from tokenizer import audit, configs, storage, tokens
+from tokenizer.claims import Claim
 from tokenizer.receipts import Receipt
-from tokenizer.schema import CodeSpec, Manifest, TokenSpec, flatten, rows_table
+from tokenizer.schema import CodeSpec, Manifest, TokenSpec, rows_table
 
 SAMPLING = "sampling.json"
 GALLERY = ("images", "grid.png", "likelihood.png")
 """Pictures beside the corpus, as `prior.gallery` writes them."""
-PARTS = (tokens.SUCCESS, tokens.MANIFEST, tokens.CARD, tokens.RECEIPTS, tokens.DATA, *GALLERY)
-"""What is written after `SAMPLING`, in the order in which it is removed."""
+CLAIM = Claim(name=SAMPLING, keys=frozenset({"prior", "generation", "content"}), noun="samples",
+              participle="sampled",
+              parts=(tokens.SUCCESS, tokens.MANIFEST, tokens.CARD, tokens.RECEIPTS, tokens.DATA,
+                     *GALLERY))
 
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Of N images: numbers of their draws ``(N,)``, codes ``(N[, D], h, w)``, log-likelihoods."""
@@ -295,7 +297,7 @@ def _whole_image(spec: CodeSpec) -> dict[str, Any]:
 
 
 def _claim(out: str, request: Mapping[str, Any], givens: Givens, overwrite: bool) -> None:
-    """Write what is asked for, or check that the folder holds the same; remove what is overwritten.
+    """Write what is asked for, or check that the folder holds the same; see `Claim`.
 
     Raises:
         ValueError: the folder holds other samples or something else, or it is not for samples.
@@ -303,42 +305,7 @@ def _claim(out: str, request: Mapping[str, Any], givens: Givens, overwrite: bool
     if givens.url is not None and storage.is_within(out, givens.url):
         raise ValueError(f"the output folder {out} lies in the token corpus {givens.url}; choose "
                          "another folder for the samples")
-    before = _asked_before(out)
-    if before is None and storage.list_names(out):
-        before = _asked_before(out)  # another task of an array may just have asked
-    if before is None:
-        _require_empty(out)
-    elif overwrite:
-        for part in PARTS:
-            storage.remove(storage.join(out, part))
-    else:
-        _require_same(out, before, request)
-        return
-    storage.write_bytes(storage.join(out, SAMPLING),
-                        (json.dumps(request, indent=1) + "\n").encode())
-
-
-def _asked_before(out: str) -> dict[str, Any] | None:
-    """What was asked for of the samples in a folder; ``None`` where no sampling job wrote."""
-    request = storage.read_json_object(storage.join(out, SAMPLING))
-    return request if request.keys() >= {"prior", "generation", "content"} else None
-
-
-def _require_empty(out: str) -> None:
-    names = [name for name in storage.list_names(out) if not name.startswith(".")]
-    if names:
-        what = ("a token corpus that was not sampled" if tokens.MANIFEST in names
-                else f"other files, such as {names[0]}")
-        raise ValueError(f"{out} holds {what}: choose another folder")
-
-
-def _require_same(out: str, before: Mapping[str, Any], request: Mapping[str, Any]) -> None:
-    was, now = flatten(dict(before)), flatten(dict(request))
-    changed = [f"{field} was {was.get(field)}, now {now.get(field)}"
-               for field in sorted(was.keys() | now.keys()) if was.get(field) != now.get(field)]
-    if changed:
-        raise ValueError(f"{out} holds other samples ({'; '.join(changed[:4])}): give another "
-                         "folder, or start over with --overwrite")
+    CLAIM.claim(out, request, overwrite)
 
 
 def _check_guidance(config: PriorConfig, guidance: Guidance, given: Collection[str]) -> None:

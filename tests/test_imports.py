@@ -21,8 +21,8 @@ FORBIDDEN = {
 """For each package, the modules (with all below them) that no file of it imports, not even late."""
 
 WITHOUT_TORCH = ("storage", "configs", "schema", "card", "audit", "census", "deltas", "receipts",
-                 "tokens", "checkpoints", "filters", "quality", "code_statistics", "distributions",
-                 "duplicates", "pictures",
+                 "tokens", "claims", "checkpoints", "filters", "quality", "code_statistics",
+                 "distributions", "duplicates", "pictures",
                  "corpus/images", "corpus/colours", "corpus/augment", "corpus/crops",
                  *(f"corpus/sources/{name}" for name in (
                      "__init__", "base", "columns", "folder", "huggingface", "joined", "listed",

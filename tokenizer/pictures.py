@@ -4,10 +4,12 @@ All take and return uint8 RGB arrays ``(..., H, W, 3)``; nothing here decides wh
 """
 import colorsys
 import io
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tokenizer import storage
 
@@ -47,10 +49,16 @@ def save_png(url: str, image: np.ndarray) -> None:
     storage.write_bytes(url, png_bytes(image))
 
 
-def png_bytes(image: np.ndarray) -> bytes:
-    """``(H, W, 3)`` or ``(H, W)`` uint8 as one PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
+def png_bytes(image: np.ndarray, texts: Mapping[str, str] | None = None) -> bytes:
+    """``(H, W, 3)`` or ``(H, W)`` uint8 as one PNG file.
+
+    Args:
+        texts: by keyword, kept in the file's metadata.
+    """
+    buffer, info = io.BytesIO(), PngInfo()
+    for keyword, text in (texts or {}).items():
+        info.add_itxt(keyword, text)
+    Image.fromarray(image).save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
 

@@ -16,6 +16,16 @@ def test_tiles_are_placed_row_by_row_with_padding() -> None:
     assert (sheet[6:10, 1:6] == 2).all() and (sheet[6:10, 7:12] == 255).all()
 
 
+def test_a_png_holds_its_texts_and_is_the_plain_one_without() -> None:
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    assert pictures.png_bytes(image) == buffer.getvalue()
+    found = Image.open(io.BytesIO(pictures.png_bytes(image, {"Description": "ein Häuschen"})))
+    assert found.text == {"Description": "ein Häuschen"}  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(np.asarray(found), image)
+
+
 def test_enlarging_repeats_pixels() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     large = pictures.enlarge(image, 3)

@@ -1,0 +1,58 @@
+"""The course of an image: loss and similarity by step, as JSON lines and as a picture."""
+import json
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from clip_guidance.optimise import Record
+from clip_guidance.prompts import Prompt
+
+WIDTH, HEIGHT, MARGIN = 640, 200, 48
+"""Of one panel and its margins, in pixels."""
+INK, FRAME = (40, 40, 40), (190, 190, 190)
+COLOURS = ((31, 90, 160), (200, 90, 30), (60, 140, 60), (140, 60, 150), (120, 100, 40))
+"""Of lines, in turn."""
+
+
+def json_lines(records: Sequence[Record]) -> bytes:
+    """A line for each record: step, loss, similarity to the first prompt, and to all of them."""
+    lines = [json.dumps({"step": record.step, "loss": round(record.loss, 6),
+                         "similarity": round(record.similarity, 6),
+                         "similarities": [round(value, 6) for value in record.similarities]})
+             for record in records]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def draw_curves(records: Sequence[Record], prompts: Sequence[Prompt]) -> np.ndarray:
+    """Loss above, similarities to the prompts below: a picture ``(H, W, 3)`` uint8."""
+    steps = [record.step for record in records]
+    losses = {"loss": [record.loss for record in records]}
+    cosines = {prompt.text: [record.similarities[index] for record in records]
+               for index, prompt in enumerate(prompts)}
+    return np.concatenate([_panel(steps, losses), _panel(steps, cosines)])
+
+
+def _panel(steps: Sequence[int], lines: dict[str, list[float]]) -> np.ndarray:
+    """One frame with lines over steps, their names above."""
+    picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    draw = ImageDraw.Draw(picture)
+    values = np.array(list(lines.values()))
+    low, high = float(values.min()), float(values.max())
+    draw.rectangle((MARGIN, MARGIN // 2, WIDTH - MARGIN // 2, HEIGHT - MARGIN // 2), outline=FRAME)
+    draw.text((4, MARGIN // 2), f"{high:.3g}", fill=INK)
+    draw.text((4, HEIGHT - MARGIN // 2 - 12), f"{low:.3g}", fill=INK)
+    draw.text((MARGIN, HEIGHT - 18), f"step {steps[0]}", fill=INK)
+    draw.text((WIDTH - 110, HEIGHT - 18), f"step {steps[-1]}", fill=INK)
+    across = np.interp(steps, (steps[0], max(steps[-1], steps[0] + 1)),
+                       (MARGIN, WIDTH - MARGIN // 2))
+    left = MARGIN
+    for index, (name, line) in enumerate(lines.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        down = np.interp(line, (low, max(high, low + 1e-9)),
+                         (HEIGHT - MARGIN // 2 - 2, MARGIN // 2 + 2))
+        draw.line(list(zip(across.tolist(), down.tolist(), strict=True)), fill=colour, width=2)
+        shown = name[:40].encode("latin-1", "replace").decode("latin-1")
+        draw.text((left, 6), shown, fill=colour)
+        left += int(draw.textlength(shown)) + 20
+    return np.asarray(picture)

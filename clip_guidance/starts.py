@@ -1,0 +1,50 @@
+"""What guided images start from, other than noise: codes of files or of rows of a token corpus.
+
+Letters: M codes to start from, D codes a cell, h and w rows and columns of the code grid.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokenizer.schema import CodeSpec, TokenSpec, codes_array
+from tokenizer.tokens import TokenCorpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Codes to start from; images take them in turn.
+
+    Attributes:
+        name: of the file or row, for the source of the images.
+        codes: ``(M[, D], h, w)``, integers in ``[0, K)``.
+        free: cells that may change, bool ``(h, w)``; the others keep their codes. All without.
+    """
+    name: str
+    codes: np.ndarray
+    free: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.free is not None and not self.free.any():
+            raise ValueError("the hole is empty: every cell is kept and nothing is left to guide")
+
+
+def stored_codes(corpus: TokenCorpus, key: str, spec: CodeSpec) -> np.ndarray:
+    """The codes ``(M[, D], h, w)`` of the rows with a key, M at least 1.
+
+    Args:
+        spec: of the tokenizer that is guided, at the size of the images.
+    Raises:
+        SpecMismatch: they are of another tokenizer or size.
+        ValueError: the corpus holds no such codes, or no such key.
+    """
+    wanted = corpus.spec[spec.modality]
+    TokenSpec(codes=(spec.cropped({}),)).require_equal(TokenSpec(codes=(wanted.cropped({}),)),
+                                                       corpus.url)
+    found = []
+    for table in corpus.tables(["key", wanted.column]):
+        chosen = [row for row, name in enumerate(table["key"].to_pylist()) if name == key]
+        if chosen:
+            found.append(codes_array(wanted, table)[chosen])
+    if not found:
+        raise ValueError(f"{corpus.url} holds no row with the key {key!r}")
+    return np.concatenate(found)

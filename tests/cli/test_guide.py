@@ -1,0 +1,115 @@
+"""``img2tokens guide``: its output is inspected and decoded as any, and bad input is one line."""
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from tiny_clip import save_clip
+
+from cli.main import main
+from tokenizer.schema import codes_array
+from tokenizer.tokens import TokenCorpus
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clip(tmp_path_factory.mktemp("clip"))
+
+
+def guide(prompt: str, out: Path, tokenized: Path, clip: object, *arguments: object) -> Result:
+    options = ("--tokenizer", tokenized / "image", "--clip", clip, "--steps", 2, "--cutouts", 3,
+               *arguments)
+    return CliRunner().invoke(main, ["guide", prompt, *map(str, (out, *options))])
+
+
+def codes_of(folder: Path) -> np.ndarray:
+    corpus = TokenCorpus.open(str(folder))
+    return codes_array(corpus.spec["image"], corpus.read_shard(0))
+
+
+def test_guided_images_are_inspected_and_decoded_like_any_corpus(tokenized: Path, clip: Path,
+                                                                 tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = guide("a red house | fog:-0.5", out, tokenized, clip, "--num", 2, "--size", "32x48",
+                   "--frames", 1, "--cutout-batch", 2, "--set", "cutouts.noise=0")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == f"2 images in {out}; see {out}/images"
+    assert "similarity=" in result.stderr and "4/4" in result.stderr
+    assert codes_of(out).shape == (2, 4, 6)
+    asked = json.loads((out / "guiding.json").read_text())
+    assert asked["optimisation"]["cutouts"]["noise"] == 0
+    assert (out / "frames/guided-00001.gif").exists()
+    shown = CliRunner().invoke(main, ["inspect", str(out), "--verify"])
+    assert shown.exit_code == 0 and "2 rows" in shown.output, shown.output
+    decoded = CliRunner().invoke(main, ["decode", str(out), str(tmp_path / "pictures"),
+                                        "--tokenizer", f"image={tokenized / 'image'}"])
+    assert decoded.exit_code == 0, decoded.output
+    found, = (tmp_path / "pictures").rglob("guided-00001*.png")
+    np.testing.assert_array_equal(Image.open(found), Image.open(out / "images/guided-00001.png"))
+
+
+def test_a_stored_row_keeps_what_lies_outside_the_hole(tokenized: Path, clip: Path,
+                                                       tmp_path: Path) -> None:
+    result = guide("fog", tmp_path, tokenized, clip, "--start",
+                   f"{tokenized / 'tokens'}#photos/003", "--hole", "0,0,16,32")
+    assert result.exit_code == 0, result.output
+    np.testing.assert_array_equal(codes_of(tmp_path)[0, 2:],
+                                  codes_of(tokenized / "tokens")[3, 2:])
+
+
+def test_an_image_file_keeps_what_is_black_in_the_mask(tokenized: Path, clip: Path,
+                                                       tmp_path: Path) -> None:
+    Image.effect_noise((32, 32), 90).convert("RGB").save(tmp_path / "start.png")
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:, :8] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    plain, masked = tmp_path / "plain", tmp_path / "masked"
+    for out, options in ((plain, ["--set", "learning_rate=1e-6"]),
+                         (masked, ["--mask", tmp_path / "mask.png"])):
+        result = guide("fog", out, tokenized, clip, "--start", tmp_path / "start.png", *options)
+        assert result.exit_code == 0, result.output
+    np.testing.assert_array_equal(codes_of(masked)[:, :, 1:], codes_of(plain)[:, :, 1:])
+
+
+@pytest.mark.parametrize(("prompt", "options", "message"), [
+    ("", [], "a prompt needs words, got ''"),
+    ("a house:heavy", [], "weight and stop are numbers, got 'a house:heavy'"),
+    ("a house", ["--size", "30x32"], "must be multiples of 8"),
+    ("a house", ["--clip", "no-clip"], "no-clip is no folder with a CLIP: give one as"),
+    ("x" * 40, [], "of which this CLIP reads 24: shorten"),
+    ("a house", ["--start", "tokens#photos/003"], "tokens holds no completed token corpus"),
+    ("a house", ["--set", "cutouts.blur=1"], "cutouts.blur"),
+    ("a house", ["--device", "nowhere"], "device 'nowhere' cannot be used")])
+def test_bad_input_is_one_clear_line(tokenized: Path, clip: Path, tmp_path: Path, prompt: str,
+                                     options: list[str], message: str) -> None:
+    result = guide(prompt, tmp_path, tokenized, clip, *options)
+    assert result.exit_code == 1 and message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_clip_that_lacks_a_file_is_one_clear_line(tokenized: Path, tmp_path: Path) -> None:
+    folder = save_clip(tmp_path / "clip")
+    (folder / "model.safetensors").unlink()
+    result = guide("a house", tmp_path / "out", tokenized, folder)
+    assert result.exit_code == 1
+    assert f"{folder} holds no model.safetensors" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_tokenizer_of_maps_is_refused(tokenized: Path, clip: Path, tmp_path: Path) -> None:
+    result = guide("a house", tmp_path, tokenized, clip, "--tokenizer", tokenized / "segmentation")
+    assert result.exit_code == 1
+    assert "is a tokenizer of segmentation; CLIP judges pictures" in result.stderr
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--hole", "0,0,8,8"], "lie in the image of --start; give one"),
+    (["--start", "tokens"], "--start takes an image file or TOKENS#KEY, got tokens")])
+def test_options_that_do_not_go_together_are_wrong_usage(tokenized: Path, clip: Path,
+                                                         tmp_path: Path, options: list[str],
+                                                         message: str) -> None:
+    result = guide("a house", tmp_path, tokenized, clip, *options)
+    assert result.exit_code == 2 and message in result.stderr
