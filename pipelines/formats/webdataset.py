@@ -7,9 +7,10 @@
         cat/000123.txt         caption
         cat/000123.json        what else is known; our own: key, class name, crops
 """
+import itertools
 import json
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -56,40 +57,33 @@ class WebDatasetReader(Reader):
 
     def inputs(self) -> Iterator[Listed]:
         for url in expand(self.url):
-            sample: list[tuple[str, Member]] = []
-            key = None
-            for member in members_of(url):
-                stem, suffix = split(member.name)
-                if stem != key and sample:
-                    yield from self._listed(url, str(key), sample)
-                    sample = []
-                key = stem
-                sample.append((suffix, member))
-            if sample:
-                yield from self._listed(url, str(key), sample)
+            for stem, items in itertools.groupby(members_of(url), stem_of):
+                sample: list[tuple[str, Member]] = []
+                for item in items:
+                    if isinstance(item, Damage):
+                        yield damaged(url, item)
+                    else:
+                        sample.append((split(item.name)[1], item))
+                if sample and (listed := self._listed(url, str(stem), sample)) is not None:
+                    yield listed
 
-    def _listed(self, url: str, stem: str, sample: list[tuple[str, Member]]) -> Iterator[Listed]:
-        """What the members of one sample say; nothing where none of them holds codes."""
-        codes = [member for suffix, member in sample if suffix in ("npy", f"{self.part}.npy")]
-        if not codes:
-            return
-        source = f"{url}#{codes[0].name}"
+    def _listed(self, url: str, stem: str, sample: Sequence[tuple[str, Member]]) -> Listed | None:
+        """What the members of one sample say; nothing where they are of something else."""
+        wanted = ("npy", f"{self.part}.npy")
+        codes = next((member for suffix, member in sample if suffix in wanted), None)
+        if codes is None:
+            if not any(suffix in TEXTS or suffix.endswith("npy") for suffix, _ in sample):
+                return None
+            return Listed(key=stem, source=source_of(url, sample[0][1]), error="MissingCodes",
+                          message=f"the sample has no member .{' or .'.join(wanted)}")
+        source = source_of(url, codes)
         try:
-            texts = {suffix: (member.content or b"").decode() for suffix, member in sample
-                     if suffix in TEXTS}
-            about = json.loads(texts.get("json", "{}"))
-            if not isinstance(about, dict):
-                raise ValueError("its .json is no object")
-            key = stem if about.get("key") is None else str(about["key"])
-            label = texts.get("cls") if about.get("label") is None else about["label"]
-            yield Listed(key=key, source=source,
-                         first_byte=codes[0].offset, num_bytes=codes[0].size,
-                         label=None if label is None else checked_label(label),
-                         class_name=text_of(about, "class_name"),
-                         caption=text_of(about, "caption") or texts.get("txt"),
-                         about=json.dumps(about, ensure_ascii=False) if "crops" in about else None)
+            if codes.problem is not None:
+                raise UnreadableCodes(f"{codes.name}: {codes.problem}")
+            return listed_sample(stem, source, codes, {suffix: text_in(member) for suffix, member
+                                                       in sample if suffix in TEXTS})
         except (ValueError, RecursionError) as error:
-            yield Listed(key=stem, source=source, error="UnreadableSample", message=str(error))
+            return Listed(key=stem, source=source, error="UnreadableSample", message=str(error))
 
     def read(self, listed: Listed) -> Codes:
         assert listed.first_byte is not None and listed.num_bytes is not None
@@ -126,12 +120,8 @@ class CodesSink(TarSink):
                            ".npy, of a token corpus.\n")
 
 
-def members_of(url: str) -> Iterator[Member]:
-    """The members of one archive that can be read; texts with their content.
-
-    Raises:
-        ValueError: the archive is damaged.
-    """
+def members_of(url: str) -> Iterator[Member | Damage]:
+    """The members of one archive, texts with their content, and what is damaged."""
     size = storage.size(url)
     if size is None:
         raise FileNotFoundError(f"{url} does not exist")
@@ -139,11 +129,52 @@ def members_of(url: str) -> Iterator[Member]:
     def wanted(name: str, num_bytes: int) -> bool:
         return num_bytes <= MAX_TEXT and split(name)[1] in TEXTS
     with StoredFile(url) as file:
-        for found in MemberWalk(file, size, wanted):  # type: ignore[arg-type]
-            if isinstance(found, Damage):
-                raise ValueError(f"{url} is damaged from byte {found.start} on: {found.reason}")
-            if found.problem is None:
-                yield found
+        yield from MemberWalk(file, size, wanted)  # type: ignore[arg-type]
+
+
+def stem_of(item: Member | Damage) -> str | None:
+    """The sample that a member belongs to; of what is damaged nothing."""
+    return None if isinstance(item, Damage) else split(item.name)[0]
+
+
+def damaged(url: str, item: Damage) -> Listed:
+    """A stretch of an archive as an input that cannot be read."""
+    return Listed(key=f"{posixpath.basename(url)}@{item.start}", source=url,
+                  error="DamagedArchive", message=f"from byte {item.start} on: {item.reason}")
+
+
+def source_of(url: str, member: Member) -> str:
+    """Where the codes of a sample lie; see `file_of`."""
+    return f"{url}#{member.name.replace('#', '%23')}"
+
+
+def text_in(member: Member) -> str:
+    """The content of a label, caption or JSON object.
+
+    Raises:
+        ValueError: it was not read, or is not UTF-8.
+    """
+    if member.content is None:
+        raise ValueError(f"{member.name}: {member.problem or f'has more than {MAX_TEXT} bytes'}")
+    return member.content.decode()
+
+
+def listed_sample(stem: str, source: str, codes: Member, texts: Mapping[str, str]) -> Listed:
+    """A sample with codes, by what its other members say.
+
+    Raises:
+        ValueError, RecursionError: one of them is damaged.
+    """
+    about = json.loads(texts.get("json", "{}"))
+    if not isinstance(about, dict):
+        raise ValueError("its .json is no object")
+    key = stem if about.get("key") is None else str(about["key"])
+    label = texts.get("cls") if about.get("label") is None else about["label"]
+    return Listed(key=key, source=source, first_byte=codes.offset, num_bytes=codes.size,
+                  label=None if label is None else checked_label(label),
+                  class_name=text_of(about, "class_name"),
+                  caption=text_of(about, "caption") or texts.get("txt"),
+                  about=json.dumps(about, ensure_ascii=False) if "crops" in about else None)
 
 
 def split(name: str) -> tuple[str, str]:

@@ -257,6 +257,32 @@ def test_a_name_of_a_member_that_is_no_text_is_a_dead_letter(tmp_path: Path) -> 
     assert (letter.key, letter.error) == ("\\udcff", "UnreadableText")
 
 
+def test_a_sample_without_codes_is_a_dead_letter_and_other_members_are_none(
+        tmp_path: Path) -> None:
+    source = write_tar(tmp_path / "a.tar", {
+        "a.npy": npy(drawn(1)[0]), "b.cls": b"1", "c.depth.npy": npy(drawn(1)[0]), "LICENSE": b"x",
+        "d.npy": npy(drawn(1)[0]), "d.txt": bytes(1 + (1 << 20))})
+    letters = {letter.key: letter.error
+               for letter in imported(tmp_path, source, "webdataset").dead_letters()}
+    assert letters == {"b": "MissingCodes", "c": "MissingCodes", "d": "UnreadableSample"}
+
+
+def test_an_archive_that_was_cut_gives_the_samples_before(tmp_path: Path) -> None:
+    whole = Path(write_tar(tmp_path / "b.tar", {name: npy(drawn(1)[0]) for name in
+                                                ("a.npy", "b.npy")})).read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[:4 * 512 - 400])
+    write_tar(tmp_path / "b.tar", {"c.npy": npy(drawn(1)[0])})
+    found = imported(tmp_path, str(tmp_path / "*.tar"), "webdataset")
+    assert [row["key"] for row in rows_of(found)] == ["a", "c"]
+    assert found.manifest.dead_letters == {"DamagedArchive": 1, "UnreadableSample": 1}
+
+
+def test_names_with_a_hash_are_read(tmp_path: Path) -> None:
+    source = write_tar(tmp_path / "a#1.tar", {"b#2.npy": npy(drawn(1)[0])})
+    row, = rows_of(imported(tmp_path, source, "webdataset"))
+    assert (row["key"], row["source"]) == ("b#2", f"{source}#b%232.npy")
+
+
 def test_other_members_say_what_a_json_leaves_open(tmp_path: Path) -> None:
     said = {"label": None, "key": None, "caption": ["a", "b"], "class_name": 5}
     source = write_tar(tmp_path / "a.tar", {
