@@ -2,6 +2,7 @@
 
     files --open_source--> Source --PriorImporter.convert--> ImportedPrior --importing--> checkpoint
 """
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -73,6 +74,11 @@ class PriorImporter(ABC):
         Raises:
             ValueError: the file holds what this program cannot express, or does not fit its config.
         """
+
+
+def count_layers(source: Source, pattern: str) -> int:
+    """How many layers there are: of how many numbers are names that begin with ``pattern``."""
+    return len({match[1] for name in source.tensors if (match := re.match(pattern, name))})
 
 
 def require(source: Source, dimensions: Mapping[str, int]) -> None:

@@ -18,13 +18,23 @@ from prior.importers.base import (
     ImportedPrior,
     PriorGivens,
     PriorImporter,
+    count_layers,
     require,
     require_codes,
 )
 from prior.model import Condition, PriorConfig
 from prior.sequence import LABEL, SequenceLayout
 from prior.transformer import TransformerConfig
-from tokenizer.importers.source import Source, Tensors, computed, first_rows, has, packed, renamed
+from tokenizer.importers.source import (
+    Source,
+    Tensors,
+    alike,
+    computed,
+    first_rows,
+    has,
+    packed,
+    renamed,
+)
 from tokenizer.schema import UNKNOWN, TokenSpec
 
 HEADS = {768: 12, 1024: 16, 1280: 20, 1536: 24, 2560: 40, 2048: 32, 3200: 32, 4096: 32}
@@ -60,6 +70,9 @@ class LlamaGenPriorImporter(PriorImporter):
             raise ValueError(f"{source.url} does not say how many codes an image has: give the "
                              "tokenizer that it was trained on (--tokenizer)")
         require(source, dict.fromkeys((LABELS, CODES, OUTPUT), 2))
+        if source.tensors[LABELS].shape[1] != source.tensors[CODES].shape[1]:
+            raise ValueError(f"{source.url} holds {LABELS} of another width than {CODES}: the file "
+                             "is not whole, or of another kind of prior")
         num_classes = source.tensors[LABELS].shape[0] - 1
         config = PriorConfig(
             spec=TokenSpec(codes=(givens.specs["image"],)), corpus=UNKNOWN, sequence="llamagen",
@@ -73,8 +86,7 @@ class LlamaGenPriorImporter(PriorImporter):
 
 def _shape(source: Source) -> TransformerConfig:
     width = source.tensors[CODES].shape[1]
-    num_layers = 1 + max(int(match[1]) for name in source.tensors
-                         if (match := re.match(r"layers\.(\d+)\.", name)))
+    num_layers = count_layers(source, r"layers\.(\d+)\.")
     num_heads = source.settings.get("n_head", HEADS.get(width))
     if not isinstance(num_heads, int):
         raise ValueError(f"{source.url} is {width} wide, which none of the published sizes is: say "
@@ -91,7 +103,7 @@ def _tensors(found: Tensors, layout: SequenceLayout, num_heads: int) -> Tensors:
             stored = tensors[name]
             tensors[name] = computed(stored, stored.shape, lambda rows: paired(rows, num_heads))
         gate = re.fullmatch(r"layers\.(\d+)\.feed_forward\.w1\.weight", name)
-        if gate and (up := name.replace("w1", "w3")) in tensors:
+        if gate and alike(tensors, (name, up := name.replace("w1", "w3"))):
             tensors[f"blocks.{gate[1]}.feed_forward.gate_and_up.weight"] = packed(
                 [tensors.pop(name), tensors.pop(up)])
     labels, codes, head = (tensors.pop(name) for name in (LABELS, CODES, OUTPUT))

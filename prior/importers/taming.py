@@ -15,6 +15,7 @@ from prior.importers.base import (
     ImportedPrior,
     PriorGivens,
     PriorImporter,
+    count_layers,
     require,
     require_codes,
 )
@@ -24,6 +25,7 @@ from prior.transformer import TransformerConfig
 from tokenizer.importers.source import (
     Source,
     Tensors,
+    alike,
     below,
     check_settings,
     computed,
@@ -98,16 +100,16 @@ def _params(source: Source) -> Mapping[str, Any]:
         raise ValueError(f"{source.url} needs the config of its {PRIOR}, which says how many heads "
                          f"it has and what it is given (--config); got {target or 'none'}")
     permuter = params.get("permuter_config") or {"target": IDENTITY}
-    if permuter.get("target") != IDENTITY or has(source.tensors, r"permuter\."):
-        raise ValueError(f"the order of the codes is {permuter.get('target')}; this program draws "
-                         "them row by row")
+    order = permuter.get("target") if isinstance(permuter, Mapping) else permuter
+    if order != IDENTITY or has(source.tensors, r"permuter\."):
+        raise ValueError(f"the order of the codes is {order}; this program draws them row by row")
     gpt = _node(params, "transformer_config")
     if gpt.get("target", GPT) != GPT:
         raise ValueError(f"the transformer is {gpt['target']}; known is {GPT}")
     if _params_of(gpt).get("n_unmasked", 0):
         raise ValueError(f"n_unmasked is {_params_of(gpt)['n_unmasked']}: priors whose first "
                          "positions see each other both ways cannot be imported")
-    if params.get("downsample_cond_size", -1) > -1:
+    if params.get("downsample_cond_size", -1) != -1:
         raise ValueError(f"downsample_cond_size is {params['downsample_cond_size']}: conditions "
                          "that are made smaller before they are encoded cannot be imported")
     return params
@@ -116,22 +118,21 @@ def _params(source: Source) -> Mapping[str, Any]:
 def _config(source: Source, params: Mapping[str, Any], givens: PriorGivens) -> PriorConfig:
     """Our config of the prior, held against its tensors."""
     vocabulary, width = source.tensors[f"transformer.{CODES}"].shape
-    block = source.tensors[f"transformer.{POSITIONS}"].shape[1]
-    num_layers = 1 + max(int(match[1]) for name in source.tensors
-                         if (match := re.match(r"transformer\.blocks\.(\d+)\.", name)))
+    rows, block, _ = source.tensors[f"transformer.{POSITIONS}"].shape
+    if rows != 1:
+        raise ValueError(f"{source.url} holds {rows} tables of positions, not one")
+    num_layers = count_layers(source, r"transformer\.blocks\.(\d+)\.")
     said = _params_of(_node(params, "transformer_config"))
     check_settings(said, {"vocab_size": vocabulary, "n_embd": width, "n_layer": num_layers,
                           "block_size": block}, source.url)
-    if not isinstance(said.get("n_head"), int):
-        raise ValueError(f"the config of {source.url} does not say n_head, the number of heads")
     target = givens.specs.get("image") or _spec("image", _node(params, "first_stage_config"))
     name, classes, maps = _condition(params, givens)
     config = PriorConfig(
         spec=TokenSpec(codes=(target, *maps)), corpus=UNKNOWN, classes=classes, sequence="taming",
         conditions=(Condition(name=name, dropout=0.0),) if name else (), drop_all=0.0,
-        transformer=TransformerConfig(num_layers=num_layers, width=width, num_heads=said["n_head"],
-                                      qk_norm=False, rotary=False, both_ways=False,
-                                      blocks="mingpt"))
+        transformer=TransformerConfig(num_layers=num_layers, width=width, blocks="mingpt",
+                                      num_heads=_number(said, "n_head"), qk_norm=False,
+                                      rotary=False, both_ways=False))
     for segment in config.layout.segments:
         require_codes(source, segment, vocabulary)
     if config.layout.length > block:
@@ -148,10 +149,7 @@ def _condition(params: Mapping[str, Any], givens: PriorGivens,
         return "", (), ()
     target = node.get("target") if isinstance(node, Mapping) else node
     if isinstance(node, Mapping) and target == LABELS:
-        count = int(_params_of(node).get("n_classes", 0))
-        if count < 1:
-            raise ValueError("the config does not say n_classes, the number of classes")
-        return LABEL, givens.class_names(count), ()
+        return LABEL, givens.class_names(_number(_params_of(node), "n_classes")), ()
     if isinstance(node, Mapping) and target in TOKENIZERS and key in MODALITIES:
         name = MODALITIES[key]
         return name, (), (givens.specs.get(name) or _spec(name, node),)
@@ -163,20 +161,19 @@ def _spec(modality: str, node: Mapping[str, Any]) -> CodeSpec:
     """The codes of a tokenizer that is not given, as the prior's config describes it."""
     params = _params_of(node)
     shape = params.get("ddconfig")
-    if ("n_embed" not in params or not isinstance(shape, Mapping) or "resolution" not in shape
-            or not isinstance(shape.get("ch_mult"), list | tuple)):
+    if not isinstance(shape, Mapping) or not isinstance(shape.get("ch_mult"), list | tuple):
         raise ValueError(f"the config does not describe the tokenizer of {modality} (n_embed, and "
                          "resolution and ch_mult of its ddconfig): give it with --tokenizer")
-    side = int(shape["resolution"])
+    side = _number(shape, "resolution")
     cells = side >> (len(shape["ch_mult"]) - 1)
-    return CodeSpec(modality=modality, grid=(cells, cells), codebook_size=int(params["n_embed"]),
-                    image_size=(side, side), tokenizer=UNKNOWN, precision=UNKNOWN)
+    return CodeSpec(modality=modality, grid=(cells, cells), image_size=(side, side),
+                    codebook_size=_number(params, "n_embed"), tokenizer=UNKNOWN, precision=UNKNOWN)
 
 
 def _start(params: Mapping[str, Any], found: Tensors) -> int:
     """The code that a prior without conditions starts with."""
-    start = int(params.get("sos_token", 0))
-    if not 0 <= start < found[CODES].shape[0]:
+    start = params.get("sos_token", 0)
+    if not isinstance(start, int) or not 0 <= start < found[CODES].shape[0]:
         raise ValueError(f"sos_token is {start}, but there are {found[CODES].shape[0]} codes: give "
                          "the config that belongs to this file")
     return start
@@ -191,7 +188,7 @@ def _tensors(found: Tensors, layout: SequenceLayout, start: int | None) -> Tenso
     tensors = renamed(found, NAMES)
     for name in [name for name in tensors if re.search(r"\.attn\.query\.(weight|bias)$", name)]:
         names = [name.replace("query", part) for part in ("query", "key", "value")]
-        if all(part in tensors for part in names):
+        if alike(tensors, names):
             joined = name.replace("attn.query", "attention.qkv")
             tensors[joined] = packed([tensors.pop(part) for part in names])
     codes, positions = tensors.pop(CODES), tensors.pop(POSITIONS)
@@ -227,3 +224,11 @@ def _node(params: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _params_of(node: Mapping[str, Any]) -> Mapping[str, Any]:
     return params_of({"model": node})
+
+
+def _number(params: Mapping[str, Any], name: str) -> int:
+    value = params.get(name)
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"the config says {name} {value!r}, not a number of at least 1: give the "
+                         "prior's whole config")
+    return value

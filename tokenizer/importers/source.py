@@ -1,7 +1,7 @@
 """Files of a published model as they were found: their tensors, not yet read, and their config."""
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +145,12 @@ def first_rows(stored: Stored, count: int) -> Stored:
     """The first rows of a tensor, or all where it has fewer, read when they are."""
     shape = (min(count, stored.shape[0]), *stored.shape[1:])
     return computed(stored, shape, lambda rows: rows[:count])
+
+
+def alike(tensors: Tensors, names: Sequence[str]) -> bool:
+    """Whether all of these tensors are there and have one shape."""
+    return (all(name in tensors for name in names)
+            and len({tensors[name].shape for name in names}) == 1)
 
 
 def packed(parts: Iterable[Stored]) -> Stored:

@@ -85,7 +85,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return mixed.transpose(1, 2).flatten(2)
 
 
-def tokenizer_node(codes: int, target: str = "taming.models.vqgan.VQModel") -> dict[str, Any]:
+def tokenizer_node(codes: Any, target: str = "taming.models.vqgan.VQModel") -> dict[str, Any]:
     """A tokenizer of 3 x 3 codes, as a prior's config describes it."""
     return {"target": target, "params": {"embed_dim": 4, "n_embed": codes, "ddconfig": {
         "resolution": 2 * SIDE, "ch_mult": [1, 1], "ch": 32}}}

@@ -73,14 +73,17 @@ def test_a_config_that_asks_for_an_object_is_refused(tmp_path: Path) -> None:
     ({"transformer_config": {"params": {"n_head": 2, "n_unmasked": 4}}}, "n_unmasked is 4"),
     ({"transformer_config": {"params": {"n_head": 2, "n_layer": 3}}},
      "says n_layer 3, the tensors of .* say 2"),
-    ({"transformer_config": {"params": {}}}, "does not say n_head"),
+    ({"transformer_config": {"params": {}}}, "says n_head None, not a number"),
+    ({"permuter_config": "Random"}, "order of the codes is Random"),
+    ({"first_stage_config": tokenizer_node([12])}, r"says n_embed \[12\], not a number"),
     ({"transformer_config": {"params": {"n_head": 3}}}, r"multiple of 4 \* num_heads \(12\)"),
     ({"downsample_cond_size": 8}, "downsample_cond_size is 8"),
     ({"first_stage_config": {"target": "x", "params": {"n_embed": 12, "ddconfig": 3}}},
      "does not describe the tokenizer of image"),
     ({"first_stage_config": tokenizer_node(15)}, "image has 15 codes, but the vocabulary .* is 14"),
     ({"cond_stage_config": tokenizer_node(15)}, "depth has 15 codes, but the vocabulary"),
-    ({"unconditional": True, "sos_token": 14}, "sos_token is 14, but there are 14 codes")])
+    ({"unconditional": True, "sos_token": 14}, "sos_token is 14, but there are 14 codes"),
+    ({"unconditional": True, "sos_token": [0]}, r"sos_token is \[0\], but there are 14 codes")])
 def test_what_cannot_be_expressed_is_refused(tmp_path: Path, params: dict[str, Any],
                                              message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -100,6 +103,11 @@ def with_tensor(name: str, tensor: torch.Tensor) -> Callable[[State], State]:
     (without("transformer.blocks.1.attn.key.weight"),
      r"1 missing: blocks\.1\.attention\.qkv\.weight; 2 surplus: blocks\.1\.attn\.query"),
     (with_tensor("transformer.blocks.0.extra", torch.ones(2)), r"1 surplus: blocks\.0\.extra"),
+    (lambda state: {**state, "transformer.blocks.0.attn.query.weight": torch.ones(8, 16),
+                    "transformer.blocks.0.attn.key.weight": torch.ones(24, 16)},
+     r"1 missing: blocks\.0\.attention\.qkv\.weight; 3 surplus"),
+    (with_tensor("transformer.blocks.987654321.extra", torch.ones(2)), "says n_layer 2, .* say 3"),
+    (with_tensor("transformer.pos_emb", torch.ones(2, 20, 16)), "holds 2 tables of positions"),
     (with_tensor("transformer.ln_f.bias", torch.full((16,), torch.nan)), "not finite"),
     (with_tensor("transformer.ln_f.bias", torch.ones(3)), r"norm\.bias is \(3,\), not \(16,\)"),
     (with_tensor("transformer.head.weight", torch.ones(9, 16)),
@@ -157,7 +165,12 @@ def test_a_hostile_llamagen_file_does_not_run(tmp_path: Path) -> None:
      r"1 missing: blocks\.1\.feed_forward\.gate_and_up\.weight"),
     (with_tensor("layers.0.attention.wqkv.weight", torch.ones(32, 16)), images(), 2,
      r"qkv\.weight is \(32, 16\), not \(48, 16\)"),
-    (without("tok_embeddings.weight"), images(), 2, r"holds no tok_embeddings\.weight")])
+    (without("tok_embeddings.weight"), images(), 2, r"holds no tok_embeddings\.weight"),
+    (with_tensor("cls_embedding.embedding_table.weight", torch.ones(8, 12)), images(), 2,
+     "of another width than"),
+    (with_tensor("layers.987654321.extra", torch.ones(2)), images(), 2, "missing: blocks"),
+    (with_tensor("layers.0.feed_forward.w1.weight", torch.ones(300, 16)), images(), 2,
+     r"1 missing: blocks\.0\.feed_forward\.gate_and_up\.weight; 2 surplus")])
 def test_llamagen_files_that_cannot_be_read_as_a_prior_are_refused(
         tmp_path: Path, change: Callable[[State], State], givens: PriorGivens, n_head: Any,
         message: str) -> None:
