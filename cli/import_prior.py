@@ -25,9 +25,9 @@ def import_prior(file: str, out: str, config: str | None, tokenizers: tuple[tupl
                  class_names: str | None, overwrite: bool) -> None:
     """Turn the published prior FILE, or the folder that holds it, into a prior in OUT.
 
-    Scores equal those of the program that FILE is of. Nothing in it is executed. With its
-    tokenizers OUT samples codes that only these decode; docs/importing.md lists what can be
-    imported.
+    Scores equal those of the program that FILE is of. Nothing in it is executed. Import its
+    tokenizers first and give them: they say what its codes mean. A report says what was found and
+    what was left out; docs/importing.md lists what can be imported.
 
     \b
     Examples:
