@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokenizer import audit, storage, stores, tokens
-from tokenizer.deltas import delta_folder, delta_mark
+from tokenizer.card import shard_patterns
+from tokenizer.deltas import delta_folder
 from tokenizer.schema import Manifest
 from tokenizer.tokens import TokenCorpus
 
@@ -109,10 +110,8 @@ def last_files(corpus: TokenCorpus) -> dict[str, bytes]:
 
 def patterns_of(manifest: Manifest) -> list[str]:
     """Which files of a corpus are uploaded before those; none of a delta in the making."""
-    patterns = [f"{name}/*" for name in FOLDERS] + [f"{tokens.DATA}/part-[0-9]*"]
-    for number in range(1, 1 + len(manifest.deltas)):
-        patterns += [f"{delta_folder(number)}/*", f"{tokens.DATA}/part-{delta_mark(number)}*"]
-    return patterns
+    folders = [*FOLDERS, *(delta_folder(number) for number in range(1, 1 + len(manifest.deltas)))]
+    return [*shard_patterns(manifest, tokens.DATA), *(f"{folder}/*" for folder in folders)]
 
 
 def belongs(name: str, corpus: str, patterns: Sequence[str]) -> bool:

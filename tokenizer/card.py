@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from tokenizer.deltas import delta_mark
 from tokenizer.schema import Manifest
 
 MAX_CLASSES_NAMED = 2000
@@ -56,9 +57,15 @@ def hub_metadata(manifest: Manifest, data: str) -> dict[str, Any]:
     return {"tags": ["img2tokens", "image-tokens", *manifest.spec.modalities],
             "size_categories": [size_category(manifest.num_rows)],
             "configs": [{"config_name": "default", "data_files":
-                         [{"split": "train", "path": f"{data}/*.parquet"}]}],
+                         [{"split": "train", "path": shard_patterns(manifest, data)}]}],
             "dataset_info": {"features": features(manifest), "splits": [split],
                              "download_size": num_bytes, "dataset_size": split["num_bytes"]}}
+
+
+def shard_patterns(manifest: Manifest, data: str) -> list[str]:
+    """Which files hold the rows, generation by generation; none of a delta in the making."""
+    marks = ["[0-9]", *(delta_mark(number) for number in range(1, 1 + len(manifest.deltas)))]
+    return [f"{data}/part-{mark}*.parquet" for mark in marks]
 
 
 def size_category(num_rows: int) -> str:

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from tokenizer import audit, tokens
-from tokenizer.card import features, size_category
-from tokenizer.schema import CodeSpec, Manifest, TokenSpec, rows_table
+from tokenizer.card import features, shard_patterns, size_category
+from tokenizer.schema import CodeSpec, DeltaEntry, Manifest, TokenSpec, rows_table
 
 NUM_ROWS = 5
 
@@ -48,12 +48,23 @@ def test_datasets_give_the_rows_with_types_and_class_names(tmp_path: Path) -> No
     write_corpus(tmp_path / "tokens")
     corpus = tokens.TokenCorpus.open(str(tmp_path / "tokens"))
     expected = [row for table in corpus.tables() for row in table.to_pylist()]
+    shard = tmp_path / "tokens" / corpus.manifest.shards[0].name
+    in_the_making = shard.with_name("part-d001-00000-of-00002.parquet")
+    in_the_making.write_bytes(shard.read_bytes())
     for streaming in (False, True):
         rows = datasets.load_dataset(str(tmp_path / "tokens"), split="train", streaming=streaming,
                                      cache_dir=str(tmp_path / "cache"))
         assert [dict(row) for row in rows] == expected
         assert rows.features["label"].names == ["no: yes", "ja"]
         assert rows.features["depth_codes"].length == 12
+
+
+def test_the_shards_of_deltas_are_named_once_these_are_finished(tmp_path: Path) -> None:
+    manifest = write_corpus(tmp_path / "tokens")
+    delta = DeltaEntry(kind="extend", fingerprint="sha256:y", num_inputs=1, num_rows=1,
+                       num_shards=1)
+    assert shard_patterns(dataclasses.replace(manifest, deltas=(delta,)), "data") == [
+        "data/part-[0-9]*.parquet", "data/part-d001-*.parquet"]
 
 
 def test_features_are_those_that_datasets_would_write(tmp_path: Path) -> None:
