@@ -306,8 +306,9 @@ class Job:
         left = storage.list_files(storage.join(self._plan.url, FAILED))
         names = (name for name in map(_failure_name, pending) if posixpath.basename(name) in left)
         for name in itertools.islice(names, WORDS_TO_READ):
-            word = json.loads(storage.read_bytes(storage.join(self._plan.url, name)))
-            reasons[f"{word['message']} ({word['error']})"] += 1
+            # Another driver that begins removes what is left of earlier ones.
+            if word := storage.read_json_object(storage.join(self._plan.url, name)):
+                reasons[f"{word['message']} ({word['error']})"] += 1
         if not reasons:
             reasons[self._why_no_word()] += 1
         said = "; ".join(reason for reason, _ in reasons.most_common(3))

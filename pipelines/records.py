@@ -30,6 +30,9 @@ SECONDS_BETWEEN_RECORDS = 1.0
 SECONDS_WORTH_TELLING = 0.5
 """What ends sooner needs no summary."""
 
+AS_ESCAPES = "backslashreplace"
+"""What becomes of bytes in paths that are no UTF-8."""
+
 PREFIX = "img2tokens"
 
 METRICS = {
@@ -176,7 +179,7 @@ class Records:
         if self._log_json:
             line = json.dumps({"event": event, "time": round(time.time(), 3), **values},
                               ensure_ascii=False)
-            with open(self._log_json, "a", encoding="utf-8") as file:
+            with open(self._log_json, "a", encoding="utf-8", errors=AS_ESCAPES) as file:
                 file.write(f"{line}\n")
 
     def _replace(self, running: int) -> None:
@@ -219,6 +222,7 @@ def exposition(values: dict[str, Any]) -> str:
 
 def _braced(labels: dict[str, str]) -> str:
     def escaped(text: str) -> str:
+        text = text.encode("utf-8", AS_ESCAPES).decode()
         return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
     inner = ",".join(f'{name}="{escaped(value)}"' for name, value in labels.items())
     return f"{{{inner}}}" if inner else ""

@@ -47,6 +47,10 @@ class Receipt:
     dead_file: ShardEntry | None = None
     num_crops: int = 1
 
+    def __post_init__(self) -> None:
+        if self.num_crops < 1:
+            raise ValueError(f"num_crops must be at least 1, got {self.num_crops}")
+
     @property
     def num_dead_letters(self) -> int:
         """Inputs of this shard that failed."""
@@ -185,7 +189,7 @@ def _parsed(text: bytes, name: str, fingerprint: str | None) -> Receipt | None:
     """A receipt of the file ``name``, or nothing where it is none; ``None`` fits any plan."""
     try:
         receipt = configs.from_dict(Receipt, json.loads(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if fingerprint not in (None, receipt.fingerprint):
         raise ValueError(f"{name} belongs to the plan {receipt.fingerprint}, this one is "

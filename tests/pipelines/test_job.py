@@ -70,6 +70,21 @@ def run(task: CountingTask, engine: Engine = run_inline, max_errors: int | None 
     Job(task.plan, task, engine, max_errors).run(finish)
 
 
+def test_a_word_that_another_driver_removes_meanwhile_is_not_missed(
+        task: CountingTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    task.failures = {shard: [ValueError("why")] * 3 for shard in (1, 2)}
+    list_files = storage.list_files
+
+    def list_and_remove(url: str) -> dict[str, int]:
+        found = list_files(url)
+        if url.endswith(FAILED):
+            storage.remove(f"{url}/00001.json")
+        return found
+    monkeypatch.setattr(storage, "list_files", list_and_remove)
+    with pytest.raises(JobFailed, match=r"2 of 5 shards could not be made.*: why \(ValueError\)"):
+        run(task)
+
+
 def receipts_of(task: CountingTask) -> list[int]:
     return sorted(tokens.read_receipts(task.url, task.plan.fingerprint))
 

@@ -132,6 +132,16 @@ def test_files_that_cannot_be_written_are_refused_before_the_work_and_left_out_l
         kept.show([receipt(0, 1)])
 
 
+def test_paths_that_are_no_utf8_are_told_as_escapes(tmp_path: Path) -> None:
+    with (pytest.raises(ValueError, match="of a file"),
+          Records(str(tmp_path / "log"), str(tmp_path / "job.prom")) as kept):
+        kept.begin("tokens-\udcff", "images", 1, 1)
+        kept.show([receipt(0, 1)])
+        raise ValueError("of a file named \udcfe")
+    assert lines(tmp_path / "log")[-1]["error"] == "of a file named \udcfe"
+    assert r'url="tokens-\\udcff"' in (tmp_path / "job.prom").read_text()
+
+
 def test_jobs_are_recorded_by_their_receipts(config: Settings, tmp_path: Path) -> None:
     make = config()
     (tmp_path / "photos/img-005.png").write_bytes(b"no image")

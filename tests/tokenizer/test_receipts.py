@@ -1,5 +1,6 @@
 """Receipts count alike whether they lie by themselves or packed, and nothing is lost in between."""
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,20 @@ def test_only_stretches_without_a_gap_are_packed(url: str) -> None:
     write_receipt(url, receipt(5))
     pack(url)
     assert "packed-00004-00007.jsonl" in names(url) and len(names(url)) == 3
+
+
+@pytest.mark.parametrize("damage", [
+    lambda text: text.replace(b'"num_crops":1', b'"num_crops":0'), lambda text: b"[" * 100_000,
+    lambda text: b"[]", lambda text: text[:40], lambda text: b"\xff" + text])
+def test_a_line_of_a_pack_that_is_no_receipt_costs_itself_alone(
+        url: str, damage: Callable[[bytes], bytes]) -> None:
+    pack(url)
+    file = Path(url, "_receipts/packed-00004-00007.jsonl")
+    lines = file.read_bytes().splitlines()
+    damaged = damage(lines[1])
+    assert damaged != lines[1]
+    file.write_bytes(b"\n".join([lines[0], damaged, *lines[2:]]))
+    assert list(read_receipts(url, "sha256:f")) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
 
 
 def test_removing_receipts_leaves_the_others_of_their_packs(url: str) -> None:
