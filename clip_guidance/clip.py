@@ -62,18 +62,17 @@ class Clip:
         """
         transformers = _transformers()
         _require_place(place)
-        mean, deviation = _normalisation(place)
         try:
             model, report = transformers.CLIPModel.from_pretrained(place, output_loading_info=True)
             tokenizer = transformers.CLIPTokenizerFast.from_pretrained(place)
-        except OSError:
-            raise
+        except OSError as error:  # of the hub it does not always say which one was asked for
+            raise OSError(f"{place} cannot be loaded: {error}") from error
         except (*DAMAGED, _safetensor_error(), ImportError) as error:
             raise ValueError(f"{place} holds no CLIP that can be read: {error}") from error
         if missing := sorted(report["missing_keys"]):
             raise ValueError(f"{place} holds no weights of a CLIP: {missing[0]} lacks, and "
                              f"{len(missing) - 1} more")
-        return cls(model, tokenizer, mean, deviation, device)
+        return cls(model, tokenizer, *_normalisation(place), device)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -143,6 +142,9 @@ def _normalisation(place: str) -> tuple[Sequence[float], Sequence[float]]:
         path = _file_of(place, name)
         settings = _read_json(path) if path else {}
         found = found or settings.get("image_processor") or settings
+    if not found:
+        raise FileNotFoundError(f"{place} gives no {PREPROCESSORS[0]}, or it is empty or could not "
+                                "be downloaded; it says which colours this CLIP was trained with")
     mean, deviation = found.get("image_mean"), found.get("image_std")
     if not (_are_three(mean) and _are_three(deviation) and min(deviation) > 0):
         raise ValueError(f"{PREPROCESSORS[0]} of {place} must give image_mean and image_std as "

@@ -6,6 +6,7 @@ to them. Kinds without a codebook have the corners or grid points of theirs as e
 
 Letters: B images, C channels of a latent, D codes a cell, h and w the latent grid, K codebook size.
 """
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -70,7 +71,6 @@ def _steps(quantizer: Quantizer) -> Sequence[Quantizer]:
 @torch.no_grad()
 def _entries(quantizer: Quantizer) -> Tensor:
     """All vectors that the decoder may get for one code, ``(K, C)`` float32."""
-    device = next((tensor.device for tensor in quantizer.state_dict().values()), None)
-    device = device or next((buffer.device for buffer in quantizer.buffers()), None)
-    codes = torch.arange(quantizer.config.codebook_size, device=device)
+    anything = next(itertools.chain(quantizer.parameters(), quantizer.buffers()))
+    codes = torch.arange(quantizer.config.codebook_size, device=anything.device)
     return quantizer.codes_to_latents(codes[None, None])[0, :, 0].T.contiguous()

@@ -122,14 +122,21 @@ class Guided:
         return nearest if self._free is None else torch.where(self._free, nearest, self._kept)
 
     def advance(self) -> Record:
-        """Judge the image as it stands, and take a step unless all are taken."""
+        """Judge the image as it stands, and take a step unless all are taken.
+
+        Raises:
+            ValueError: the loss is not finite; there is no way on from there.
+        """
         moves = len(self.records) < self.config.num_steps
         with torch.set_grad_enabled(moves):
             image = self._decode()
-        record = self._judge(image, moves)
+        record, gradient = self._judge(image.detach(), moves)
+        if not math.isfinite(record.loss):
+            raise ValueError(f"the loss is {record.loss} after {record.step} steps: the weights of "
+                             "tokenizer or CLIP are damaged, or not meant for float32")
         if moves:
+            self._points.grad, = torch.autograd.grad(image, self._points, gradient)
             self._adam.step()
-            self._adam.zero_grad(set_to_none=True)
             with torch.no_grad():
                 latents = self._points * self._scale
                 self._space.clamp_(latents)
@@ -157,10 +164,10 @@ class Guided:
         outputs = self.model.decoder(self.model.post_quant_conv(latents))
         return clamp_to_levels((self._modality.centred(outputs) + 1) / 2)
 
-    def _judge(self, image: Tensor, moves: bool) -> Record:
-        """The record of an image ``(1, 3, H, W)``; its gradient is passed on if it ``moves``."""
+    def _judge(self, image: Tensor, moves: bool) -> tuple[Record, Tensor]:
+        """The record of an image ``(1, 3, H, W)``, and its gradient, 0 unless it ``moves``."""
         num, step = self.config.cutouts.num, len(self.records)
-        leaf = image.detach().requires_grad_(moves)
+        leaf, gradient = image.requires_grad_(moves), torch.zeros_like(image)
         loss, found = 0.0, torch.zeros(len(self.prompts), dtype=torch.float64)
         for first in range(0, num, self._cutout_batch):
             chunk = range(first, min(first + self._cutout_batch, num))
@@ -168,12 +175,10 @@ class Guided:
                 embeddings = self.judge.embed_images(self._cutouts(leaf[0], step, chunk))
                 losses = prompt_losses(embeddings, self.targets, self.prompts).sum() / num
             if moves:
-                losses.backward()
+                gradient += torch.autograd.grad(losses, leaf)[0]
             loss += float(losses.detach())
             found += similarities(embeddings.detach(), self.targets).double().sum(0).cpu() / num
-        if moves:
-            image.backward(leaf.grad)
-        return Record(step=step, loss=loss, similarities=tuple(found.tolist()))
+        return Record(step=step, loss=loss, similarities=tuple(found.tolist())), gradient
 
     def _cutouts(self, image: Tensor, step: int, numbers: Sequence[int]) -> Tensor:
         """Cutouts ``(n, 3, S, S)`` of an image ``(3, H, W)``, those of these numbers at a step."""

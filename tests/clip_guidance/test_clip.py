@@ -87,12 +87,20 @@ def test_weights_that_lack_are_not_drawn_at_random(copied: Path) -> None:
         Clip.load(str(copied))
 
 
-@pytest.mark.parametrize("settings", [{}, {"image_mean": [0.5], "image_std": [0.5] * 3},
+@pytest.mark.parametrize("settings", [{"size": 32}, {"image_mean": [0.5], "image_std": [0.5] * 3},
                                       {"image_mean": [0.5] * 3, "image_std": [0, 1, 1]}])
 def test_a_normalisation_that_is_none_is_refused(copied: Path, settings: dict[str, object]) -> None:
     (copied / "preprocessor_config.json").write_text(json.dumps(settings))
     with pytest.raises(ValueError, match="must give image_mean and image_std as three numbers"):
         Clip.load(str(copied))
+
+
+def test_a_hub_id_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch,
+                                                  tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(OSError, match="nobody/no-clip cannot be loaded: We couldn't connect"):
+        Clip.load("nobody/no-clip")
 
 
 def test_a_processor_of_newer_versions_is_read(copied: Path, clip: Clip) -> None:

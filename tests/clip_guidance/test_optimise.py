@@ -9,6 +9,7 @@ from clip_guidance.clip import Clip
 from clip_guidance.cutouts import CutoutConfig
 from clip_guidance.optimise import Guided, OptimiseConfig, clamp_to_levels, guide, noise_codes
 from clip_guidance.prompts import parse_prompts
+from tokenizer import recipes
 from tokenizer.vqgan.model import VQGAN
 
 GRID = (4, 6)
@@ -96,6 +97,24 @@ def test_a_stopped_image_goes_on_as_it_would_have(model: VQGAN, clip: Clip) -> N
         stopped.advance()
     resumed.load_state_dict(stopped.state_dict())
     assert torch.equal(guide(resumed), whole.codes) and resumed.records == whole.records
+
+
+def test_models_are_left_as_they_are(clip: Clip) -> None:
+    model = VQGAN(recipes.tiny({"name": "image"}).model).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    guide(guided(model, clip, steps=2))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_loss_that_is_not_finite_ends_the_image(model: VQGAN, clip: Clip,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    run, embed = guided(model, clip), clip.embed_images
+    run.advance()
+    monkeypatch.setattr(clip, "embed_images", lambda images: embed(images) * float("nan"))
+    with pytest.raises(ValueError, match="the loss is nan after 1 steps: the weights of"):
+        run.advance()
+    assert len(run.records) == 1
 
 
 def test_levels_beyond_the_ends_only_get_gradients_that_lead_back() -> None:
