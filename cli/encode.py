@@ -125,6 +125,9 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
         beam_flags=beam_flags, max_errors=max_errors, overwrite=overwrite, extend=extend,
         stats=stats)
     if dry_run:
+        if part is not None:
+            raise click.UsageError("--dry-run is of the whole job: leave out --array-index and "
+                                   "--array-size")
         print_forecast(config)
         return
     done = encode_corpus(config) if part is None else encode_part(config, part)

@@ -112,7 +112,8 @@ class EncodeConfig:
         if self.extend and self.overwrite:
             raise ValueError("what is started over needs no delta: leave out --extend or "
                              "--overwrite")
-        require_absolute(engine_of(self), [self.corpus, self.output, *self.maps.values(),
+        maps = (place for place in self.maps.values() if not is_within_corpus(place))
+        require_absolute(engine_of(self), [self.corpus, self.output, *maps,
                                            *self.tokenizers.values()])
         held = {name: file_modality(name) for name in self.tokenizers}
         for name, folder in self.maps.items():

@@ -306,7 +306,7 @@ def require_absolute(engine: BeamEngine, urls: Iterable[str]) -> None:
         ValueError: the engine has workers elsewhere, and a path is relative.
     """
     for url in urls if engine.is_elsewhere else ():
-        if not (os.path.isabs(url) or re.match(r"[\w+-]+:|\.\w", url)):  # a URL, column or suffix
+        if not (os.path.isabs(url) or re.match(r"[\w+-]+:", url)):  # a URL
             raise ValueError(f"{url} is relative to the folder of this process, which workers of "
                              f"the engine {engine.name} do not share; give {os.path.abspath(url)}")
 

@@ -29,6 +29,12 @@ def test_what_is_no_part_is_wrong_usage(tmp_path: Path, command: str, options: S
     assert done.exit_code == 2 and words in done.output
 
 
+def test_a_dry_run_is_of_the_whole_job(tmp_path: Path) -> None:
+    done = run("encode", tmp_path, tmp_path / "out", "--tokenizer", "image=tok", "--dry-run",
+               "--array-index", 0, "--array-size", 2)
+    assert done.exit_code == 2 and "leave out --array-index and --array-size" in done.output
+
+
 def test_tasks_say_what_is_left_and_the_last_one_what_there_is(
         image_folder: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos, tokenizer = image_folder(5), save_tokenizer(tmp_path / "tok")

@@ -16,6 +16,7 @@ from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from engine_tasks import TouchTask
 
 from pipelines import engines
+from pipelines.encode import EncodeConfig
 from pipelines.engines import (
     CHANNEL_CLOSED,
     ENGINES,
@@ -244,11 +245,22 @@ def test_what_is_no_engine_is_refused(asked: Asked, words: str) -> None:
 
 def test_relative_folders_are_refused_where_workers_run_elsewhere() -> None:
     elsewhere = engine_of(EVERY_ENGINE["dask"])
-    fine = ["/data/photos", "s3://corpus", "datasets:USER/NAME@train", "column:depth", ".seg.png"]
+    fine = ["/data/photos", "s3://corpus", "datasets:USER/NAME@train"]
     require_absolute(elsewhere, fine)
     require_absolute(LocalEngine(), ["photos"])
     with pytest.raises(ValueError, match=f"photos is relative .* give {os.getcwd()}/photos"):
         require_absolute(elsewhere, [*fine, "photos"])
+    with pytest.raises(ValueError, match=r"\.cache is relative"):
+        require_absolute(elsewhere, [".cache"])
+
+
+def test_maps_within_a_corpus_are_no_relative_folders() -> None:
+    settings = {"corpus": "/data/a.tar", "output": "/data/tokens", "engine": "dask://host:1",
+                "tokenizers": {"image": "/data/tok", "depth": "/data/depth"}}
+    for place in (".depth.png", "column:depth"):
+        EncodeConfig(**settings, maps={"depth": place})
+    with pytest.raises(ValueError, match="depths is relative"):
+        EncodeConfig(**settings, maps={"depth": "depths"})
 
 
 @pytest.mark.parametrize("name", ["dask", "portable"])
