@@ -30,11 +30,11 @@ def draw_curves(records: Sequence[Record], prompts: Sequence[Prompt]) -> np.ndar
     losses = {"loss": [record.loss for record in records]}
     cosines = {prompt.text: [record.similarities[index] for record in records]
                for index, prompt in enumerate(prompts)}
-    return np.concatenate([_panel(steps, losses), _panel(steps, cosines)])
+    return np.concatenate([_panel("", steps, losses), _panel("similarity to ", steps, cosines)])
 
 
-def _panel(steps: Sequence[int], lines: dict[str, list[float]]) -> np.ndarray:
-    """One frame with lines over steps, their names above."""
+def _panel(title: str, steps: Sequence[int], lines: dict[str, list[float]]) -> np.ndarray:
+    """One frame with lines over steps, their names above behind a title."""
     picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(picture)
     values = np.array(list(lines.values()))
@@ -46,13 +46,14 @@ def _panel(steps: Sequence[int], lines: dict[str, list[float]]) -> np.ndarray:
     draw.text((WIDTH - 110, HEIGHT - 18), f"step {steps[-1]}", fill=INK)
     across = np.interp(steps, (steps[0], max(steps[-1], steps[0] + 1)),
                        (MARGIN, WIDTH - MARGIN // 2))
-    left = MARGIN
+    draw.text((MARGIN, 6), title, fill=INK)
+    left = MARGIN + int(draw.textlength(title))
     for index, (name, line) in enumerate(lines.items()):
         colour = COLOURS[index % len(COLOURS)]
         down = np.interp(line, (low, max(high, low + 1e-9)),
                          (HEIGHT - MARGIN // 2 - 2, MARGIN // 2 + 2))
         draw.line(list(zip(across.tolist(), down.tolist(), strict=True)), fill=colour, width=2)
-        shown = name[:40].encode("latin-1", "replace").decode("latin-1")
+        shown = name[:40].encode("ascii", "replace").decode()  # what every font of Pillow has
         draw.text((left, 6), shown, fill=colour)
         left += int(draw.textlength(shown)) + 20
     return np.asarray(picture)

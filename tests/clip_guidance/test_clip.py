@@ -95,6 +95,27 @@ def test_a_normalisation_that_is_none_is_refused(copied: Path, settings: dict[st
         Clip.load(str(copied))
 
 
+def test_folders_of_older_versions_are_read(copied: Path, clip: Clip) -> None:
+    from safetensors.torch import load_file
+    tokenizer = json.loads((copied / "tokenizer.json").read_text())["model"]
+    (copied / "vocab.json").write_text(json.dumps(tokenizer["vocab"]))
+    (copied / "merges.txt").write_text("#version: 0.2\n")
+    torch.save(load_file(copied / "model.safetensors"), copied / "pytorch_model.bin")
+    for name in ("tokenizer.json", "model.safetensors"):
+        (copied / name).unlink()
+    found = Clip.load(str(copied))
+    assert found.fingerprint == clip.fingerprint
+    texts = ["a red house", "Fog!"]
+    torch.testing.assert_close(found.embed_texts(texts), clip.embed_texts(texts))
+
+
+def test_weights_that_would_run_code_are_refused(copied: Path) -> None:
+    (copied / "model.safetensors").unlink()
+    torch.save({"logit_scale": print}, copied / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="holds no CLIP that can be read"):
+        Clip.load(str(copied))
+
+
 def test_a_hub_id_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch,
                                                   tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
