@@ -1,0 +1,42 @@
+"""The course of an image is exact as lines, and falls and rises in the picture as it does."""
+import json
+
+import numpy as np
+import pytest
+
+from clip_guidance.curves import COLOURS, HEIGHT, WIDTH, draw_curves, json_lines
+from clip_guidance.optimise import Record
+from clip_guidance.prompts import parse_prompts
+
+
+def records(num: int, num_prompts: int = 1) -> list[Record]:
+    return [Record(step=step, loss=2.0 - step / 10, similarities=(step / 100,) * num_prompts)
+            for step in range(num)]
+
+
+def ends(panel: np.ndarray) -> tuple[float, float]:
+    """Mean heights of the first line, in rows from the top, in the left and the right third."""
+    rows, columns = np.nonzero((panel[20:] == COLOURS[0]).all(-1))
+    return rows[columns < WIDTH / 3].mean(), rows[columns > 2 * WIDTH / 3].mean()
+
+
+def test_every_record_is_a_line() -> None:
+    lines = [json.loads(line) for line in json_lines(records(3, num_prompts=2)).splitlines()]
+    assert lines[2] == {"step": 2, "loss": 1.8, "similarity": 0.02, "similarities": [0.02, 0.02]}
+    assert [line["step"] for line in lines] == [0, 1, 2]
+
+
+def test_losses_fall_and_similarities_rise_in_the_picture() -> None:
+    picture = draw_curves(records(50), parse_prompts("a red house"))
+    assert picture.shape == (2 * HEIGHT, WIDTH, 3) and picture.dtype == np.uint8
+    left, right = ends(picture[:HEIGHT])
+    assert left < right - 50
+    left, right = ends(picture[HEIGHT:])
+    assert left > right + 50
+
+
+@pytest.mark.parametrize("num", [1, 2])
+@pytest.mark.parametrize("text", ["Häuschen 家", "|".join("abcdefg"), "x" * 300])
+def test_short_courses_and_odd_prompts_are_drawn(num: int, text: str) -> None:
+    prompts = parse_prompts(text)
+    assert draw_curves(records(num, len(prompts)), prompts).shape == (2 * HEIGHT, WIDTH, 3)
