@@ -85,7 +85,14 @@ class FourMLayout(Layout):
         boxes = [[row["top"], row["left"], row["crop_height"], row["crop_width"], row["flipped"]]
                  for row in source.rows]
         files[CROPS] = (npy_bytes(np.array(boxes, np.int64)), ".npy")
-        return [Item(name=name, columns=source.rows[0], files=files)]
+        return [Item(name=tree_name(name), columns=source.rows[0], files=files)]
+
+
+def tree_name(name: str) -> str:
+    """A path whose folders cannot have the name of a file."""
+    *folders, base = name.split("/")
+    return "/".join([*(f"{folder[:-4]}%2E{folder[-3:]}" if folder.lower().endswith(".npy") else
+                       folder for folder in folders), base])
 
 
 def files_below(url: str, folder: str = "") -> Iterator[str]:

@@ -438,6 +438,18 @@ def test_4m_has_a_tree_for_each_modality_and_shared_crops(tmp_path: Path,
                                                                       [3, 3, 10, 20, 1]]
 
 
+def test_keys_that_look_like_files_of_others_are_exported_too(tmp_path: Path) -> None:
+    codes = drawn(1)
+    ours = imported(tmp_path, write_tar(tmp_path / "a.tar", {
+        "a.npy": npy(codes[0]), "a.json": b'{"key": "x"}',
+        "b.npy": npy(codes[1]), "b.json": b'{"key": "x.npy/y"}'}), "webdataset")
+    out = tmp_path / "4m"
+    done = export_corpus(ExportConfig(tokens=ours.url, output=str(out), format="4m"))
+    assert done.num_items == 2 and not done.dead_letters
+    assert (np.load(out / "image/x.npy") == codes[0]).all()
+    assert (np.load(out / "image/x%2Enpy/y.npy") == codes[1]).all()
+
+
 @pytest.mark.parametrize("format", LAYOUTS)
 def test_an_interrupted_export_ends_in_the_same_files(
         tmp_path: Path, corpus: Callable[..., str], format: str) -> None:
