@@ -2,7 +2,7 @@
 import click
 
 from cli.options import reports_errors
-from cli.values import SIZE
+from cli.values import SIZE, at_least
 
 FORMATS = ("llamagen", "rar", "4m", "webdataset")
 
@@ -17,7 +17,7 @@ FORMATS = ("llamagen", "rar", "4m", "webdataset")
 @click.option("--tokenizer", metavar="FOLDER", help="With --from: what made the codes, for example "
                                                     "of import-tokenizer; it gives the codebook, "
                                                     "and the corpus can be decoded with it alone.")
-@click.option("--codebook-size", type=click.IntRange(min=1), metavar="K",
+@click.option("--codebook-size", type=at_least(1), metavar="K",
               help="With --from, without a tokenizer.")
 @click.option("--grid", type=SIZE, help="With --from: rows and columns of the codes.  [default: "
                                           "square]")
@@ -25,11 +25,11 @@ FORMATS = ("llamagen", "rar", "4m", "webdataset")
                                                 "encoder saw.  [default: 16 a code]")
 @click.option("--modality", help="Of the codes; with --to, the one to write.  [default: with "
                                  "--from the tokenizer's, else image; with --to all]")
-@click.option("--shard-size", type=click.IntRange(min=1),
+@click.option("--shard-size", type=at_least(1),
               help="With --from: images in one Parquet file.  [default: 4096]")
 @click.option("--data", help="With --to llamagen: the data set's name, which is part of its paths. "
                              " [default: imagenet]")
-@click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
+@click.option("--num-workers", type=at_least(1), default=1, show_default=True,
               help="Processes that convert at the same time.")
 @click.option("--overwrite", is_flag=True, help="With --from: start over in OUT.")
 @reports_errors

@@ -2,6 +2,7 @@
 import click
 
 from cli.options import (
+    JOB,
     filters_rows,
     keeps_records,
     part_of,
@@ -10,10 +11,16 @@ from cli.options import (
     takes_part,
     tokenizers_of,
 )
-from cli.values import TOKENIZER_FOLDER
+from cli.sections import Sections
+from cli.values import TOKENIZER_FOLDER, at_least
+
+SECTIONS = {"What to decode": ("--tokenizer", "--keys", "--filter"),
+            "What to write": ("--to", "--format", "--quality"),
+            "The job": ("--batch-size", *JOB)}
+"""Headings of the help."""
 
 
-@click.command()
+@click.command(cls=Sections, sections=SECTIONS)
 @click.argument("tokens")
 @click.argument("output", metavar="OUT")
 @click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True, required=True,
@@ -28,9 +35,9 @@ from cli.values import TOKENIZER_FOLDER
               help="Of JPEG and WebP.")
 @click.option("--keys", metavar="FILE", help="Decode only these: a text with one key a line, or "
                                              "Parquet with a column key.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
+@click.option("--batch-size", type=at_least(1), default=8, show_default=True,
               help="Crops that pass through the tokenizer at once.")
-@click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
+@click.option("--num-workers", type=at_least(1), default=1, show_default=True,
               help="Processes that decode at the same time, on one core each.")
 @click.option("--overwrite", is_flag=True,
               help="Start over in OUT; what was decoded there is removed.")

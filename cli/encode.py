@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.options import (
+    JOB,
     by_name,
     keeps_records,
     part_of,
@@ -12,13 +13,22 @@ from cli.options import (
     takes_part,
     tokenizers_of,
 )
-from cli.values import ASSIGNMENT, ERROR_LIMIT, SIZE, TOKENIZER_FOLDER
+from cli.sections import Sections
+from cli.values import ASSIGNMENT, ERROR_LIMIT, SIZE, TOKENIZER_FOLDER, at_least
 
 if TYPE_CHECKING:
     from pipelines.encode import EncodeConfig
 
 
-@click.command()
+SECTIONS = {
+    "What to encode": ("--tokenizer", "--maps", "--labels", "--size", "--crops", "--flips",
+                       "--crop-seed"),
+    "What to store": ("--stats", "--precision", "--backend", "--batch-size", "--shard-size"),
+    "The job": ("--dry-run", "--extend", "--max-errors", *JOB)}
+"""Headings of the help."""
+
+
+@click.command(cls=Sections, sections=SECTIONS)
 @click.argument("corpus")
 @click.argument("tokens")
 @click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True, required=True,
@@ -39,12 +49,12 @@ if TYPE_CHECKING:
                    "centre with their mirror images, of two sizes, 20 in all); random:N.")
 @click.option("--flips", is_flag=True, help="Mirror each crop, left to right, or not: by a draw "
                                      "with even odds.")
-@click.option("--crop-seed", type=click.IntRange(min=0), default=0, show_default=True,
+@click.option("--crop-seed", type=at_least(0), default=0, show_default=True,
               help="Of the draws of random:N and --flips, which depend on it, the image's key and "
                    "the crop's number alone.")
-@click.option("--shard-size", type=click.IntRange(min=1), default=512, show_default=True,
+@click.option("--shard-size", type=at_least(1), default=512, show_default=True,
               help="Images in one Parquet file.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
+@click.option("--batch-size", type=at_least(1), default=8, show_default=True,
               help="Images that pass through the tokenizer at once; a job keeps the one it began "
                    "with.")
 @click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32",
@@ -58,7 +68,7 @@ if TYPE_CHECKING:
               help="Also decode every crop, and store how good it came back and how sure its codes "
                    "are, in columns that inspect --stats and --filter read; the codes are the "
                    "same. It takes about the time of decode on top.")
-@click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
+@click.option("--num-workers", type=at_least(1), default=1, show_default=True,
               help="Processes that encode at the same time, on one core each.")
 @click.option("--max-errors", type=ERROR_LIMIT, metavar="N|SHARE",
               help="End in failure when more images fail: a number such as 5, or a share such as "
@@ -86,30 +96,21 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
     with images, a list of paths or URLs (CSV, JSON lines, Parquet), or a data set of Hugging Face:
     a path or an fsspec URL; see docs/sources.md. An image that cannot be read becomes a dead letter
     with its reason; everything else goes on. The same command continues a job that was stopped,
-    however it was stopped.
+    however it was stopped. See docs/encoding.md and docs/running.md.
 
     \b
     Examples:
-      img2tokens encode photos tokens --tokenizer tok
-      img2tokens encode photos tokens --tokenizer tok \\
-          --maps depth=depths --tokenizer depth-tok
-      img2tokens encode photos tokens --tokenizer tok --tokenizer tok-edges
-      img2tokens encode photos tokens --tokenizer tok --labels 'regex:^n[0-9]+_(.+)$'
-      img2tokens encode photos tokens --tokenizer tok --size 256x384
-      img2tokens encode photos tokens --tokenizer tok --crops ten-crop
-      img2tokens encode photos tokens --tokenizer tok --crops random:4 --flips
+      img2tokens encode photos tokens --tokenizer tok --dry-run
+      img2tokens encode photos tokens --tokenizer tok --labels 'regex:^n[0-9]+_(.+)$' --stats
+      img2tokens encode photos tokens --tokenizer tok --maps depth=depths --tokenizer depth-tok
+      img2tokens encode photos tokens --tokenizer tok --tokenizer edge-tok --crops random:4 --flips
       img2tokens encode 'shards/{00..07}.tar' tokens --tokenizer tok \\
           --maps segmentation=.segmentation.png --tokenizer seg-tok
       img2tokens encode 'data/*.parquet' tokens --tokenizer tok --labels column:fine_label
       img2tokens encode list.csv tokens --tokenizer tok --max-errors 1%
-      img2tokens encode datasets:USER/NAME@train tokens --tokenizer tok
-      img2tokens encode photos tokens --tokenizer tok --stats
-      img2tokens encode s3://images/a s3://tokens/a --tokenizer s3://models/tok
-      img2tokens encode photos tokens --tokenizer tok --dry-run
-      img2tokens encode photos tokens --tokenizer tok --extend
+      img2tokens encode datasets:USER/NAME@train tokens --tokenizer tok --size 256x384
+      img2tokens encode s3://images/a s3://tokens/a --tokenizer s3://models/tok --extend
       img2tokens encode photos tokens --tokenizer tok --array-index 3 --array-size 64
-      img2tokens encode /data/photos /data/tokens --tokenizer /data/tok \\
-          --engine dask://scheduler:8786
       img2tokens encode /data/photos /data/tokens --tokenizer /data/tok \\
           --engine beam -- --runner=FlinkRunner --flink_master=flink:8081
     """

@@ -4,7 +4,7 @@ from typing import Any
 import click
 
 from cli.options import reports_errors
-from cli.values import IMAGE_COUNT
+from cli.values import IMAGE_COUNT, at_least
 
 MAX_LISTED = 10
 """Unreadable images named on standard error; all are in the JSON."""
@@ -18,7 +18,7 @@ MAX_LISTED = 10
 @click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32",
               show_default=True,
               help="Arithmetic of the networks; bf16 also counts the codes that change.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N",
+@click.option("--limit", type=at_least(1), metavar="N",
               help="Measure N images, spread evenly over the corpus.")
 @click.option("--held-out", type=IMAGE_COUNT,
               help="Measure only what a training with this setting keeps out: a count, or a share "
@@ -30,9 +30,9 @@ MAX_LISTED = 10
 @click.option("--lpips-linear", metavar="FILE", help="Linear layers of LPIPS 0.1, vgg.pth.")
 @click.option("--inception", metavar="FILE",
               help="Inception of FID, pt_inception-2015-12-05-6726825d.pth, for rFID.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
+@click.option("--batch-size", type=at_least(1), default=8, show_default=True,
               help="Images that pass through the tokenizer at once.")
-@click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
+@click.option("--num-workers", type=at_least(1), default=1, show_default=True,
               help="Batches that do so at the same time, on one core each.")
 @click.option("--device", default="cpu", show_default=True, help="Such as cpu or cuda.")
 @reports_errors

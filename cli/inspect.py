@@ -4,6 +4,7 @@ import json
 import click
 
 from cli.options import filters_rows, reports_errors
+from cli.values import at_least
 
 
 @click.command()
@@ -12,16 +13,16 @@ from cli.options import filters_rows, reports_errors
 @filters_rows
 @click.option("--stats", is_flag=True,
               help="How the quality columns of encode --stats are distributed, also by class.")
-@click.option("--worst", type=click.IntRange(min=0), default=0, metavar="N",
+@click.option("--worst", type=at_least(0), default=0, metavar="N",
               help="List the N rows that came back worst, by the figure of each modality.")
 @click.option("--codes", is_flag=True,
               help="Usage and dead codes, codes that are typical of a class, entropy by place.")
 @click.option("--entropy-map", metavar="FILE",
               help="PNG of the entropy by place of the first modality: blue 0, yellow log2 K bits.")
-@click.option("--duplicates", type=click.IntRange(min=0), metavar="T",
+@click.option("--duplicates", type=at_least(0), metavar="T",
               help="Rows whose codes of the first modality are equal, and those that differ in at "
                    "most T places.")
-@click.option("--dead-letters", type=click.IntRange(min=0), default=0, metavar="N",
+@click.option("--dead-letters", type=at_least(0), default=0, metavar="N",
               help="List the first N inputs that failed: key, source, stage and reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reports_errors

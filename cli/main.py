@@ -1,4 +1,5 @@
 """The ``img2tokens`` command: a table of commands, each loaded only when it is used."""
+import difflib
 import importlib
 from importlib import metadata
 
@@ -33,6 +34,9 @@ class LazyCommands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
+            near = difflib.get_close_matches(cmd_name, COMMANDS, n=1)
+            if near and not ctx.resilient_parsing:
+                ctx.fail(f"No such command {cmd_name!r}; did you mean {near[0]}?")
             return None
         module = cmd_name.replace("-", "_")
         command: click.Command = getattr(importlib.import_module(f"cli.{module}"), module)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cli.values import at_least
+
 if TYPE_CHECKING:
     from pipelines.array import Part
 
@@ -38,6 +40,11 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+JOB = ("--num-workers", "--overwrite", "--engine", "--array-index", "--array-size", "--log-json",
+       "--prometheus")
+"""Options of the jobs that say how they run, not what comes out."""
 
 
 def takes_engine(command: Command) -> Command:
@@ -79,10 +86,10 @@ def keeps_records(command: Command) -> Command:
 def takes_part(command: Command) -> Command:
     """Give a command the options ``--array-index`` and ``--array-size``; see `part_of`."""
     index = click.option(
-        "--array-index", type=click.IntRange(min=0), metavar="I",
+        "--array-index", type=at_least(0), metavar="I",
         help="Number of this task in a job array, from 0: it makes its own part of the shards, in "
              "this process, without Beam. The task that ends last completes the output.")
-    size = click.option("--array-size", type=click.IntRange(min=1), metavar="N",
+    size = click.option("--array-size", type=at_least(1), metavar="N",
                         help="Number of tasks in the job array, the same for all of them.")
     return index(size(command))
 

@@ -2,14 +2,14 @@
 import click
 
 from cli.options import keeps_records, reports_errors, takes_engine, tokenizers_of
-from cli.values import ERROR_LIMIT, TOKENIZER_FOLDER
+from cli.values import ERROR_LIMIT, TOKENIZER_FOLDER, at_least
 
 
 @click.command()
 @click.argument("tokens")
 @click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True, required=True,
               help="Folder of each tokenizer that made the codes.")
-@click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
+@click.option("--num-workers", type=at_least(1), default=1, show_default=True,
               help="Processes that encode at the same time, on one core each.")
 @click.option("--max-errors", type=ERROR_LIMIT, metavar="N|SHARE",
               help="End in failure when more of the dead letters fail again: a number such as 5, "

@@ -7,7 +7,8 @@ import click
 from cli.options import by_name, filters_rows, part_of, reports_errors, takes_part
 from cli.priors import load_decoders
 from cli.sampling_inputs import find_givens
-from cli.values import ASSIGNMENT, BOX, GUIDANCE_SCALE, SIZE, TOKENIZER_FOLDER
+from cli.sections import Sections
+from cli.values import ASSIGNMENT, BOX, GUIDANCE_SCALE, SIZE, TOKENIZER_FOLDER, at_least
 
 if TYPE_CHECKING:
     from prior.generate import Generation
@@ -20,15 +21,26 @@ if TYPE_CHECKING:
     from tokenizer.schema import Manifest
 
 
-@click.command()
+SECTIONS = {
+    "What samples are given": ("--label", "--condition-from", "--condition", "--held-out",
+                               "--filter", "--complete-from", "--keep", "--hole", "--mask"),
+    "How codes are drawn": ("--seed", "--sampler", "--temperature", "--top-k", "--top-p", "--min-p",
+                            "--guidance", "--guidance-schedule", "--guidance-power", "--passes",
+                            "--schedule"),
+    "What is kept": ("--tokenizer", "--num", "--samples-each", "--size", "--best-of",
+                     "--likelihood")}
+"""Headings of the help."""
+
+
+@click.command(cls=Sections, sections=SECTIONS)
 @click.argument("prior")
 @click.argument("out")
 @click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True,
-              help="Folder of the tokenizer of the images, to decode them, and of that of a map, to "
-                   "show it beside its samples. Without any, only tokens are written.")
-@click.option("--num", type=click.IntRange(min=1),
+              help="Folder of the tokenizer of the images, to decode them, and of that of a map, "
+                   "to show it beside its samples. Without any, only tokens are written.")
+@click.option("--num", type=at_least(1),
               help="Images to draw.  [default: --samples-each for each row of conditions]")
-@click.option("--samples-each", type=click.IntRange(min=1), default=1, show_default=True,
+@click.option("--samples-each", type=at_least(1), default=1, show_default=True,
               help="Images in a row that share their conditions.")
 @click.option("--label", "labels", multiple=True, metavar="NAME|NUMBER",
               help="Class of the images. Repeatable: images take them in turn.")
@@ -45,7 +57,7 @@ if TYPE_CHECKING:
               help="Of --complete-from: the box, in pixels, that is drawn anew, in place of what "
                    "--keep leaves. Repeatable.")
 @click.option("--mask", metavar="FILE", help="Picture whose white part is drawn anew, likewise.")
-@click.option("--passes", type=click.IntRange(min=0), default=0, show_default=True,
+@click.option("--passes", type=at_least(0), default=0, show_default=True,
               help="Passes over a hole that let the cells behind it act too.")
 @click.option("--keep", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.5,
               show_default=True, help="Share of an image kept for completion, from the top.")
@@ -55,7 +67,7 @@ if TYPE_CHECKING:
 @click.option("--sampler", default="random", show_default=True, help="random, or greedy.")
 @click.option("--temperature", type=click.FloatRange(min=0, min_open=True),
               help="Below 1 sharpens the distribution.  [default: 1]")
-@click.option("--top-k", type=click.IntRange(min=1), help="Only the K most likely codes.")
+@click.option("--top-k", type=at_least(1), help="Only the K most likely codes.")
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True),
               help="Only the fewest codes with this probability together.")
 @click.option("--min-p", type=click.FloatRange(0, 1),
@@ -73,16 +85,17 @@ if TYPE_CHECKING:
 @click.option("--schedule", type=click.Choice(["raster", "wavefront"]), default="wavefront",
               show_default=True, help="Of --size: one cell at a time, or all whose windows are "
                                       "complete; the codes are the same.")
-@click.option("--best-of", type=click.IntRange(min=1), metavar="M",
+@click.option("--best-of", type=at_least(1), metavar="M",
               help="Draw M images for each row of conditions and keep the --samples-each most "
                    "likely ones.")
 @click.option("--likelihood", is_flag=True,
               help="Store the log-likelihood of each image, and with --tokenizer pictures of the "
                    "cells that were unexpected.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True,
+@click.option("--seed", type=at_least(0), default=0, show_default=True,
+              help="Image number i depends on it, on i and on what it is given alone.")
+@click.option("--batch-size", type=at_least(1), default=32, show_default=True,
               help="Images drawn at once.")
-@click.option("--shard-size", type=click.IntRange(min=1), default=512, show_default=True,
+@click.option("--shard-size", type=at_least(1), default=512, show_default=True,
               help="Images in one Parquet file.")
 @click.option("--device", help="Where torch computes.  [default: cuda if there is one, else cpu]")
 @click.option("--overwrite", is_flag=True, help="Start over in OUT; samples there are removed.")
@@ -144,7 +157,7 @@ def draw(prior: "Prior", out: str, codecs: "dict[str, Codec]", options: dict[str
             raise click.UsageError(f"--tokenizer {name}= shows the {name} that samples are given, "
                                    "and none is given here: leave it out, or give --condition-from")
     part = part_of(options["array_index"], options["array_size"])
-    with tqdm(total=config.num_images(len(givens)), unit=" images") as bar:
+    with tqdm(total=config.num_images(len(givens)), unit=" images", delay=0.5) as bar:
         manifest = sample_corpus(prior, givens, out, config, bar.update, options["overwrite"],
                                  part=(part.index, part.size) if part else None)
     if manifest is None:
@@ -157,10 +170,11 @@ def draw(prior: "Prior", out: str, codecs: "dict[str, Codec]", options: dict[str
 def show(prior: "Prior", givens: "Givens", manifest: "Manifest", out: str,
          codecs: "dict[str, Codec]", config: "SamplingConfig") -> None:
     """Write the pictures of a finished corpus of samples."""
-    from prior.gallery import write_gallery, write_surprise
+    from prior.gallery import NUM_COLUMNS, write_gallery, write_surprise
     from tokenizer.tokens import TokenCorpus
     corpus = TokenCorpus(out, manifest)
-    write_gallery(corpus, out, codecs, samples_each=config.samples_each,
+    alike = min(manifest.num_rows, NUM_COLUMNS) if len(givens) == 1 else config.samples_each
+    write_gallery(corpus, out, codecs, samples_each=alike,
                   originals=givens.originals, hole=givens.hole)
     if config.likelihood:
         write_surprise(prior, corpus, out, codecs[prior.config.target],

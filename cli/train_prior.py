@@ -7,7 +7,7 @@ import click
 from cli.options import filters_rows, reports_errors
 from cli.priors import load_decoders
 from cli.threads import share_cores
-from cli.values import CONDITION_NAME, IMAGE_COUNT, TOKENIZER_FOLDER
+from cli.values import CONDITION_NAME, IMAGE_COUNT, TOKENIZER_FOLDER, at_least
 
 if TYPE_CHECKING:
     from prior.loading.config import Mixture
@@ -27,8 +27,8 @@ RECIPES = ("tiny", "small", "medium", "gpt_25m", "gpt_111m", "gpt_343m", "gpt_77
               help="What samples can be given: label, or a modality of TOKENS; =DROPOUT says how "
                    "often training leaves it out. Repeatable.")
 @click.option("--recipe", type=click.Choice(RECIPES), default="small", show_default=True,
-              help="Named settings to start from; see prior/recipes.py.")
-@click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps to train.")
+              metavar="NAME", help="Named settings to start from: " + ", ".join(RECIPES) + ".")
+@click.option("--steps", type=at_least(1), help="Optimiser steps to train.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
               help="Minutes to train, over all runs; with --steps, whichever ends first.")
 @click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True,
@@ -42,7 +42,7 @@ RECIPES = ("tiny", "small", "medium", "gpt_25m", "gpt_111m", "gpt_343m", "gpt_77
 @click.option("--held-out-by", type=click.Choice(["hash", "name"]), default="hash",
               show_default=True,
               help="Choose them by hash of the key, or take the last by name (frames of a film).")
-@click.option("--seed", type=click.IntRange(min=0), help="Of weights and order.")
+@click.option("--seed", type=at_least(0), help="Of weights and order.")
 @click.option("--cache", metavar="FOLDER",
               help="Where the codes that are mapped into memory lie, which several trainings may "
                    "share; else below OUT.")

@@ -6,7 +6,7 @@ import click
 
 from cli.options import reports_errors
 from cli.threads import share_cores
-from cli.values import IMAGE_COUNT
+from cli.values import IMAGE_COUNT, at_least
 
 if TYPE_CHECKING:
     from tokenizer.recipes import TokenizerRecipe
@@ -23,18 +23,18 @@ RECIPES = ("tiny", "small_64", "small_128", "fast_f16", "f16_1024", "f16_16384",
               help="What to learn: image, depth, segmentation or normals, which the files hold; "
                    "edges or low_res, computed from images.")
 @click.option("--recipe", type=click.Choice(RECIPES), default="small_128", show_default=True,
-              help="Named settings to start from; see tokenizer/recipes.py.")
+              metavar="NAME", help="Named settings to start from: " + ", ".join(RECIPES) + ".")
 @click.option("--init-from", metavar="TOKENIZER",
               help="Start from the weights of this tokenizer, trained or imported; modality and "
                    "model are its own, and --recipe gives the settings of training alone.")
-@click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps to train.")
+@click.option("--steps", type=at_least(1), help="Optimiser steps to train.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
               help="Minutes to train, over all runs; with --steps, whichever ends first.")
 @click.option("--held-out", type=IMAGE_COUNT,
               help="Images kept out of training and measured: a count, or a share below 1.")
 @click.option("--held-out-by", type=click.Choice(["hash", "name"]),
               help="Choose them by hash of the key, or take the last by name (frames of a film).")
-@click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and crops.")
+@click.option("--seed", type=at_least(0), help="Of weights, order and crops.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
               help="Replace one setting: modality.NAME, model.NAME or training.NAME. Repeatable.")
 @reports_errors

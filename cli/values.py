@@ -32,6 +32,13 @@ class Value(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+def at_least(lowest: int) -> click.IntRange:
+    """An integer from ``lowest`` on, which ``--help`` calls N."""
+    kind = click.IntRange(min=lowest)
+    kind.name = "n"
+    return kind
+
+
 def assignment(text: str) -> tuple[str, str]:
     """``NAME=VALUE`` as a pair."""
     name, separator, value = text.partition("=")

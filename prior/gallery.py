@@ -67,8 +67,8 @@ def check_decoders(spec: TokenSpec, decoders: Mapping[str, Decoder]) -> None:
     """
     for name, decoder in decoders.items():
         if name not in spec.modalities:
-            raise SpecMismatch(f"the tokenizer given is one for {name}, and the prior has codes of "
-                               f"{' and '.join(spec.modalities)} alone: give one for these")
+            raise SpecMismatch(f"there are no {name} codes to decode, only "
+                               f"{', '.join(spec.modalities)}: leave the tokenizer for them out")
         wanted, found = spec[name], decoder.spec
         if found.modality != name:
             raise SpecMismatch(f"the tokenizer given for {name} is one for {found.modality}")

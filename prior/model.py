@@ -95,6 +95,9 @@ class PriorConfig:
         mixture = corpus if isinstance(corpus, Mixture) else Mixture((corpus,), (1.0,))
         first = mixture.first
         maps = [condition.name for condition in conditions if condition.name != LABEL]
+        if unknown := set(maps) - set(first.spec.modalities):
+            raise ValueError(f"{first.url} holds no {min(unknown)} codes; conditions are {LABEL} "
+                             f"and, of what it holds, {', '.join(first.spec.modalities)}")
         spec = TokenSpec(codes=tuple(first.spec[name] for name in dict.fromkeys((target, *maps))))
         if len(maps) < len(conditions) and not first.manifest.classes:
             raise ValueError(f"{first.url} has no classes, so the prior cannot be conditioned on "

@@ -10,6 +10,7 @@ from random_tokenizers import save_tokenizer
 
 from cli.main import COMMANDS, main, version
 from cli.options import one_line, reports_errors, tokenizers_of
+from cli.sections import OTHERS, Sections
 from cli.values import ASSIGNMENT, tokenizer_folder
 
 
@@ -41,6 +42,24 @@ def test_an_unknown_command_is_wrong_usage() -> None:
     result = CliRunner().invoke(main, ["tokenise"])
     assert result.exit_code == 2
     assert "tokenise" in result.output
+    result = CliRunner().invoke(main, ["inspct", "tokens"])
+    assert result.exit_code == 2
+    assert "No such command 'inspct'; did you mean inspect?" in result.output
+
+
+def test_sections_hold_every_option_once() -> None:
+    for name in ("encode", "decode", "sample"):
+        words = CliRunner().invoke(main, [name, "--help"], terminal_width=100).output.split()
+        command = main.get_command(click.Context(main), name)
+        assert isinstance(command, Sections)
+        heads = [line.strip() for line in command.get_help(click.Context(command)).splitlines()
+                 if line.endswith(":") and not line.startswith("  ")]
+        assert heads[-len(command.sections) - 1:] == [f"{head}:" for head in
+                                                      (*command.sections, OTHERS)]
+        options = [option.opts[-1] for option in command.params if isinstance(option, click.Option)]
+        assert set(options) <= set(words)
+        listed = [name for names in command.sections.values() for name in names]
+        assert len(set(listed)) == len(listed) and set(listed) <= set(options)
 
 
 @pytest.mark.parametrize(("error", "code", "words"), [

@@ -126,6 +126,8 @@ def test_a_hole_in_an_image_file_is_filled(tokenized: Path, prior: Path, files: 
     inside[8 // cell:16 // cell, 8 // cell:] = True
     np.testing.assert_array_equal(found[:, ~inside], given.repeat(3, 0)[:, ~inside])
     assert (found[:, inside] != given[:, inside]).any()
+    with Image.open(files / "out/grid.png") as grid:  # given, given with its hole, three samples
+        assert grid.size == (5 * 34 + 2, 34 + 2)
 
 
 def test_one_row_of_a_corpus_is_varied(tokenized: Path, prior: Path, tmp_path: Path) -> None:

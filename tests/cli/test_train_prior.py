@@ -55,7 +55,7 @@ def test_help_shows_examples() -> None:
 
 def test_help_names_every_recipe() -> None:
     assert tuple(RECIPES) == NAMES
-    assert "|".join(NAMES) in "".join(run("--help").output.split())
+    assert ", ".join(NAMES) + "." in " ".join(run("--help").output.split())
 
 
 def test_without_a_length_usage_is_explained(tokenized: Path, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_options_that_cannot_be_read_are_wrong_usage(tokenized: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (["--condition", "depth"], "no depth codes"),
+    (["--condition", "lable"], "no lable codes; conditions are label and, of what it holds, image"),
     (["--condition", "label=1"], "dropout of condition label must lie in [0, 1), got 1.0"),
     (["--set", "training.batch_sise=2"], "did you mean batch_size?"),
     (["--set", "transformer.width=33"], "width must be a multiple of"),
@@ -95,8 +95,7 @@ def test_a_tokenizer_of_what_the_prior_has_no_codes_of_is_refused(
     result = run(tokenized / "tokens", tmp_path / "prior", "--steps", 1,
                  "--tokenizer", tokenized / "segmentation")
     assert result.exit_code == 1
-    assert "the tokenizer given is one for segmentation, and the prior has codes of image alone" \
-        in result.output
+    assert "there are no segmentation codes to decode, only image" in result.output
     result = run(tokenized / "tokens", tmp_path / "prior", "--steps", 1, "--condition",
                  "segmentation", "--tokenizer", tokenized / "segmentation")
     assert result.exit_code == 2 and "the tokenizer of the image codes too" in result.output

@@ -80,7 +80,7 @@ def test_without_a_length_usage_is_explained(tmp_path: Path) -> None:
 
 def test_help_names_every_recipe() -> None:
     assert tuple(RECIPES) == NAMES
-    assert "|".join(NAMES) in "".join(run("--help").output.split())
+    assert ", ".join(NAMES) + "." in " ".join(run("--help").output.split())
 
 
 def test_an_unknown_recipe_is_wrong_usage(tmp_path: Path) -> None:
