@@ -106,7 +106,8 @@ def contact_sheet(config: SheetConfig) -> Sheet:
     if not cells:
         raise ValueError(f"no row of {config.tokens} is selected; a sheet shows at least one")
     sheet.num_rows = len(cells)
-    pictures.save_png(config.output, pictures.tile(np.stack(cells), config.columns, padding=4))
+    columns = min(config.columns, len(cells))
+    pictures.save_png(config.output, pictures.tile(np.stack(cells), columns, padding=4))
     return sheet
 
 

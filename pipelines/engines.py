@@ -118,10 +118,8 @@ class BeamEngine(ABC):
 
     def pipeline(self, task: ShardTask, shards: Sequence[int]) -> Any:
         """The ``beam.Pipeline`` that tries each shard once."""
-        from apache_beam.options.pipeline_options import PipelineOptions
-
-        from pipelines.graph import beam, build_graph
-        options = PipelineOptions([*self.options(), *self.flags])
+        from pipelines.graph import beam, build_graph  # the first to load Beam: it silences it
+        options = beam.options.pipeline_options.PipelineOptions([*self.options(), *self.flags])
         pipeline = beam.Pipeline(runner=self.runner(), options=options)
         build_graph(pipeline, task, shards)
         return pipeline

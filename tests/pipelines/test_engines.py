@@ -84,6 +84,14 @@ def test_nothing_but_numbers_and_tallies_passes_between_steps() -> None:
     assert hints.input_types[0][0] is int
 
 
+def test_loading_an_engine_says_nothing_of_libraries_that_nobody_asked_for() -> None:
+    done = subprocess.run([sys.executable, "-c", (
+        "from pipelines.engines import LocalEngine; from engine_tasks import TouchTask; "
+        "LocalEngine().pipeline(TouchTask('nowhere'), [0])")],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_every_shard_is_made_once(tmp_path: Path, num_workers: int) -> None:
     LocalEngine(num_workers=num_workers)(TouchTask(str(tmp_path)), range(7))

@@ -68,9 +68,10 @@ class Trained:
         length = f"{self.step} steps in {self.seconds / 60:.1f} minutes"
         if self.evaluation is None:
             return f"no image held out, {length}"
-        scores, share = describe_scores(self.evaluation.scores), self.evaluation.used_share
-        return (f"held-out images ({self.evaluation.num_images}): {scores}, "
-                f"{share:.1%} of the codebook used; {length}")
+        found = self.evaluation
+        most = f" (at most {found.most_share:.1%} by so few)" if found.most_share < 1 else ""
+        return (f"held-out images ({found.num_images}): {describe_scores(found.scores)}, "
+                f"{found.used_share:.1%} of the codebook used{most}; {length}")
 
 
 def train_tokenizer(corpus: str, out: str, config: VQGANConfig, training: TrainingConfig,

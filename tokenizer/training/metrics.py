@@ -4,6 +4,7 @@ Scores are taken on integer pixels, after outputs were clipped and rounded, as t
 
 Letters: B images, h and w sides of the crop in pixels, D codes a cell, K codebook size.
 """
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -67,12 +68,14 @@ class Evaluation:
         usage: codebook entries used at least once over these images, and perplexity; with several
             codes a cell, the least of their codebooks.
         used_share: ``usage.used`` as a share of K.
+        most_share: the share of K that so few codes can use at most, of one codebook.
     """
     num_images: int
     loss: float
     scores: dict[str, float]
     usage: CodeUsage
     used_share: float
+    most_share: float = 1.0
 
     def scalars(self) -> dict[str, float]:
         """All figures by name, for a journal."""
@@ -151,7 +154,9 @@ def evaluate(model: VQGAN, modality: Modality, batches: Iterable[np.ndarray]) ->
     usage = tally.usage()
     return Evaluation(num_images=tally.num_images, loss=loss / tally.num_images,
                       scores=tally.scores(), usage=usage,
-                      used_share=usage.used / quantizer.codebook_size)
+                      used_share=usage.used / quantizer.codebook_size,
+                      most_share=min(1.0, tally.num_images * math.prod(model.config.grid)
+                                     / quantizer.codebook_size))
 
 
 @torch.inference_mode()
