@@ -291,16 +291,15 @@ def resize(array: np.ndarray, crop: Crop, size: tuple[int, int],
 
 
 def _by_torch(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An image ``(H, W, 3)`` uint8 resampled by torch, on one thread; others decode meanwhile."""
+    """An image ``(H, W, 3)`` uint8 resampled by torch; levels do not depend on its threads.
+
+    Their number is left alone: threads that decode side by side would put back each other's, and
+    the process would go on with one.
+    """
     import torch
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        writable = array if array.flags.writeable else array.copy()  # torch would warn
-        planes = torch.from_numpy(writable).permute(2, 0, 1)[None]
-        resized = torch.nn.functional.interpolate(planes, size, mode="bilinear", antialias=True)
-    finally:
-        torch.set_num_threads(num_threads)
+    writable = array if array.flags.writeable else array.copy()  # torch would warn
+    planes = torch.from_numpy(writable).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(planes, size, mode="bilinear", antialias=True)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 

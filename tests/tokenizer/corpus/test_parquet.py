@@ -269,6 +269,15 @@ def test_a_row_group_with_fewer_keys_than_rows_loses_none_without_a_word(
     assert "fewer rows than its file's footer states" in str(entries[-1].problem)
 
 
+def test_labels_that_are_no_numbers_of_the_named_classes_are_refused_with_the_remedy(
+        tmp_path: Path) -> None:
+    url = save(tmp_path / "data.parquet", {"image": images(2), "label": ["0", "dog"]},
+               metadata={"info": {"features": {"label": {"names": ["dog", "cat"]}}}})
+    with pytest.raises(ValueError, match="row=1 holds the label 'dog', but the file names its "
+                                         "classes by numbers: .*--labels column:NAME"):
+        list(open_source(url).entries())
+
+
 def test_a_file_that_a_row_names_and_that_is_gone_costs_this_row_alone(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"two")
     names = ["a.png", "b.png", None, "folder"]

@@ -3,6 +3,7 @@ import importlib.util
 
 import numpy as np
 import pytest
+import torch
 from colour_profiles import rgb_profile
 from corpus_files import encode, noise
 from PIL import Image, ImageCms
@@ -78,6 +79,20 @@ def test_resampling_is_within_two_levels_of_pillow(size: tuple[int, int]) -> Non
         found, expected = (resize(pixels, crop, size, kind) for kind in ("torch", "smooth"))
         assert found.dtype == np.uint8 and found.flags.c_contiguous
         assert np.abs(found.astype(int) - expected).max() <= 2
+
+
+def test_resampling_depends_on_no_number_of_threads_and_leaves_it_alone(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, crop = smooth(480, 640), Crop(left=0, top=0, width=640, height=480)
+    found, num_threads = [], torch.get_num_threads()
+    for asked in (1, 4):
+        torch.set_num_threads(asked)
+        with monkeypatch.context() as patch:
+            patch.delattr(torch, "set_num_threads")
+            found.append(resize(pixels, crop, (256, 256), "torch"))
+        assert torch.get_num_threads() == asked
+        torch.set_num_threads(num_threads)
+    assert np.array_equal(*found)
 
 
 def test_what_is_computed_from_images_takes_the_route_too() -> None:

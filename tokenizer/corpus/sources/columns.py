@@ -134,6 +134,19 @@ def label_text(value: Any, where: str) -> str | None:
     return str(value)
 
 
+def class_number(label: str, where: str) -> int:
+    """The number of a class whose name the file's metadata holds.
+
+    Raises:
+        ValueError: the label is no whole number.
+    """
+    try:
+        return int(label)
+    except ValueError:
+        raise ValueError(f"{where} holds the label {label!r}, but the file names its classes by "
+                         "numbers: give another column (--labels column:NAME), or none") from None
+
+
 def caption_text(value: Any) -> str | None:
     """A caption; nothing where it is empty or no text."""
     return value if isinstance(value, str) and value else None

@@ -62,7 +62,8 @@ class TableSource(ListedSource):
         if problem is None and column is not None and key in (None, ""):
             problem = ("NoKey", f"the row has nothing in its column {column} of keys")
         label = columns.label_text(texts.get("label"), place)
-        if label is not None and self._class_names is not None and int(label) < 0:
+        if (label is not None and self._class_names is not None
+                and columns.class_number(label, place) < 0):
             label = None  # as rows of unlabelled test sets have it
         first, *maps = self.modalities
         sources = {first: place, **{name: f"{place}&column={self.file_columns[name]}"
