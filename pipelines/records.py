@@ -145,7 +145,8 @@ class Records:
             made = " and ".join(f"{number} {unit if number != 1 else unit.removesuffix('s')}"
                                 for unit, number in sorted(self._made.items()))
             rate = self._made.total() / seconds
-            print(f"this run: {made} in {seconds:.1f} s, {rate:.1f} a second", file=sys.stderr)
+            print(f"this run: {made} in {seconds:.1f} s, {rate:.1f} a second", file=sys.stderr,
+                  flush=True)
 
     def begin(self, url: str, unit: str, num_shards: int, num_inputs: int) -> None:
         """The work on one plan begins, or is taken up again."""
