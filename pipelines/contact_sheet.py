@@ -78,7 +78,7 @@ class Sheet:
 
     def __str__(self) -> str:
         """Counts, the mean of each modality's first figure, and what is missing by reason."""
-        parts = [f"{self.num_rows} rows"]
+        parts = [f"{self.num_rows} row" + "s" * (self.num_rows != 1)]
         for name, found in self.figures.items():
             if found:
                 figure = next(iter(found[0]))

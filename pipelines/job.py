@@ -296,9 +296,18 @@ class Job:
             remedy = f"run again with a larger --max-errors, or {remedy}"
         kinds = ", ".join(f"{count} {error}" for error, count in reasons.most_common(5))
         raise TooManyErrors(
-            f"{reasons.total()} of {self._plan.num_inputs} {self._unit} failed, {limit} ({kinds}); "
-            f"{storage.join(self._plan.url, tokens.DEAD)} says which and why, and finished shards "
-            f"are kept: {remedy}")
+            f"{reasons.total()} of {self._plan.num_inputs} {self._unit} failed, {limit} ({kinds})"
+            f"{self._example()}; {storage.join(self._plan.url, tokens.DEAD)} says which and why, "
+            f"and finished shards are kept: {remedy}")
+
+    def _example(self) -> str:
+        """The first input that failed, and why, in words; nothing where that cannot be read."""
+        with contextlib.suppress(OSError, ValueError):
+            for _, receipt in sorted(self._receipts.items()):
+                if receipt.dead_file is not None:
+                    letter = tokens.read_dead_letters(self._plan.url, receipt.dead_file)[0]
+                    return f", such as {letter.key}: {letter.message}"
+        return ""
 
     def _why(self, pending: Sequence[int]) -> str:
         """Why shards are left, by the word that they left."""

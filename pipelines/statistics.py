@@ -175,7 +175,8 @@ def _describe_duplicates(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _describe_failed(listed: Sequence[Mapping[str, Any]], number: int) -> Iterator[str]:
-    yield f"{len(listed)} of {count(number, 'dead letter')}" if number else "no dead letters"
+    if listed:
+        yield f"{len(listed)} of {count(number, 'dead letter')}"
     for letter in listed:
         yield (f"  {letter['key']}  {letter['source']}  ({letter['stage']})  {letter['error']}: "
                f"{letter['message']}")
