@@ -1,15 +1,15 @@
 """Nearest codebook entries, without ever holding all N x K distances.
 
-Pieces of points meet tiles of the codebook; each product is small enough to stay in a core's cache
+Pieces of points meet tiles of the codebook; each product is small enough to stay in the caches
 while its minimum is taken. Letters: N points, K codebook size, C channels.
 """
 import torch
 from torch import Tensor
 
-POINTS, GPU_POINTS, TILE, BLOCK = 256, 2048, 1024, 32
+POINTS, GPU_POINTS, TILE, BLOCK = 256, 2048, 2048, 32
 """Points and entries that meet in one product, and entries that share a first minimum.
 
-A product of 1 MiB stays in a core's cache; a GPU wants fewer and larger ones.
+A product of 2 MiB stays in the caches; a GPU wants fewer and larger ones.
 """
 
 
