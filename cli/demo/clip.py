@@ -34,15 +34,12 @@ LEVEL = 0.5
 class Retrieval:
     """How often, of ``num`` held-out pictures, the caption that fits best is the picture's own.
 
-    Captions repeat; the same words at another picture count as its own.
+    Captions repeat; the same words at another picture count as its own. ``chance`` is the share
+    that guesses among the held-out captions would have.
     """
     num: int
     share: float
-
-    @property
-    def chance(self) -> float:
-        """The share of a guess, if no two captions were equal."""
-        return 1 / self.num
+    chance: float
 
 
 def train_clip(out: Path, num_scenes: int = 1000, num_steps: int = 320, seed: int = 0,
@@ -66,13 +63,14 @@ def train_clip(out: Path, num_scenes: int = 1000, num_steps: int = 320, seed: in
            num_steps, seed, say)
     found = _retrieve(model, images[:num_held],
                       {name: values[:num_held] for name, values in tokens.items()})
-    right = [captions[best] == caption
-             for best, caption in zip(found, captions[:num_held], strict=True)]
+    held = captions[:num_held]
+    num_right = sum(held[best] == caption for best, caption in zip(found, held, strict=True))
+    chance = sum(held.count(caption) for caption in held) / num_held ** 2
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / "preprocessor_config.json").write_text(json.dumps(
         {"image_mean": [LEVEL] * 3, "image_std": [LEVEL] * 3, "size": SIDE}) + "\n")
-    return Retrieval(num=num_held, share=sum(right) / num_held)
+    return Retrieval(num=num_held, share=num_right / num_held, chance=chance)
 
 
 def build_tokenizer(captions: Sequence[str]) -> "CLIPTokenizerFast":

@@ -18,7 +18,7 @@ def test_words_of_captions_are_tokens_and_others_are_spelled() -> None:
 
 def test_scenes_find_captions_far_above_chance_after_seconds(tmp_path: Path) -> None:
     found = train_clip(tmp_path, num_scenes=120, num_steps=30)
-    assert found.num == 12 and found.share >= 4 * found.chance
+    assert found.num == 12 and found.share >= 3 * found.chance
     clip, drawing = Clip.load(str(tmp_path)), draw(0)
     view = torch.from_numpy(drawing.image.copy()).permute(2, 0, 1)[None, :, ::2, ::2] / 255
     own, other = similarities(clip.embed_images(view), clip.embed_texts(
