@@ -132,9 +132,9 @@ class _Bar:
 
     def show(self, index: int, guided: "Guided") -> None:
         """Show how an image stands."""
-        from tqdm import tqdm
+        from tokenizer.bars import progress_bar
         if self._bar is None:
-            self._bar = tqdm(total=self._num_images * self._num_steps, unit=" steps")
+            self._bar = progress_bar(total=self._num_images * self._num_steps, unit=" steps")
         taken = min(len(guided.records), self._num_steps)
         self._bar.update(index * self._num_steps + taken - self._bar.n)
         if guided.records:

@@ -144,9 +144,8 @@ def sample(prior: str, out: str, tokenizers: tuple[tuple[str, str], ...], device
 
 def draw(prior: "Prior", out: str, codecs: "dict[str, Codec]", options: dict[str, Any]) -> int:
     """Sample, and decode when there are codecs; the number of images, 0 while some are missing."""
-    from tqdm import tqdm
-
     from prior.sampling import SamplingConfig, sample_corpus
+    from tokenizer.bars import progress_bar
     config = SamplingConfig(num=options["num"], samples_each=options["samples_each"],
                             seed=options["seed"], generation=build_generation(options),
                             shard_size=options["shard_size"], best_of=options["best_of"] or 0,
@@ -157,7 +156,7 @@ def draw(prior: "Prior", out: str, codecs: "dict[str, Codec]", options: dict[str
             raise click.UsageError(f"--tokenizer {name}= shows the {name} that samples are given, "
                                    "and none is given here: leave it out, or give --condition-from")
     part = part_of(options["array_index"], options["array_size"])
-    with tqdm(total=config.num_images(len(givens)), unit=" images", delay=0.5) as bar:
+    with progress_bar(total=config.num_images(len(givens)), unit=" images", delay=0.5) as bar:
         manifest = sample_corpus(prior, givens, out, config, bar.update, options["overwrite"],
                                  part=(part.index, part.size) if part else None)
     if manifest is None:

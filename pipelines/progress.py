@@ -6,9 +6,8 @@ import sys
 from collections.abc import Collection
 from types import TracebackType
 
-from tqdm import tqdm
-
 from pipelines import records
+from tokenizer.bars import progress_bar
 from tokenizer.tokens import Receipt
 
 SECONDS_BETWEEN_LINES = 20.0
@@ -34,9 +33,9 @@ class Progress:
             kept.begin(url, unit, num_shards, num_inputs)
         self._records = kept
         terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=num_inputs, unit=f" {unit}", file=sys.stderr, smoothing=0.1,
-                         mininterval=0.1 if terminal else SECONDS_BETWEEN_LINES,
-                         ascii=not terminal, dynamic_ncols=terminal, delay=DELAY)
+        self._bar = progress_bar(
+            total=num_inputs, unit=f" {unit}", smoothing=0.1, ascii=not terminal, delay=DELAY,
+            mininterval=0.1 if terminal else SECONDS_BETWEEN_LINES, dynamic_ncols=terminal)
         self._started = False
 
     def __enter__(self) -> "Progress":

@@ -12,7 +12,6 @@ job.
 """
 import contextlib
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Collection
@@ -22,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from tokenizer import storage
+from tokenizer.bars import remark
 from tokenizer.receipts import Receipt
 from tokenizer.stores import is_local
 
@@ -145,8 +145,7 @@ class Records:
             made = " and ".join(f"{number} {unit if number != 1 else unit.removesuffix('s')}"
                                 for unit, number in sorted(self._made.items()))
             rate = self._made.total() / seconds
-            print(f"this run: {made} in {seconds:.1f} s, {rate:.1f} a second", file=sys.stderr,
-                  flush=True)
+            remark(f"this run: {made} in {seconds:.1f} s, {rate:.1f} a second")
 
     def begin(self, url: str, unit: str, num_shards: int, num_inputs: int) -> None:
         """The work on one plan begins, or is taken up again."""

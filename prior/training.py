@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from prior.dataset import CodeRows
 from prior.evaluation import HeldOutBits, Pictures, held_out_bits, sample_sheet
@@ -32,6 +31,7 @@ from prior.sequence import LABEL
 from prior.state import HOUSEKEEPING, TrainingConfig, TrainingState
 from prior.watch import Watch
 from tokenizer import checkpoints, configs, storage
+from tokenizer.bars import progress_bar, remark
 from tokenizer.filters import RowFilter
 from tokenizer.memory import keep_freed_memory
 from tokenizer.pictures import save_png
@@ -168,7 +168,7 @@ class _Loop:
             state = self.state
             self._shown = self.held_out if len(self.held_out) else self._first_rows()
             self._journal = self._open.enter_context(Journal(self.out, state.step))
-            self._bar = self._open.enter_context(tqdm(
+            self._bar = self._open.enter_context(progress_bar(
                 total=1.0, initial=self.budget.progress(state.step, state.seconds), bar_format=BAR,
                 mininterval=0.5 if sys.stderr.isatty() else 30.0))
         return self
@@ -253,9 +253,9 @@ class _Loop:
 
     def _remark(self, figures: Mapping[str, float]) -> None:
         """Say what the watch makes of some figures."""
-        for remark in self.watch.look(figures):
-            self._journal.remark(self.state.step, remark)
-            tqdm.write(f"step {self.state.step}: {remark}", file=sys.stderr)
+        for trouble in self.watch.look(figures):
+            self._journal.remark(self.state.step, trouble)
+            remark(f"step {self.state.step}: {trouble}")
 
     def _first_rows(self) -> CodeRows:
         """Rows that training begins with."""

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from tqdm import tqdm
 
 from tokenizer import storage
+from tokenizer.bars import progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -210,8 +210,8 @@ def _web_chunks(url: str) -> Iterator[bytes]:
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
             length, received = answer.length, 0
-            with tqdm(total=length, unit="B", unit_scale=True, disable=None, leave=False,
-                      desc=posixpath.basename(url)) as bar:
+            with progress_bar(total=length, unit="B", unit_scale=True, disable=None, leave=False,
+                              desc=posixpath.basename(url)) as bar:
                 while chunk := answer.read(CHUNK_BYTES):
                     received += len(chunk)
                     bar.update(len(chunk))

@@ -179,9 +179,9 @@ def _sets(overrides: tuple[str, ...]) -> list[str]:
 
 def draw_corpus(folder: Path, num_scenes: int) -> None:
     """Draw the corpus with a progress bar, and damage a few extra files in it."""
-    from tqdm import tqdm
-    for _ in tqdm(write_corpus(folder, num_scenes, num_workers=num_workers()), total=num_scenes,
-                  unit=" scenes"):
+    from tokenizer.bars import progress_bar
+    for _ in progress_bar(write_corpus(folder, num_scenes, num_workers=num_workers()),
+                          total=num_scenes, unit=" scenes"):
         pass
     damage(folder)
 

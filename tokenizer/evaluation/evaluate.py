@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from tokenizer import checkpoints, storage
+from tokenizer.bars import progress_bar
 from tokenizer.codec import Codec, reproducible
 from tokenizer.corpus.modalities import Modality, Segmentation
 from tokenizer.corpus.sources import open_source
@@ -237,7 +237,7 @@ def evaluate_tokenizer(config: EvaluationConfig) -> Report:
     source = open_source(config.corpus, labels="none", modality=modality.name)
     images = EvaluationImages(source, modality, size, config.split, config.limit)
     evaluator = Evaluator(autoencoder, config)
-    with tqdm(total=len(images.entries), desc="images", unit="image", disable=None) as bar:
+    with progress_bar(total=len(images.entries), desc="images", unit="image", disable=None) as bar:
         for keys, pixels, reconstruction in _reconstructions(autoencoder, images, config):
             evaluator.add(keys, pixels, reconstruction)
             bar.update(len(keys))

@@ -7,8 +7,8 @@ import time
 from types import TracebackType
 
 import numpy as np
-from tqdm import tqdm
 
+from tokenizer.bars import progress_bar, remark
 from tokenizer.corpus.dataset import CorpusDataset
 from tokenizer.pictures import save_png
 from tokenizer.storage import join
@@ -45,8 +45,8 @@ class Observer:
             state = self.state
             self._journal = Journal(self.out, state.step)
             progress = state.training.budget.progress(state.step, state.seconds)
-            self._bar = tqdm(total=1.0, initial=progress, bar_format=BAR, smoothing=0.05,
-                             mininterval=0.5 if sys.stderr.isatty() else 30.0)
+            self._bar = progress_bar(total=1.0, initial=progress, bar_format=BAR, smoothing=0.05,
+                                     mininterval=0.5 if sys.stderr.isatty() else 30.0)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -122,9 +122,9 @@ class Observer:
                     "seconds": state.seconds}
         self._journal.scalars(state.step,
                               {f"train/{name}": value for name, value in figures.items()})
-        for remark in state.watch.look(state.step, figures):
-            self._journal.remark(state.step, remark)
-            tqdm.write(f"step {state.step}: {remark}", file=sys.stderr)
+        for trouble in state.watch.look(state.step, figures):
+            self._journal.remark(state.step, trouble)
+            remark(f"step {state.step}: {trouble}")
         if scores and "held-out" not in self._score:
             self._score = f", {describe_scores(scores)}"
         self._usage = f", {figures['codes_used']:.0%} of codes used"

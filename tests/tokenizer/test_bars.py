@@ -1,0 +1,69 @@
+"""Bars and remarks go on when nobody reads standard error any more."""
+import io
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tokenizer.bars import progress_bar, remark
+
+
+class Gone(io.StringIO):
+    """A pipe whose reader has ended."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    def flush(self) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_bars_are_written_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar(total=2, unit=" rows", mininterval=0) as bar:
+        bar.update(2)
+        remark("half of them are cats")
+    written = capsys.readouterr().err
+    assert "2/2" in written and "half of them are cats\n" in written
+
+
+def test_a_bar_that_nobody_reads_stops_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Gone())
+    bar = progress_bar(total=4, mininterval=0)
+
+    def work() -> None:
+        bar.update(1)
+        remark("unseen")
+        bar.refresh()
+    for _ in range(2):  # tqdm would keep its lock in the first, and stop the second for ever
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive()
+    bar.close()
+    assert bar.n == 2
+
+
+def test_a_closed_standard_error_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    remark("unseen")
+
+
+def test_a_process_whose_terminal_is_gone_ends_well(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    program = ("import pathlib, sys, time\n"
+               "from tokenizer.bars import progress_bar\n"
+               "with progress_bar(total=20, mininterval=0) as bar:\n"
+               "    for _ in range(20):\n"
+               "        bar.update(1)\n"
+               "pathlib.Path(sys.argv[1]).write_text('done')\n")
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "out")],
+                               stderr=writer)
+    os.close(reader)
+    os.close(writer)
+    process.wait(120)
+    assert (tmp_path / "out").read_text() == "done"
