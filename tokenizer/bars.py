@@ -15,9 +15,11 @@ class StandardError:
     """`sys.stderr`, whoever that is at the moment; to write to nobody is no error."""
 
     def write(self, text: str) -> int:
-        """Write what can be written; returns the length of the text."""
+        """Write what can be written, lines at once; returns the length of the text."""
         with contextlib.suppress(OSError, ValueError):  # ValueError: the file was closed
             sys.stderr.write(text)
+            if text.endswith("\n"):
+                sys.stderr.flush()
         return len(text)
 
     def flush(self) -> None:
@@ -38,4 +40,3 @@ def progress_bar(items: Iterable[Any] | None = None, **settings: Any) -> "tqdm[A
 def remark(text: str) -> None:
     """A line of its own among the bars."""
     tqdm.write(text, file=StandardError())
-    StandardError().flush()

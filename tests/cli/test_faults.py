@@ -13,8 +13,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, dask: DaskCluster) -> Iterat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [Kind("local", 2, "worker"), Kind("local", 2, "driver"),
-                                  Kind("dask", 1, "all")], ids=str)
+@pytest.mark.parametrize("kind", [Kind("local", 2, "worker"), Kind("dask", 1, "all")], ids=str)
 def test_what_is_killed_and_run_again_ends_in_the_same_bytes(scene: Scene, kind: Kind) -> None:
     outcome = scene.run(kind, random.Random(7))
     assert outcome.wrong == "" and 0 <= outcome.num_done < NUM_SHARDS

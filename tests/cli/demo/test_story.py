@@ -57,7 +57,7 @@ def test_quick_demo_makes_a_page_and_does_nothing_twice(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     first = CliRunner().invoke(main, ["demo", str(out), "--quick"])
     assert first.exit_code == 0, first.output
-    assert first.output.splitlines()[-1].startswith("Done. Open file://")
+    assert first.stdout.splitlines()[-1].startswith("Done. Open file://")
     html = (out / "index.html").read_text()
     assert "http" not in html and "<script" not in html
     for text in (*KINDS, *DAMAGED, "MissingMap", "SizeMismatch", "UnreadableImage"):
