@@ -1,8 +1,7 @@
 """From a published prior to a checkpoint of this program, with a report of what was found."""
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,10 +13,8 @@ from prior.transformer import Transformer
 from tokenizer import checkpoints, storage
 from tokenizer.importers.files import open_source
 from tokenizer.importers.folders import claim_folder
+from tokenizer.importers.report import REPORT, ParityReport
 from tokenizer.importers.source import Source, read_float32
-
-REPORT = "import.json"
-"""Where a checkpoint keeps what it was made from."""
 
 CHECKPOINT = (checkpoints.CONFIG, checkpoints.WEIGHTS, REPORT, checkpoints.TRAINING)
 """What a folder may hold to be overwritten by an import; the config goes first and comes last."""
@@ -44,55 +41,8 @@ class PriorCheck:
                 f"with a cache scores differ by at most {self.difference:.1e}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PriorReport:
-    """What an import found and made.
-
-    Attributes:
-        format: which programs write such files.
-        url: the file of the weights.
-        sha256: of that file.
-        part: where in the file they were; empty at its top.
-        network: the prior in one line.
-        parameters: numbers of parameters by part of the network.
-        num_tensors: tensors of the network, all of which were found.
-        dropped: tensors of the file that are not the network's, counted by the room they were in.
-        ignored: functions and classes that the file names; none was called.
-        converted: how many tensors were not of float32, and became it.
-        notes: what people should know.
-        check: what the prior does with a drawn sequence.
-    """
-    format: str
-    url: str
-    sha256: str
-    part: str
-    network: str
-    parameters: dict[str, int]
-    num_tensors: int
-    dropped: dict[str, int]
-    ignored: tuple[str, ...]
-    converted: int
-    notes: tuple[str, ...]
-    check: PriorCheck
-
-    def text(self) -> str:
-        """The report for people, one fact a line."""
-        parts = ", ".join(f"{name} {count:,}" for name, count in self.parameters.items())
-        dropped = ", ".join(f"{name} ({count})" for name, count in self.dropped.items())
-        rows = [("format", self.format),
-                ("file", self.url + (f", its {self.part!r}" if self.part else "")),
-                ("network", self.network),
-                ("parameters", f"{sum(self.parameters.values()):,}: {parts}"),
-                ("tensors", f"{self.num_tensors} found, 0 missing, 0 surplus"),
-                ("left out", dropped), ("not called", ", ".join(self.ignored)),
-                ("converted", f"{self.converted} tensors to float32" if self.converted else ""),
-                ("self-check", self.check.text())]
-        rows += [("note", note) for note in self.notes]
-        return "\n".join(f"{name:<11} {words}" for name, words in rows if words)
-
-
 def import_prior(url: str, out: str, *, config: str | None = None,
-                 givens: PriorGivens | None = None, overwrite: bool = False) -> PriorReport:
+                 givens: PriorGivens | None = None, overwrite: bool = False) -> ParityReport:
     """Write a published prior as a checkpoint of this program.
 
     Nothing is written unless every tensor of the network is found and none is left over.
@@ -114,14 +64,14 @@ def import_prior(url: str, out: str, *, config: str | None = None,
     imported = _convert(importer, source, givens or PriorGivens())
     tensors, converted = read_float32(source.url, _shapes(imported.config), imported.tensors)
     model = _build(imported.config, tensors)
-    report = PriorReport(
+    report = ParityReport(
         format=importer.description, url=source.url, sha256=storage.sha256_of_file(source.url),
         part=source.part, network=describe(imported.config), parameters=_parameters(tensors),
         num_tensors=len(tensors), dropped=imported.dropped, ignored=source.ignored,
         converted=converted, notes=imported.notes, check=check_prior(model))
     claim_folder(out, CHECKPOINT, overwrite=overwrite)
     checkpoints.save_weights(out, tensors)
-    storage.write_bytes(storage.join(out, REPORT), _json(report))
+    report.save(out)
     checkpoints.save_config(out, KIND, imported.config)
     return report
 
@@ -182,7 +132,3 @@ def _parameters(tensors: Mapping[str, Tensor]) -> dict[str, int]:
         part = name.split(".")[0]
         counts[part] = counts.get(part, 0) + tensor.numel()
     return dict(sorted(counts.items()))
-
-
-def _json(report: PriorReport) -> bytes:
-    return (json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n").encode()

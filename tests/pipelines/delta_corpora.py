@@ -1,4 +1,5 @@
 """What tests of corpora with deltas ask of them."""
+import shutil
 from pathlib import Path
 
 from job_fakes import tree
@@ -13,6 +14,13 @@ WRITTEN_ANEW = {"README.md", "manifest.json"}
 
 def photo(config: EncodeConfig, index: int, suffix: str = "png") -> Path:
     return Path(config.corpus) / f"img-{index:03d}.{suffix}"
+
+
+def mend(config: EncodeConfig, *indices: int) -> None:
+    """Put back photos from the sound copies in ``good``, beside the corpus, with their times."""
+    for index in indices:
+        shutil.copy2(Path(config.output).parent / "good" / photo(config, index).name,
+                     photo(config, index))
 
 
 def codes_by_key(url: str) -> dict[str, list[int]]:

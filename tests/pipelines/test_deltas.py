@@ -10,7 +10,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
-from delta_corpora import codes_by_key, photo, require_sound, require_untouched
+from delta_corpora import codes_by_key, mend, photo, require_sound, require_untouched
 from job_fakes import FakeCodec, save_maps, tree
 
 from pipelines import deltas
@@ -42,12 +42,6 @@ def broken(config: Settings, tmp_path: Path) -> EncodeConfig:
         photo(make, index).write_bytes(b"no image")
     assert encode_corpus(make).num_dead_letters == 3
     return make
-
-
-def mend(config: EncodeConfig, *indices: int) -> None:
-    for index in indices:
-        shutil.copy2(Path(config.output).parent / "good" / photo(config, index).name,
-                     photo(config, index))
 
 
 def retry(config: EncodeConfig, **run: object) -> Retried:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from delta_corpora import codes_by_key, photo, require_sound
+from delta_corpora import codes_by_key, mend, photo, require_sound
 from job_fakes import tree
 from source_kinds import save_parquet
 
@@ -36,12 +36,6 @@ def broken(config: Settings, tmp_path: Path) -> EncodeConfig:
         photo(make, index).write_bytes(b"no image")
     assert encode_corpus(make).num_dead_letters == 3
     return make
-
-
-def mend(config: EncodeConfig, *indices: int) -> None:
-    for index in indices:
-        shutil.copy2(Path(config.output).parent / "good" / photo(config, index).name,
-                     photo(config, index))
 
 
 def extended(config: EncodeConfig) -> EncodeConfig:

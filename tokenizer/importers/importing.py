@@ -1,7 +1,5 @@
 """From a published tokenizer to a checkpoint of this program, with a report of what was found."""
-import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokenizer import checkpoints, storage
 from tokenizer.codec import Codec
@@ -9,73 +7,19 @@ from tokenizer.importers.base import Imported, ImportOptions
 from tokenizer.importers.files import open_source
 from tokenizer.importers.folders import claim_folder
 from tokenizer.importers.formats import choose_importer
-from tokenizer.importers.self_check import SelfCheck, check_codec
+from tokenizer.importers.report import REPORT, ParityReport
+from tokenizer.importers.self_check import check_codec
 from tokenizer.importers.source import Source, read_float32
 from tokenizer.vqgan.model import KIND, VQGAN, VQGANConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-REPORT = "import.json"
-"""Where a checkpoint keeps what it was made from."""
-
 PARTS = ("encoder", "decoder", "quantize", "quant_conv", "post_quant_conv")
 
 CHECKPOINT = (checkpoints.CONFIG, checkpoints.WEIGHTS, REPORT, "training", "evaluation")
 """What a folder may hold to be overwritten by an import; the config, without which the others are
 no tokenizer, is removed first and written last. Figures of the former tokenizer go with it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParityReport:
-    """What an import found and made.
-
-    Attributes:
-        format: which programs write such files.
-        url: the file of the weights.
-        sha256: of that file.
-        part: where in the file they were; empty at its top.
-        network: the tokenizer in one line.
-        parameters: numbers of parameters by part of the network.
-        num_tensors: tensors taken over.
-        dropped: tensors for training alone, counted by the room they were in.
-        ignored: functions and classes that the file names; none was called.
-        converted: how many tensors were not of float32, and became it.
-        notes: what people should know.
-        check: what the tokenizer does with a test pattern.
-    """
-    format: str
-    url: str
-    sha256: str
-    part: str
-    network: str
-    parameters: dict[str, int]
-    num_tensors: int
-    dropped: dict[str, int]
-    ignored: tuple[str, ...]
-    converted: int
-    notes: tuple[str, ...]
-    check: SelfCheck
-
-    @property
-    def num_parameters(self) -> int:
-        """Parameters of the whole network."""
-        return sum(self.parameters.values())
-
-    def text(self) -> str:
-        """The report for people, one fact a line."""
-        parts = ", ".join(f"{name} {count:,}" for name, count in self.parameters.items())
-        dropped = ", ".join(f"{name} ({count})" for name, count in self.dropped.items())
-        rows = [("format", self.format),
-                ("file", self.url + (f", its {self.part!r}" if self.part else "")),
-                ("network", self.network),
-                ("parameters", f"{self.num_parameters:,}: {parts}"),
-                ("tensors", f"{self.num_tensors} found, 0 missing, 0 surplus"),
-                ("left out", dropped), ("not called", ", ".join(self.ignored)),
-                ("converted", f"{self.converted} tensors to float32" if self.converted else ""),
-                ("self-check", self.check.text())]
-        rows += [("note", note) for note in self.notes]
-        return "\n".join(f"{name:<11} {words}" for name, words in rows if words)
 
 
 def import_tokenizer(url: str, out: str, *, config: str | None = None,
@@ -111,7 +55,7 @@ def import_tokenizer(url: str, out: str, *, config: str | None = None,
             model, fingerprint="not saved yet", batch_size=1)))
     claim_folder(out, CHECKPOINT, overwrite=overwrite)
     checkpoints.save_weights(out, model.codec_weights())
-    storage.write_bytes(storage.join(out, REPORT), _json(asdict(report)))
+    report.save(out)
     checkpoints.save_config(out, KIND, imported.config)
     return report
 
@@ -143,7 +87,3 @@ def _parameters(model: VQGAN) -> dict[str, int]:
     for name, parameter in model.named_parameters():
         counts[name.split(".")[0]] += parameter.numel()
     return counts
-
-
-def _json(data: dict[str, Any]) -> bytes:
-    return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()

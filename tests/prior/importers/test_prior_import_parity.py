@@ -24,12 +24,13 @@ from safetensors.torch import save_file
 from prior.generate import Generation, generate
 from prior.guidance import Guidance
 from prior.importers.base import PriorGivens
-from prior.importers.importing import PriorReport, import_prior
+from prior.importers.importing import import_prior
 from prior.likelihood import log_likelihoods
 from prior.model import Prior
 from prior.samplers import SAMPLERS
 from prior.sequence import LABEL
 from prior.windows import enlarged, generate_windows
+from tokenizer.importers.report import ParityReport
 from tokenizer.schema import UNKNOWN, CodeSpec
 
 KINDS = ("class", "none", "depth", "segmentation")
@@ -44,7 +45,7 @@ def without_gradients() -> Iterator[None]:
         yield
 
 
-def import_taming(folder: Path, kind: str, **params: object) -> tuple[Prior, PriorReport, State]:
+def import_taming(folder: Path, kind: str, **params: object) -> tuple[Prior, ParityReport, State]:
     state = taming_state()
     file = write_lightning(folder / "last.ckpt", state)
     report = import_prior(file, str(folder / "prior"), config=write_yaml(
@@ -52,7 +53,7 @@ def import_taming(folder: Path, kind: str, **params: object) -> tuple[Prior, Pri
     return Prior.load(str(folder / "prior")), report, state
 
 
-def import_llamagen(folder: Path, state: State) -> tuple[Prior, PriorReport]:
+def import_llamagen(folder: Path, state: State) -> tuple[Prior, ParityReport]:
     file = write_llamagen(folder / "c2i.pt", state)
     report = import_prior(file, str(folder / "prior"), givens=PriorGivens(specs={"image": IMAGES}),
                           config=write_yaml(folder / "shape.yaml", {"n_head": 2}))

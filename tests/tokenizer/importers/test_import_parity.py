@@ -29,7 +29,8 @@ from torch import Tensor
 
 from tokenizer.codec import Codec
 from tokenizer.importers.base import ImportOptions
-from tokenizer.importers.importing import ParityReport, import_tokenizer
+from tokenizer.importers.importing import import_tokenizer
+from tokenizer.importers.report import ParityReport
 
 NUM_IMAGES, SIDE = 4, 32
 MASKGIT = Network(multipliers=(1, 2), attention=(), middle_attention=False, z=6, code_dim=6)
