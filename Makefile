@@ -6,7 +6,8 @@ READY := $(VENV)/.ready
 DEMO_OUT ?= demo-out
 
 .PHONY: demo test test-fast test-faults bench-engines lint bench-quantizers bench-fast-f16 bench-search \
-	bench-tokenizer bench-loader bench-prior-step bench-sampling bench-scale bench-sizes bench-gpu fuzz clean
+	bench-tokenizer bench-loader bench-prior bench-prior-step bench-sampling bench-scale \
+	bench-sizes bench-gpu fuzz clean
 
 demo: $(READY)
 	$(BIN)/img2tokens demo $(DEMO_OUT)
@@ -45,6 +46,12 @@ bench-search: $(READY)
 
 bench-loader: $(READY)
 	$(BIN)/python benchmarks/loader.py
+
+# Our sequences and blocks beside the published ones on the tokens in TOKENS, or on drawn scenes.
+bench-prior: MINUTES = 5
+bench-prior: $(READY)
+	$(BIN)/python benchmarks/prior_layouts.py $(TOKENS) --minutes $(MINUTES) \
+		$(if $(CONDITION),--condition $(CONDITION))
 
 bench-prior-step: $(READY)
 	$(BIN)/python benchmarks/prior_step.py

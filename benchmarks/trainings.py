@@ -1,4 +1,4 @@
-"""Trainings that benchmarks compare: one tokenizer each, by ``img2tokens train-tokenizer``."""
+"""Trainings that benchmarks compare, each by a command of img2tokens in a process of its own."""
 import json
 import subprocess
 import sys
@@ -18,10 +18,29 @@ def train(corpus: str, out: Path, recipe: str, held_out: int, budget: tuple[str,
     Returns:
         Its figures on the images held out, as in ``evaluation.json``.
     """
-    command = [sys.executable, "-m", "cli", "train-tokenizer", corpus, str(out), "--recipe", recipe,
-               "--held-out", str(held_out), "--held-out-by", "name", *budget]
-    for setting in settings:
-        command += ["--set", setting]
-    subprocess.run(command, check=True)
+    run(["train-tokenizer", corpus, str(out), "--recipe", recipe,
+         "--held-out", str(held_out), "--held-out-by", "name", *budget, *as_options(settings)])
     figures: dict[str, Any] = json.loads((out / "evaluation.json").read_text())
     return figures
+
+
+def train_prior(tokens: str, out: Path, minutes: float, settings: Iterable[str],
+                arguments: Iterable[str]) -> None:
+    """Train a prior; a training that was stopped in ``out`` goes on.
+
+    Args:
+        settings: each ``NAME=VALUE``.
+        arguments: further ones of ``img2tokens train-prior``.
+    """
+    run(["train-prior", tokens, str(out), "--minutes", str(minutes), *arguments,
+         *as_options(settings)])
+
+
+def as_options(settings: Iterable[str]) -> list[str]:
+    """Settings as the options of a command."""
+    return [part for setting in settings for part in ("--set", setting)]
+
+
+def run(arguments: Iterable[str]) -> None:
+    """Run a command of img2tokens."""
+    subprocess.run([sys.executable, "-m", "cli", *arguments], check=True)

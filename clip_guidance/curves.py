@@ -1,6 +1,6 @@
 """The course of an image: loss and similarity by step, as JSON lines and as a picture."""
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -30,11 +30,18 @@ def draw_curves(records: Sequence[Record], prompts: Sequence[Prompt]) -> np.ndar
     losses = {"loss": [record.loss for record in records]}
     cosines = {prompt.text: [record.similarities[index] for record in records]
                for index, prompt in enumerate(prompts)}
-    return np.concatenate([_panel("", steps, losses), _panel("similarity to ", steps, cosines)])
+    return np.concatenate([panel("", steps, losses), panel("similarity to ", steps, cosines)])
 
 
-def _panel(title: str, steps: Sequence[int], lines: dict[str, list[float]]) -> np.ndarray:
-    """One frame with lines over steps, their names above behind a title."""
+def panel(title: str, steps: Sequence[float], lines: Mapping[str, Sequence[float]],
+          unit: str = "step") -> np.ndarray:
+    """One frame with lines over steps, or whatever the unit is, their names above behind a title.
+
+    Args:
+        lines: as many values as steps, by name.
+    Returns:
+        A picture ``(H, W, 3)`` uint8.
+    """
     picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(picture)
     values = np.array(list(lines.values()))
@@ -42,8 +49,8 @@ def _panel(title: str, steps: Sequence[int], lines: dict[str, list[float]]) -> n
     draw.rectangle((MARGIN, MARGIN // 2, WIDTH - MARGIN // 2, HEIGHT - MARGIN // 2), outline=FRAME)
     draw.text((4, MARGIN // 2), f"{high:.3g}", fill=INK)
     draw.text((4, HEIGHT - MARGIN // 2 - 12), f"{low:.3g}", fill=INK)
-    draw.text((MARGIN, HEIGHT - 18), f"step {steps[0]}", fill=INK)
-    draw.text((WIDTH - 110, HEIGHT - 18), f"step {steps[-1]}", fill=INK)
+    draw.text((MARGIN, HEIGHT - 18), f"{unit} {steps[0]:g}", fill=INK)
+    draw.text((WIDTH - 110, HEIGHT - 18), f"{unit} {steps[-1]:g}", fill=INK)
     across = np.interp(steps, (steps[0], max(steps[-1], steps[0] + 1)),
                        (MARGIN, WIDTH - MARGIN // 2))
     draw.text((MARGIN, 6), title, fill=INK)

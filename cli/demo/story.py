@@ -16,7 +16,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,14 +84,40 @@ def tell(out: Path, settings: DemoSettings, say: Callable[[str], object]) -> Pat
     Raises:
         ValueError: the folder holds something else, or a demo with other settings.
     """
+    steps = list_steps(out, settings)
+    seconds = carry_out(steps, out, settings, say, num_all=len(steps) + 1)
+    from cli.demo.exhibits import gather
+    say(f"\n[{len(steps) + 1}/{len(steps) + 1}] Put the page together")
+    stages = [Stage(step.title, seconds[step.name], step.command if step.arguments else "")
+              for step in steps]
+    page = gather(out, settings.held_out, stages)
+    storage.write_bytes(str(out / PAGE), render(page).encode())
+    return out / PAGE
+
+
+def make_tokens(out: Path, settings: DemoSettings, say: Callable[[str], object]) -> Path:
+    """Run the steps up to the token corpus alone; `tell` goes on from there.
+
+    Args:
+        out, settings, say: as `tell` takes them.
+    Returns:
+        The folder of the token corpus.
+    """
+    steps = list_steps(out, settings)
+    last = [step.name for step in steps].index("encode")
+    carry_out(steps[:last + 1], out, settings, say, num_all=last + 1)
+    return out / "tokens"
+
+
+def carry_out(steps: Sequence[Step], out: Path, settings: DemoSettings,
+              say: Callable[[str], object], num_all: int) -> dict[str, float]:
+    """Run what is left of some steps; the seconds that each took, by name."""
     # Torch reads this when it loads. By default its threads wait for each other in busy loops, and
     # on a machine that does anything else beside it, training is then many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from cli.demo.exhibits import gather
     record = _Record(out, settings)
-    steps = list_steps(out, settings)
     for number, step in enumerate(steps, start=1):
-        say(f"\n[{number}/{len(steps) + 1}] {step.title}")
+        say(f"\n[{number}/{num_all}] {step.title}")
         if step.name in record.seconds:
             say("  done before")
             continue
@@ -102,12 +128,7 @@ def tell(out: Path, settings: DemoSettings, say: Callable[[str], object]) -> Pat
         else:
             draw_corpus(out / "scenes", settings.num_scenes)
         record.finish(step.name, time.monotonic() - started)
-    say(f"\n[{len(steps) + 1}/{len(steps) + 1}] Put the page together")
-    stages = [Stage(step.title, record.seconds[step.name], step.command if step.arguments else "")
-              for step in steps]
-    page = gather(out, settings.held_out, stages)
-    storage.write_bytes(str(out / PAGE), render(page).encode())
-    return out / PAGE
+    return record.seconds
 
 
 def list_steps(out: Path, settings: DemoSettings) -> list[Step]:
