@@ -6,6 +6,7 @@ grid over many steps (Crowson et al. 2022, arXiv:2204.08583).
     prompts.py      what is asked for, and the loss of an image
     cutouts.py      parts of an image, changed at random, as CLIP sees them
     clip.py         CLIP through transformers
+    preprocessing.py  how its images are prepared
     latents.py      which latents a quantizer can have, and the codes nearest to them
     optimise.py     the steps of one image
     starts.py       what images start from, and what of it is kept

@@ -1,13 +1,13 @@
 """CLIP through ``transformers``: texts and images to embeddings that can be compared.
 
 A CLIP is a folder as ``save_pretrained`` writes it, or an id on the Hugging Face hub, of
-``transformers``' class ``CLIPModel``. Its normalisation is read from its preprocessor config; its
-own image processor is not used, as cutouts have its size already.
+``transformers``' class ``CLIPModel``. How its images are prepared is read from its preprocessor
+config, see `clip_guidance.preprocessing`; its own image processor is not used, as cutouts have its
+size already.
 
-Letters: N images, E numbers of an embedding, S side of its images in pixels.
+Letters: N images, P prompts, E numbers of an embedding, S side of its images in pixels.
 """
 import hashlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -16,6 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from clip_guidance.preprocessing import (
+    PREPROCESSORS,
+    Preprocessing,
+    read_object,
+    read_preprocessing,
+)
+from clip_guidance.prompts import Prompt
+from tokenizer import storage
+from tokenizer.corpus.images import SRGB, decode_image
 from tokenizer.devices import usable_device
 from tokenizer.weights import DAMAGED
 
@@ -26,7 +35,6 @@ CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
            "pytorch_model.bin.index.json")
 TOKENIZER = ("tokenizer.json", "vocab.json")
-PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
 """Files of a CLIP's folder; of each tuple one is needed."""
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
@@ -41,14 +49,16 @@ class Clip:
     """
 
     def __init__(self, model: "CLIPModel", tokenizer: "PreTrainedTokenizerBase",
-                 mean: Sequence[float], deviation: Sequence[float], device: str = "cpu") -> None:
+                 preprocessing: Preprocessing, device: str = "cpu") -> None:
         self._model = model.float().eval().requires_grad_(False)
         self.fingerprint = _fingerprint(self._model)
         self._device = usable_device(device)
         self._model.to(self._device)
         self._tokenizer = tokenizer
-        self._mean, self._deviation = (torch.tensor(values, device=self._device).view(3, 1, 1)
-                                       for values in (mean, deviation))
+        self._preprocessing = preprocessing
+        self._mean, self._deviation = (
+            torch.tensor(values, device=self._device).view(3, 1, 1)
+            for values in (preprocessing.mean, preprocessing.deviation))
         self.side = int(model.config.vision_config.image_size)
 
     @classmethod
@@ -72,7 +82,19 @@ class Clip:
         if missing := sorted(report["missing_keys"]):
             raise ValueError(f"{place} holds no weights of a CLIP: {missing[0]} lacks, and "
                              f"{len(missing) - 1} more")
-        return cls(model, tokenizer, *_normalisation(place), device)
+        side = int(model.config.vision_config.image_size)
+        return cls(model, tokenizer, read_preprocessing(place, side), device)
+
+    @torch.no_grad()
+    def embed_prompts(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Embeddings ``(P, E)`` float32 of texts, and of the pictures in files.
+
+        Raises:
+            OSError: a file cannot be read.
+            ValueError: a text is longer than this CLIP reads, or a file holds no picture.
+        """
+        return torch.cat([self._embed_text(prompt.text) if prompt.file is None
+                          else self._embed_file(prompt.file) for prompt in prompts])
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -89,6 +111,15 @@ class Clip:
         pooled = self._model.vision_model(pixel_values=pixels).pooler_output
         embeddings: Tensor = self._model.visual_projection(pooled)
         return embeddings
+
+    def _embed_file(self, url: str) -> Tensor:
+        """The embedding ``(1, E)`` of the picture in a file, prepared as this CLIP's were."""
+        try:
+            pixels = decode_image(storage.read_bytes(url), SRGB)
+        except ValueError as error:
+            raise ValueError(f"{url} is no picture to compare with: {error}") from error
+        prepared = torch.from_numpy(self._preprocessing.apply(pixels)).to(self._device)
+        return self.embed_images(prepared.permute(2, 0, 1)[None] / 255)
 
     def _embed_text(self, text: str) -> Tensor:
         tokens = self._tokenizer([text], return_tensors="pt")
@@ -130,50 +161,9 @@ def _require_place(place: str) -> None:
         if not any(os.path.isfile(os.path.join(place, name)) for name in names):
             raise FileNotFoundError(f"{place} holds no {' or '.join(names[:2])}: copy the whole "
                                     "folder of the CLIP again")
-    kind = _read_json(os.path.join(place, CONFIG)).get("model_type")
+    kind = read_object(os.path.join(place, CONFIG)).get("model_type")
     if kind != "clip":
         raise ValueError(f"{place} holds a model of type {kind!r}, not a CLIP ('clip')")
-
-
-def _normalisation(place: str) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation of red, green and blue that a CLIP was trained with."""
-    found: Any = {}
-    for name in PREPROCESSORS:
-        path = _file_of(place, name)
-        settings = _read_json(path) if path else {}
-        found = found or settings.get("image_processor") or settings
-    if not found:
-        raise FileNotFoundError(f"{place} gives no {PREPROCESSORS[0]}, or it is empty or could not "
-                                "be downloaded; it says which colours this CLIP was trained with")
-    mean, deviation = found.get("image_mean"), found.get("image_std")
-    if not (_are_three(mean) and _are_three(deviation) and min(deviation) > 0):
-        raise ValueError(f"{PREPROCESSORS[0]} of {place} must give image_mean and image_std as "
-                         f"three numbers each, got {mean} and {deviation}")
-    return mean, deviation
-
-
-def _are_three(values: Any) -> bool:
-    return (isinstance(values, list) and len(values) == 3
-            and all(isinstance(number, int | float) for number in values))
-
-
-def _file_of(place: str, name: str) -> str | None:
-    """Path of a file of a folder, or of a repository on the hub; nothing where it has none."""
-    if os.path.isdir(place):
-        path = os.path.join(place, name)
-        return path if os.path.isfile(path) else None
-    from transformers.utils import cached_file
-    path = cached_file(place, name, _raise_exceptions_for_missing_entries=False)
-    return None if path is None else str(path)
-
-
-def _read_json(path: str) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        try:
-            data = json.load(file)
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON ({error}): the file is damaged") from error
-    return data if isinstance(data, dict) else {}
 
 
 def _fingerprint(model: "CLIPModel") -> str:

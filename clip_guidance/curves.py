@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from clip_guidance.optimise import Record
-from clip_guidance.prompts import Prompt
+from clip_guidance.prompts import Prompt, chapters_of
 
 WIDTH, HEIGHT, MARGIN = 640, 200, 48
 """Of one panel and its margins, in pixels."""
@@ -16,29 +16,38 @@ COLOURS = ((31, 90, 160), (200, 90, 30), (60, 140, 60), (140, 60, 150), (120, 10
 
 
 def json_lines(records: Sequence[Record]) -> bytes:
-    """A line for each record: step, loss, similarity to the first prompt, and to all of them."""
+    """A line for each record: step, loss, and similarities to all prompts.
+
+    The one similarity is that to the first prompt that acts, whose number is ``prompt``.
+    """
     lines = [json.dumps({"step": record.step, "loss": round(record.loss, 6),
-                         "similarity": round(record.similarity, 6),
+                         "similarity": round(record.similarity, 6), "prompt": record.leading,
                          "similarities": [round(value, 6) for value in record.similarities]})
              for record in records]
     return "".join(f"{line}\n" for line in lines).encode()
 
 
 def draw_curves(records: Sequence[Record], prompts: Sequence[Prompt]) -> np.ndarray:
-    """Loss above, similarities to the prompts below: a picture ``(H, W, 3)`` uint8."""
+    """Loss above, similarities to the prompts below: a picture ``(H, W, 3)`` uint8.
+
+    Where prompts of a story change, there are lines across.
+    """
     steps = [record.step for record in records]
     losses = {"loss": [record.loss for record in records]}
     cosines = {prompt.text: [record.similarities[index] for record in records]
                for index, prompt in enumerate(prompts)}
-    return np.concatenate([panel("", steps, losses), panel("similarity to ", steps, cosines)])
+    changes = [step for step in chapters_of(prompts) if step]
+    return np.concatenate([panel("", steps, losses, marks=changes),
+                           panel("similarity to ", steps, cosines, marks=changes)])
 
 
 def panel(title: str, steps: Sequence[float], lines: Mapping[str, Sequence[float]],
-          unit: str = "step") -> np.ndarray:
+          unit: str = "step", marks: Sequence[float] = ()) -> np.ndarray:
     """One frame with lines over steps, or whatever the unit is, their names above behind a title.
 
     Args:
         lines: as many values as steps, by name.
+        marks: steps with a line across the frame.
     Returns:
         A picture ``(H, W, 3)`` uint8.
     """
@@ -51,8 +60,10 @@ def panel(title: str, steps: Sequence[float], lines: Mapping[str, Sequence[float
     draw.text((4, HEIGHT - MARGIN // 2 - 12), f"{low:.3g}", fill=INK)
     draw.text((MARGIN, HEIGHT - 18), f"{unit} {steps[0]:g}", fill=INK)
     draw.text((WIDTH - 110, HEIGHT - 18), f"{unit} {steps[-1]:g}", fill=INK)
-    across = np.interp(steps, (steps[0], max(steps[-1], steps[0] + 1)),
-                       (MARGIN, WIDTH - MARGIN // 2))
+    ends = (steps[0], max(steps[-1], steps[0] + 1))
+    across = np.interp(steps, ends, (MARGIN, WIDTH - MARGIN // 2))
+    for mark in np.interp(marks, ends, (MARGIN, WIDTH - MARGIN // 2)).tolist():
+        draw.line((mark, MARGIN // 2, mark, HEIGHT - MARGIN // 2), fill=FRAME)
     draw.text((MARGIN, 6), title, fill=INK)
     left = MARGIN + int(draw.textlength(title))
     for index, (name, line) in enumerate(lines.items()):

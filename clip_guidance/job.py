@@ -7,9 +7,10 @@
     OUT/frames/<key>/00050.png, <key>.gif   if asked for: the image every N steps
     OUT/_guiding/<key>.pt                   where unfinished images stand, while there are any
 
-A row's key is ``guided-00000`` and so on, its caption the prompt, its source CLIP, seed and start;
-loss and similarity are columns. Images are made one after the other, each from the seed and its own
-number alone; the same call goes on where the last one stopped.
+A row's key is ``guided-00000`` and so on, its caption the prompt, of a story the last one, and its
+source CLIP, seed, start and story; loss and similarity are columns. Images are made one after the
+other, each from the seed and its own number alone; the same call goes on where the last one
+stopped.
 
 Letters: M codes to start from, D codes a cell, h and w rows and columns of the code grid.
 """
@@ -28,7 +29,7 @@ from PIL import Image
 from clip_guidance.clip import Clip
 from clip_guidance.curves import draw_curves, json_lines
 from clip_guidance.optimise import Guided, OptimiseConfig, Record, guide, noise_codes
-from clip_guidance.prompts import SEPARATOR, Prompt
+from clip_guidance.prompts import THEN, Prompt, chapters_of, check_course
 from clip_guidance.starts import Start
 from tokenizer import audit, checkpoints, configs, storage, tokens
 from tokenizer.claims import Claim
@@ -60,7 +61,7 @@ class GuideConfig:
     """What is made.
 
     Attributes:
-        prompts: at least one.
+        prompts: at least one at every step.
         num: images.
         seed: of the run; image i depends on the seed, on i and on its start alone.
         optimisation: of each image.
@@ -78,8 +79,7 @@ class GuideConfig:
     save_every: int = 50
 
     def __post_init__(self) -> None:
-        if not self.prompts:
-            raise ValueError("guidance needs at least one prompt")
+        check_course(self.prompts, self.optimisation.num_steps)
         for name, lowest in (("num", 1), ("seed", 0), ("frames", 0), ("save_every", 1)):
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
@@ -88,8 +88,18 @@ class GuideConfig:
 
     @property
     def text(self) -> str:
-        """The prompts in one line."""
-        return f" {SEPARATOR} ".join(prompt.describe() for prompt in self.prompts)
+        """All prompts in one line, those of a story as they follow one another."""
+        return THEN.join(chapters_of(self.prompts).values())
+
+    @property
+    def caption(self) -> str:
+        """The prompts that act at the end."""
+        return list(chapters_of(self.prompts).values())[-1]
+
+    @property
+    def is_story(self) -> bool:
+        """Whether prompts change over time."""
+        return len(chapters_of(self.prompts)) > 1
 
 
 class Tokenizer:
@@ -163,7 +173,7 @@ class _Job:
         self.start = start
         self.codes: CodeSpec = tokenizer.codec.spec
         self.spec = TokenSpec(codes=(self.codes,), quality=(LOSS, SIMILARITY))
-        self.targets = clip.embed_texts([prompt.text for prompt in config.prompts])
+        self.targets = clip.embed_prompts(config.prompts)
         self.request = self._request()
 
     def make(self, index: int, each: Callable[[int, Guided], object]) -> Made:
@@ -194,7 +204,7 @@ class _Job:
         return rows_table(self.spec, {self.codes.modality: codes}, {
             "key": [key_of(index) for index in range(len(made))],
             "source": [self._source(index) for index in range(len(made))],
-            "caption": [self.config.text] * len(made),
+            "caption": [self.config.caption] * len(made),
             **{name: [value] * len(made) for name, value in whole.items()},
             LOSS: [record.loss for _, record in made],
             SIMILARITY: [record.similarity for _, record in made]})
@@ -239,16 +249,23 @@ class _Job:
     def _source(self, index: int) -> str:
         """Where an image comes from, so that it can be made again."""
         source = f"clip:{self.clip.fingerprint}#seed={self.config.seed}&index={index}"
-        return source + (f"&start={quote(self.start.name)}" if self.start else "")
+        story = f"&story={quote(self.config.text)}" if self.config.is_story else ""
+        return source + (f"&start={quote(self.start.name)}" if self.start else "") + story
 
     def _request(self) -> dict[str, Any]:
         """All that decides the codes, as JSON values."""
-        start = self.start
+        start, prompts = self.start, self.config.prompts
         request: dict[str, Any] = {
             "clip": self.clip.fingerprint, "tokenizer": self.codes.tokenizer,
-            "prompts": [prompt.describe() for prompt in self.config.prompts],
+            "prompts": [prompt.describe() for prompt in prompts],
             "image_size": list(self.codes.image_size), "num": self.config.num,
             "seed": self.config.seed, "optimisation": configs.to_dict(self.config.optimisation)}
+        if self.config.is_story:
+            request["begins"] = [prompt.begin for prompt in prompts]
+            request["ends"] = [prompt.end for prompt in prompts]
+        if files := [prompt.file for prompt in prompts if prompt.file is not None]:
+            request["pictures"] = {file: f"sha256:{storage.sha256(storage.read_bytes(file))}"
+                                   for file in files}
         if start is not None:
             content = np.ascontiguousarray(start.codes, np.int64).tobytes()
             request["start"] = {"name": start.name, "content": f"sha256:{storage.sha256(content)}"}

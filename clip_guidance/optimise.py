@@ -64,17 +64,19 @@ class Record:
 
     Attributes:
         step: steps taken before.
-        loss: mean over the cutouts, summed over the prompts.
+        loss: mean over the cutouts, summed over the prompts that act.
         similarities: mean cosine to each prompt over the cutouts.
+        leading: number of the first prompt that acts.
     """
     step: int
     loss: float
     similarities: tuple[float, ...]
+    leading: int = 0
 
     @property
     def similarity(self) -> float:
-        """To the first prompt."""
-        return self.similarities[0]
+        """To the first prompt that acts."""
+        return self.similarities[self.leading]
 
 
 class Guided:
@@ -155,8 +157,13 @@ class Guided:
         with torch.no_grad():
             self._points.copy_(state["points"])
         self._adam.load_state_dict(state["adam"])
-        self.records = [Record(step=step, loss=loss, similarities=tuple(values))
+        self.records = [Record(step=step, loss=loss, similarities=tuple(values),
+                               leading=self._acting(step)[0])
                         for step, loss, values in state["records"]]
+
+    def _acting(self, step: int) -> list[int]:
+        """Numbers of the prompts that act at a step."""
+        return [number for number, prompt in enumerate(self.prompts) if prompt.acts_at(step)]
 
     def _decode(self) -> Tensor:
         """The image ``(1, 3, H, W)`` of the nearest codes, black 0 and white 1."""
@@ -167,18 +174,21 @@ class Guided:
     def _judge(self, image: Tensor, moves: bool) -> tuple[Record, Tensor]:
         """The record of an image ``(1, 3, H, W)``, and its gradient, 0 unless it ``moves``."""
         num, step = self.config.cutouts.num, len(self.records)
+        acting = self._acting(step)
+        prompts = tuple(self.prompts[number] for number in acting)
         leaf, gradient = image.requires_grad_(moves), torch.zeros_like(image)
         loss, found = 0.0, torch.zeros(len(self.prompts), dtype=torch.float64)
         for first in range(0, num, self._cutout_batch):
             chunk = range(first, min(first + self._cutout_batch, num))
             with torch.set_grad_enabled(moves):
                 embeddings = self.judge.embed_images(self._cutouts(leaf[0], step, chunk))
-                losses = prompt_losses(embeddings, self.targets, self.prompts).sum() / num
+                losses = prompt_losses(embeddings, self.targets[acting], prompts).sum() / num
             if moves:
                 gradient += torch.autograd.grad(losses, leaf)[0]
             loss += float(losses.detach())
             found += similarities(embeddings.detach(), self.targets).double().sum(0).cpu() / num
-        return Record(step=step, loss=loss, similarities=tuple(found.tolist())), gradient
+        return Record(step=step, loss=loss, similarities=tuple(found.tolist()),
+                      leading=acting[0]), gradient
 
     def _cutouts(self, image: Tensor, step: int, numbers: Sequence[int]) -> Tensor:
         """Cutouts ``(n, 3, S, S)`` of an image ``(3, H, W)``, those of these numbers at a step."""

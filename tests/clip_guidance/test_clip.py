@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tiny_clip import DEVIATION, MEAN, SIDE
 
 from clip_guidance.clip import Clip
-from clip_guidance.prompts import similarities
+from clip_guidance.prompts import parse_prompts, similarities
 
 
 @pytest.fixture
@@ -85,6 +86,45 @@ def test_weights_that_lack_are_not_drawn_at_random(copied: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(ValueError, match="no weights of a CLIP: visual_projection.weight lacks"):
         Clip.load(str(copied))
+
+
+def test_pictures_are_embedded_as_transformers_does(clip: Clip, clip_folder: Path,
+                                                    tmp_path: Path) -> None:
+    from transformers import CLIPModel
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    picture = Image.effect_noise((70, 50), 90).convert("RGB")
+    picture.save(tmp_path / "a: picture.png")
+    prompts = parse_prompts(f"fog | @{tmp_path}/a: picture.png:2")
+    processor = CLIPImageProcessorPil(image_mean=MEAN, image_std=DEVIATION, size=SIDE,
+                                      crop_size=SIDE)
+    with torch.no_grad():
+        expected = CLIPModel.from_pretrained(clip_folder).eval().get_image_features(
+            **processor(picture, return_tensors="pt")).pooler_output
+    found = clip.embed_prompts(prompts)
+    torch.testing.assert_close(found[1:], expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found[:1], clip.embed_texts(["fog"]))
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (None, "photo.png"), (b"", "photo.png is no picture to compare with"),
+    (b"\x89PNG\r\n\x1a\n" + bytes(40), "photo.png is no picture to compare with: ")])
+def test_a_picture_that_cannot_be_read_is_named(clip: Clip, tmp_path: Path, content: bytes | None,
+                                                message: str) -> None:
+    file = tmp_path / "photo.png"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises((OSError, ValueError), match=message):
+        clip.embed_prompts(parse_prompts(f"@{file}"))
+
+
+def test_weights_in_half_precision_are_computed_with_in_full(copied: Path) -> None:
+    from transformers import CLIPModel
+    CLIPModel.from_pretrained(copied).half().save_pretrained(copied)
+    found = Clip.load(str(copied))
+    images = torch.rand(1, 3, SIDE, SIDE, requires_grad=True)
+    embeddings = found.embed_images(images)
+    assert embeddings.dtype == torch.float32 == found.embed_texts(["fog"]).dtype
+    assert torch.autograd.grad(embeddings.sum(), images)[0].any()
 
 
 @pytest.mark.parametrize("settings", [{"size": 32}, {"image_mean": [0.5], "image_std": [0.5] * 3},

@@ -4,9 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from clip_guidance.curves import COLOURS, HEIGHT, WIDTH, draw_curves, json_lines
+from clip_guidance.curves import COLOURS, FRAME, HEIGHT, MARGIN, WIDTH, draw_curves, json_lines
 from clip_guidance.optimise import Record
-from clip_guidance.prompts import parse_prompts
+from clip_guidance.prompts import parse_prompts, tell_story
 
 
 def records(num: int, num_prompts: int = 1) -> list[Record]:
@@ -22,7 +22,8 @@ def ends(panel: np.ndarray) -> tuple[float, float]:
 
 def test_every_record_is_a_line() -> None:
     lines = [json.loads(line) for line in json_lines(records(3, num_prompts=2)).splitlines()]
-    assert lines[2] == {"step": 2, "loss": 1.8, "similarity": 0.02, "similarities": [0.02, 0.02]}
+    assert lines[2] == {"step": 2, "loss": 1.8, "similarity": 0.02, "prompt": 0,
+                        "similarities": [0.02, 0.02]}
     assert [line["step"] for line in lines] == [0, 1, 2]
 
 
@@ -33,6 +34,15 @@ def test_losses_fall_and_similarities_rise_in_the_picture() -> None:
     assert left < right - 50
     left, right = ends(picture[HEIGHT:])
     assert left > right + 50
+
+
+def test_lines_across_show_where_a_story_changes() -> None:
+    courses = [records(51, num_prompts=2)] * 2
+    plain, told = (draw_curves(course, prompts) for course, prompts in zip(
+        courses, (parse_prompts("a | b"), tell_story(["a", "b"], 50, every=25)), strict=True))
+    changed = np.flatnonzero((plain != told).any((0, 2)))
+    assert changed == [(MARGIN + WIDTH - MARGIN // 2) / 2]
+    assert (told[MARGIN:HEIGHT - MARGIN, changed[0]] == FRAME).all(-1).mean() > 0.9
 
 
 @pytest.mark.parametrize("num", [1, 2])

@@ -2,6 +2,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from clip_guidance.clip import Clip
 from clip_guidance.cutouts import CutoutConfig
 from clip_guidance.job import GuideConfig, Tokenizer, guide_corpus
 from clip_guidance.optimise import Guided, OptimiseConfig
-from clip_guidance.prompts import parse_prompts
+from clip_guidance.prompts import parse_prompts, tell_story
 from clip_guidance.starts import Start, stored_codes
 from tokenizer.audit import verify
 from tokenizer.codec import Codec
@@ -26,11 +27,12 @@ def tokenizer(model: VQGAN) -> Tokenizer:
 
 
 def guide(tokenizer: Tokenizer, clip: Clip, out: Path, *, text: str = "a red house",
-          steps: int = 3, **settings: Any) -> TokenCorpus:
+          steps: int = 3, then: tuple[str, ...] = (), **settings: Any) -> TokenCorpus:
     given = {name: settings.pop(name) for name in ("start", "each", "overwrite")
              if name in settings}
     optimisation = OptimiseConfig(num_steps=steps, learning_rate=0.3, cutouts=CutoutConfig(num=4))
-    config = GuideConfig(prompts=parse_prompts(text), optimisation=optimisation, **settings)
+    config = GuideConfig(prompts=tell_story((text, *then), steps), optimisation=optimisation,
+                         **settings)
     guide_corpus(tokenizer, clip, str(out), config, **given)
     return TokenCorpus.open(str(out))
 
@@ -94,6 +96,51 @@ def test_a_stopped_job_goes_on_and_ends_in_the_same_bytes(tokenizer: Tokenizer, 
     for name in ("images/guided-00001.png", "curves/guided-00001.jsonl"):
         found, expected = ((tmp_path / run / name).read_bytes() for run in ("stopped", "whole"))
         assert found == expected
+
+
+def test_rows_of_a_story_tell_it_and_are_described_by_its_end(tokenizer: Tokenizer, clip: Clip,
+                                                              tmp_path: Path) -> None:
+    corpus = guide(tokenizer, clip, tmp_path, text="a lake | fog:-0.5", then=("a red house",),
+                   steps=4)
+    row, = corpus.read_shard(0).to_pylist()
+    assert row["caption"] == "a red house"
+    assert unquote(row["source"]).endswith("&index=0&story=a lake | fog:-0.5 > a red house")
+    lines = [json.loads(line) for line in
+             (tmp_path / "curves/guided-00000.jsonl").read_text().splitlines()]
+    assert [line["prompt"] for line in lines] == [0, 0, 2, 2, 2]
+    assert row["clip_similarity"] == pytest.approx(lines[-1]["similarities"][2], abs=1e-5)
+    texts = Image.open(tmp_path / "images/guided-00000.png").text  # type: ignore[attr-defined]
+    assert texts["Description"] == "a lake | fog:-0.5 > a red house"
+    assert json.loads(texts["img2tokens"])["begins"] == [0, 0, 2]
+
+
+def test_a_story_stopped_in_its_middle_ends_in_the_same_bytes(tokenizer: Tokenizer, clip: Clip,
+                                                              tmp_path: Path) -> None:
+    def stop(index: int, guided: Guided) -> None:
+        if len(guided.records) == 5:
+            raise KeyboardInterrupt
+
+    story: dict[str, Any] = {"text": "a lake", "then": ("fog", "a red house"), "steps": 6,
+                             "save_every": 2}
+    whole = guide(tokenizer, clip, tmp_path / "whole", **story)
+    with pytest.raises(KeyboardInterrupt):
+        guide(tokenizer, clip, tmp_path / "stopped", **story, each=stop)
+    with pytest.raises(ValueError, match=r"begins was \[0, 2, 4\], now None"):
+        guide(tokenizer, clip, tmp_path / "stopped", text="a lake | fog | a red house", steps=6)
+    assert guide(tokenizer, clip, tmp_path / "stopped", **story).manifest == whole.manifest
+
+
+def test_a_picture_that_is_a_prompt_is_noticed_when_it_changes(tokenizer: Tokenizer, clip: Clip,
+                                                               tmp_path: Path) -> None:
+    picture = tmp_path / "a: picture.png"
+    Image.new("RGB", (40, 30), "red").save(picture)
+    first = guide(tokenizer, clip, tmp_path / "out", text=f"@{picture}:0.5 | fog")
+    assert first.read_shard(0)["caption"][0].as_py() == f"@{picture}:0.5:-inf | fog"
+    Image.new("RGB", (40, 30), "blue").save(picture)
+    with pytest.raises(ValueError, match="pictures.*was sha256:.*, now sha256:"):
+        guide(tokenizer, clip, tmp_path / "out", text=f"@{picture}:0.5 | fog")
+    second = guide(tokenizer, clip, tmp_path / "other", text=f"@{picture}:0.5 | fog")
+    assert (codes_of(second) != codes_of(first)).any()
 
 
 def test_a_finished_job_is_left_as_it_is(tokenizer: Tokenizer, clip: Clip, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from clip_guidance.clip import Clip
 from clip_guidance.cutouts import CutoutConfig
 from clip_guidance.optimise import Guided, OptimiseConfig, clamp_to_levels, guide, noise_codes
-from clip_guidance.prompts import parse_prompts
+from clip_guidance.prompts import tell_story
 from tokenizer import recipes
 from tokenizer.vqgan.model import VQGAN
 
@@ -16,9 +16,10 @@ GRID = (4, 6)
 
 
 def guided(model: VQGAN, clip: Clip, *, text: str = "a red house | fog:-0.3", steps: int = 4,
-           cutouts: int = 6, seed: tuple[int, int] = (0, 0), **settings: Any) -> Guided:
-    prompts = parse_prompts(text)
-    targets = clip.embed_texts([prompt.text for prompt in prompts])
+           cutouts: int = 6, seed: tuple[int, int] = (0, 0), then: tuple[str, ...] = (),
+           **settings: Any) -> Guided:
+    prompts = tell_story((text, *then), steps)
+    targets = clip.embed_prompts(prompts)
     codes = torch.from_numpy(noise_codes(model, GRID, seed))
     config = OptimiseConfig(num_steps=steps, learning_rate=0.3,
                             cutouts=CutoutConfig(num=cutouts))
@@ -97,6 +98,36 @@ def test_a_stopped_image_goes_on_as_it_would_have(model: VQGAN, clip: Clip) -> N
         stopped.advance()
     resumed.load_state_dict(stopped.state_dict())
     assert torch.equal(guide(resumed), whole.codes) and resumed.records == whole.records
+
+
+def test_only_the_prompts_of_a_chapter_count_in_it(model: VQGAN, clip: Clip) -> None:
+    told = guided(model, clip, text="a red house", then=("fog:2 | a lake",), steps=4)
+    alone = guided(model, clip, text="a red house", steps=4)
+    guide(told)
+    guide(alone)
+    losses, plain = ([record.loss for record in run.records] for run in (told, alone))
+    assert losses[:2] == plain[:2] and losses[2] != plain[2]
+    assert [record.leading for record in told.records] == [0, 0, 1, 1, 1]
+    assert [record.similarity for record in told.records] == [
+        record.similarities[record.leading] for record in told.records]
+    # The same latents, judged by the second chapter alone: what step 2 must have seen.
+    second = guided(model, clip, text="fog:2 | a lake", steps=4)
+    state = guided(model, clip, text="a red house", steps=4)
+    state.advance(), state.advance()
+    second.load_state_dict(state.state_dict())
+    assert second.advance().loss == pytest.approx(losses[2], abs=1e-6)
+
+
+def test_a_story_stopped_in_any_chapter_goes_on_as_it_would_have(model: VQGAN, clip: Clip) -> None:
+    story: dict[str, Any] = {"text": "a red house", "then": ("fog", "a lake"), "steps": 6}
+    whole = guided(model, clip, **story)
+    guide(whole)
+    for num_done in (2, 3):
+        stopped, resumed = guided(model, clip, **story), guided(model, clip, **story)
+        for _ in range(num_done):
+            stopped.advance()
+        resumed.load_state_dict(stopped.state_dict())
+        assert torch.equal(guide(resumed), whole.codes) and resumed.records == whole.records
 
 
 def test_models_are_left_as_they_are(clip: Clip) -> None:
