@@ -14,7 +14,9 @@ each with a key, are laid out as
     mds zstd        the same compressed whole with zstd 3
 
 Files are made in memory; those of MDS by its layout (``MDSWriter`` of release 0.13), since the
-library needs torchvision. Printed are bytes a code and their ratio to log2(K)/8, as JSON.
+library needs torchvision. Printed are bytes a code and their ratio to log2(K)/8, as JSON; and these
+ratios for other encodings of the column of codes, of a shard with the fewest rows, for uniform
+codes and for some that occur as unevenly as a trained tokenizer's.
 """
 import argparse
 import io
@@ -33,11 +35,24 @@ from tokenizer.schema import GEOMETRY, CodeSpec, TokenSpec, rows_table
 
 CODEBOOK_SIZES = (1024, 16384)
 
+COLUMN = "codes.list.element"
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "dictionary": {"dictionary_pagesize_limit": 1 << 20},
+    "byte stream split": {"use_dictionary": False, "use_byte_stream_split": True},
+    "delta": {"use_dictionary": False, "column_encoding": {COLUMN: "DELTA_BINARY_PACKED"}},
+    "plain": {"use_dictionary": False}}
+"""Encodings of Parquet by name; the first is that of shards."""
+
 
 def drawn(num_rows: int, grid: int, codebook_size: int) -> np.ndarray:
-    """Uniform codes ``(N, h, w)``, uint16."""
+    """Uniform codes ``(N, h, w)``."""
     shape = (num_rows, grid, grid)
-    return np.random.default_rng(0).integers(0, codebook_size, shape, dtype=np.uint16)
+    return np.random.default_rng(0).integers(0, codebook_size, shape, dtype_of(codebook_size))
+
+
+def dtype_of(codebook_size: int) -> type[np.unsignedinteger]:
+    """What stores codes of a codebook."""
+    return np.uint16 if codebook_size <= 1 << 16 else np.uint32
 
 
 def key(row: int) -> str:
@@ -127,15 +142,41 @@ def measure(num_rows: int, grid: int, codebook_size: int) -> dict[str, dict[str,
             for name, number in num_bytes.items()}
 
 
+def drawn_unevenly(num_rows: int, grid: int, codebook_size: int) -> np.ndarray:
+    """Codes ``(N, h, w)`` of which about three quarters of K are in use, by perplexity."""
+    generator = np.random.default_rng(0)
+    weights = 1 / (np.arange(codebook_size) + codebook_size / 16)
+    ranks = generator.choice(codebook_size, (num_rows, grid, grid), p=weights / weights.sum())
+    return generator.permutation(codebook_size).astype(dtype_of(codebook_size))[ranks]
+
+
+def encoded(codes: np.ndarray, codebook_size: int) -> dict[str, float]:
+    """The ratio to log2(K)/8 of a column of codes in each encoding."""
+    values = pa.array(codes.reshape(-1))
+    table = pa.table({"codes": pa.FixedSizeListArray.from_arrays(values, codes[0].size)})
+    ratios = {}
+    for name, settings in ENCODINGS.items():
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd", compression_level=1,
+                       write_statistics=False, **settings)
+        least = codes.size * math.log2(codebook_size) / 8
+        ratios[name] = round(column_bytes(buffer.getvalue(), COLUMN) / least, 4)
+    return ratios
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[512, 4096, 16384])
     parser.add_argument("--grid", type=int, default=16, help="codes along one side")
     options = parser.parse_args(arguments)
-    print(json.dumps({f"K={size}": {f"{rows} rows": measure(rows, options.grid, size)
-                                    for rows in options.rows} for size in CODEBOOK_SIZES},
-                     indent=1))
+    rows, grid = min(options.rows), options.grid
+    print(json.dumps({
+        **{f"K={size}": {f"{rows} rows": measure(rows, grid, size) for rows in options.rows}
+           for size in CODEBOOK_SIZES},
+        "encodings": {f"K={size}": {kind: encoded(draw(rows, grid, size), size) for kind, draw in
+                                    (("uniform", drawn), ("uneven", drawn_unevenly))}
+                      for size in (*CODEBOOK_SIZES, 1 << 18)}}, indent=1))
 
 
 if __name__ == "__main__":

@@ -56,6 +56,18 @@ def test_uniform_codes_take_little_more_than_their_bits(codebook_size: int, rows
     assert 1 < ratio <= limit
 
 
+@pytest.mark.parametrize(("codebook_size", "best"), [(1024, "dictionary"),
+                                                     (16384, "byte stream split")])
+def test_shards_are_compared_with_other_encodings_of_their_codes(codebook_size: int,
+                                                                 best: str) -> None:
+    codes = file_sizes.drawn(512, 16, codebook_size)
+    ratios = file_sizes.encoded(codes, codebook_size)
+    assert min(ratios, key=ratios.__getitem__) == best
+    content = file_sizes.shard(codes, codebook_size)
+    least = codes.size * np.log2(codebook_size) / 8
+    assert ratios["dictionary"] == round(file_sizes.column_bytes(content) / least, 4)
+
+
 def test_other_formats_hold_the_same_rows() -> None:
     codes = file_sizes.drawn(5, 4, 1024)
     assert np.array_equal(np.load(io.BytesIO(file_sizes.npy(codes))), codes)
