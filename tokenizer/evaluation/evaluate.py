@@ -18,14 +18,9 @@ from tokenizer.bars import progress_bar
 from tokenizer.codec import Codec, reproducible
 from tokenizer.corpus.modalities import Modality, Segmentation
 from tokenizer.corpus.sources import open_source
-from tokenizer.evaluation.images import EvaluationImages, ReferenceHash
-from tokenizer.evaluation.measures import (
-    Figure,
-    Measure,
-    NotMeasured,
-    PretrainedFiles,
-    build_measures,
-)
+from tokenizer.evaluation.figures import SCORES, Figure, NotMeasured, ReferenceHash, finite
+from tokenizer.evaluation.images import EvaluationImages
+from tokenizer.evaluation.measures import Measure, PretrainedFiles, build_measures
 from tokenizer.evaluation.report import Example, Report, save_report
 from tokenizer.splits import Split
 from tokenizer.training.metrics import Tally
@@ -34,12 +29,6 @@ from tokenizer.vqgan.model import KIND, VQGAN, VQGANConfig
 PRECISIONS = ("float32", "bf16")
 NUM_EXAMPLES = 4
 """Images shown as the best, the median and the worst, each."""
-
-SCORES = {"psnr": ("PSNR", "dB", "higher"), "miou": ("mIoU", "", "higher"),
-          "pixel_accuracy": ("pixel accuracy", "", "higher"), "abs_rel": ("AbsRel", "", "lower"),
-          "rmse": ("RMSE", "", "lower"), "delta1": ("delta < 1.25", "", "higher"),
-          "f1": ("F1", "", "higher"), "mean_angle": ("mean angle", "degrees", "lower")}
-"""Label, unit and direction of the modalities' own scores; others are shown by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +165,7 @@ class Evaluator:
         figures = {}
         for name, value in self.tally.scores().items():
             label, unit, better = SCORES.get(name, (name, "", ""))
-            figures[name] = Figure(value=_finite(value), label=label, unit=unit, better=better,
+            figures[name] = Figure(value=finite(value), label=label, unit=unit, better=better,
                                    conditions=common | definition)
         for measure in self.measures:
             self._add_measure(figures, measure, common)
@@ -190,7 +179,7 @@ class Evaluator:
         except NotMeasured as reason:
             self.left_out[measure.name] = str(reason)
         else:
-            figures[measure.name] = Figure(value=_finite(own.value), label=own.label, unit=own.unit,
+            figures[measure.name] = Figure(value=finite(own.value), label=own.label, unit=own.unit,
                                            better=own.better, conditions=common | own.conditions)
 
     def _code_figures(self, common: dict[str, Any]) -> dict[str, Figure]:
@@ -317,8 +306,3 @@ def _definition(modality: Modality) -> str:
     text = " ".join((type(modality).__doc__ or "").partition("Attributes:")[0].split())
     start = text.find("Score")
     return text[start:] if start >= 0 else text
-
-
-def _finite(value: float | None) -> float | None:
-    """A number that JSON can hold, or nothing."""
-    return float(value) if value is not None and np.isfinite(value) else None

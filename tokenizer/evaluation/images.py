@@ -1,8 +1,7 @@
-"""The images that a tokenizer is measured on: which they are, their pixels, and a hash over them.
+"""The images that a tokenizer is measured on: which they are, and their pixels.
 
 Letters: N images, h and w sides of the crop in pixels.
 """
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -88,23 +87,6 @@ class EvaluationImages:
         except (OSError, ValueError) as error:
             self.unreadable[entry.source] = str(error)
             return None
-
-
-class ReferenceHash:
-    """SHA-256 over keys and pixels: equal when two measurements saw the same images alike."""
-
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-
-    def add(self, keys: list[str], pixels: np.ndarray) -> None:
-        """Count in some more images, in order; the same for any division into batches."""
-        for key, image in zip(keys, pixels, strict=True):
-            name = key.encode()
-            head = f"{len(name)} {image.dtype.str} {image.shape} ".encode()
-            self._digest.update(head + name + np.ascontiguousarray(image).tobytes())
-
-    def __str__(self) -> str:
-        return f"sha256:{self._digest.hexdigest()}"
 
 
 def _spread(keys: list[str], limit: int | None) -> list[str]:

@@ -17,6 +17,8 @@ from torch.nn import functional
 from tokenizer.weights import copy_tensors, read_tensors
 
 NUM_FEATURES = 2048
+HEAD = "fc.weight"
+"""Name of the last layer's weights in the published file."""
 SIDE = 299
 """Pixels a side that the network is made for."""
 
@@ -171,6 +173,21 @@ def load_inception(place: str) -> InceptionFeatures:
              if not name.endswith("num_batches_tracked")}
     copy_tensors(model, read_tensors(place, "FID's InceptionV3 weights"), names, place)
     return model
+
+
+def load_head(place: str) -> Tensor:
+    """Weights ``(1008, 2048)`` of the last layer, from features to logits, of the same file.
+
+    The Inception Score was published with these logits, which leave the layer's bias out.
+
+    Raises:
+        OSError, ValueError: the file cannot be had, or holds no such layer.
+    """
+    head = read_tensors(place, "FID's InceptionV3 weights").get(HEAD)
+    if not isinstance(head, Tensor) or head.ndim != 2 or head.shape[1] != NUM_FEATURES:
+        raise ValueError(f"{place} should hold {HEAD} of shape (classes, {NUM_FEATURES}), but "
+                         f"holds {tuple(head.shape) if isinstance(head, Tensor) else 'nothing'}")
+    return head.float()
 
 
 def _side_by_side(layer: Layer | tuple[Layer, ...]) -> tuple[Layer, ...]:

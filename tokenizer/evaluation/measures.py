@@ -6,23 +6,29 @@ subclass `Measure` here and list it in `MEASURES`; evaluation, its table and its
 Letters: B images, h and w sides of the crop in pixels.
 """
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tokenizer import storage, weights
 from tokenizer.corpus.modalities import RGB, Modality, Normals, Segmentation
 from tokenizer.devices import full_float32
 from tokenizer.evaluation import frechet, inception, similarity
+from tokenizer.evaluation.features import (
+    ADVICE,
+    PictureFeatures,
+    arithmetic,
+    hash_of,
+    singular_caution,
+)
+from tokenizer.evaluation.figures import Figure, NotMeasured
 from tokenizer.training.config import PerceptualConfig
 from tokenizer.training.perceptual import load_perceptual
 
 LPIPS_ADVICE = ("give --lpips-vgg16 (torchvision's vgg16-397923af.pth) and --lpips-linear (vgg.pth "
                 "of LPIPS 0.1) as path, URL or hub id")
-FID_ADVICE = "give --inception (pt_inception-2015-12-05-6726825d.pth) as path, URL or hub id"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,27 +47,6 @@ class PretrainedFiles:
     def __post_init__(self) -> None:
         if (self.lpips_vgg16 is None) != (self.lpips_linear is None):
             raise ValueError(f"LPIPS needs two files, only one is given: {LPIPS_ADVICE}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One figure and all that another one must share to be compared with it.
-
-    Attributes:
-        value: the figure; nothing where it is not a number.
-        label: its name for people, and ``unit``, empty for shares and plain numbers.
-        better: ``higher``, ``lower``, or empty where neither is.
-        conditions: how it was taken, as JSON values.
-    """
-    value: float | None
-    label: str
-    unit: str = ""
-    better: str = "higher"
-    conditions: dict[str, Any] = field(default_factory=dict)
-
-
-class NotMeasured(ValueError):
-    """A measure does not apply here, or lacks something; the message says what."""
 
 
 class Measure(ABC):
@@ -171,7 +156,7 @@ class Lpips(_Mean):
         config = PerceptualConfig(weight=1.0, vgg16=files.lpips_vgg16, linear=files.lpips_linear)
         self._distance = load_perceptual(config, LPIPS_ADVICE).to(device)
         self._modality, self._device = modality, device
-        self._hashes = [_hash(config.vgg16), _hash(config.linear)]
+        self._hashes = [hash_of(files.lpips_vgg16), hash_of(files.lpips_linear)]
 
     def each(self, found: np.ndarray, pixels: np.ndarray) -> Tensor:
         pair = [self._modality.centred(self._modality.to_inputs(torch.from_numpy(images)))
@@ -183,7 +168,7 @@ class Lpips(_Mean):
         return Figure(value=self.mean, label="LPIPS", better="lower", conditions={
             "network": "VGG16, LPIPS 0.1", "inputs": "[-1, 1], from rounded pixels; one channel "
             "counts as three equal ones", "resize": "none", "average": "over images",
-            "arithmetic": _arithmetic(self._device),
+            "arithmetic": arithmetic(self._device),
             "weights_vgg16": self._hashes[0], "weights_linear": self._hashes[1]})
 
 
@@ -195,30 +180,21 @@ class ReconstructionFid(Measure):
                  device: torch.device) -> None:
         _require_colour(modality)
         if files.inception is None:
-            raise NotMeasured(f"no weights: {FID_ADVICE}")
-        self._network = inception.load_inception(files.inception).to(device)
-        self._device, self._hash = device, _hash(files.inception)
+            raise NotMeasured(f"no weights: {ADVICE}")
+        self._features = PictureFeatures(files.inception, device)
         self._found = frechet.FeatureStatistics(inception.NUM_FEATURES)
         self._true = frechet.FeatureStatistics(inception.NUM_FEATURES)
 
     def add(self, found: np.ndarray, pixels: np.ndarray) -> None:
         for images, statistics in ((found, self._found), (pixels, self._true)):
-            with full_float32():
-                features = self._network(_planes(images).float().to(self._device)).cpu()
-            statistics.add(features.numpy())
+            statistics.add(self._features.of(images))
 
     def figure(self) -> Figure:
         count = self._true.count
         if count < 2:
             raise NotMeasured(f"a covariance needs at least 2 images, got {count}")
-        conditions: dict[str, Any] = {
-            "network": "InceptionV3 of 2015-12-05, last average pool, 2048 features",
-            "resize": "bilinear to 299 x 299 without antialiasing", "covariance": "over N - 1",
-            "reference": "the originals of these same images",
-            "arithmetic": _arithmetic(self._device), "weights": self._hash}
-        if count <= inception.NUM_FEATURES:
-            conditions["caution"] = (f"{count} images leave covariances of {inception.NUM_FEATURES}"
-                                     " features singular; compare with the same images only")
+        conditions = {**self._features.conditions, "covariance": "over N - 1",
+                      "reference": "the originals of these same images", **singular_caution(count)}
         return Figure(value=frechet.frechet_distance(self._found, self._true), label="rFID",
                       better="lower", conditions=conditions)
 
@@ -250,14 +226,6 @@ def _require_side(size: tuple[int, int], least: int) -> None:
     if min(size) < least:
         raise NotMeasured(f"needs sides of at least {least} px, the tokenizer has "
                           f"{size[0]} x {size[1]}")
-
-
-def _arithmetic(device: torch.device) -> str:
-    return f"float32 without TF32, on {device.type}"
-
-
-def _hash(place: str | None) -> str:
-    return f"sha256:{storage.sha256_of_file(weights.fetch(place or ''))}"
 
 
 MEASURES: dict[str, type[Measure]] = {cls.name: cls for cls in (

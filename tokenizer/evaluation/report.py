@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from tokenizer import configs, storage
 from tokenizer.corpus.modalities import Modality
-from tokenizer.evaluation.measures import Figure
+from tokenizer.evaluation.figures import Figure, table_lines
 from tokenizer.pictures import enlarge, save_png
 from tokenizer.schema import CodeSpec
 
@@ -80,15 +80,7 @@ class Report:
                  f"({self.selection}), {len(self.unreadable)} unreadable, "
                  f"{first['reference'][:19]}",
                  f"pixels     {first['range']}; {first['rounding']}; {first['precision']}", ""]
-        wide = max(len(figure.label) for figure in self.figures.values())
-        for figure in self.figures.values():
-            direction = f"{figure.better} is better" if figure.better else ""
-            words = f"{_number(figure)} {figure.unit:<8}{direction}".rstrip()
-            caution = figure.conditions.get("caution")
-            lines.append(f"{figure.label:<{wide}}  {words}{f' ({caution})' if caution else ''}")
-        for reason in dict.fromkeys(self.left_out.values()):
-            names = [name for name, other in self.left_out.items() if other == reason]
-            lines.append(f"left out {', '.join(names)}: {reason}")
+        lines += table_lines(self.figures, self.left_out)
         return "\n".join(lines)
 
 
@@ -137,12 +129,3 @@ def example_sheet(examples: list[Example], label: str, originals: np.ndarray,
         sheet.paste(Image.fromarray(reconstruction),
                     (left, top + CAPTION_HEIGHT + height + PADDING))
     return np.asarray(sheet)
-
-
-def _number(figure: Figure) -> str:
-    """A figure's value in eight places; counts whole."""
-    if figure.value is None:
-        return "     n/a"
-    is_whole = figure.unit == "codes" and figure.value == int(figure.value)
-    digits = 0 if is_whole else 2 if figure.unit else 4
-    return f"{figure.value:8.{digits}f}"

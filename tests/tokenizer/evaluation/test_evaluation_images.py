@@ -9,7 +9,8 @@ from PIL import Image
 from tokenizer.corpus.dataset import CorpusDataset
 from tokenizer.corpus.modalities import RGB
 from tokenizer.corpus.sources import open_source
-from tokenizer.evaluation.images import EvaluationImages, ReferenceHash
+from tokenizer.evaluation.figures import ReferenceHash
+from tokenizer.evaluation.images import EvaluationImages
 from tokenizer.splits import Split
 
 Folder = Callable[[int], Path]

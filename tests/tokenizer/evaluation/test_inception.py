@@ -6,7 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokenizer.evaluation.inception import NUM_FEATURES, InceptionFeatures, load_inception
+from tokenizer.evaluation.inception import (
+    NUM_FEATURES,
+    InceptionFeatures,
+    load_head,
+    load_inception,
+)
 
 
 def drawn() -> dict[str, Tensor]:
@@ -31,9 +36,9 @@ def state() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory, state: dict[str, Tensor]) -> Path:
-    """The weights as published: with the classifier of 1008 classes, which has no use here."""
+    """The weights as published: with the classifier of 1008 classes."""
     path = tmp_path_factory.mktemp("inception") / "inception.pth"
-    torch.save(state | {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}, path)
+    torch.save(state | {"fc.weight": torch.eye(1008, 2048), "fc.bias": torch.ones(1008)}, path)
     return path
 
 
@@ -126,3 +131,12 @@ def test_another_file_is_refused_with_the_tensor_that_lacks(tmp_path: Path,
     with pytest.raises(ValueError, match=r"should hold Mixed_6c\.branch7x7_2\.bn\.weight of shape "
                                          r"\(160,\), but holds nothing"):
         load_inception(str(tmp_path / "half.pth"))
+
+
+def test_the_head_is_the_last_layer_of_the_same_file(file: Path, tmp_path: Path,
+                                                     state: dict[str, Tensor]) -> None:
+    assert torch.equal(load_head(str(file)), torch.eye(1008, 2048))
+    torch.save(state, tmp_path / "headless.pth")
+    with pytest.raises(ValueError, match=r"should hold fc\.weight of shape \(classes, 2048\), but "
+                                         "holds nothing"):
+        load_head(str(tmp_path / "headless.pth"))

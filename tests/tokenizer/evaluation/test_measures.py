@@ -88,7 +88,7 @@ def test_lpips_takes_depth_as_grey(files: PretrainedFiles) -> None:
 def test_networks_compute_in_full_float32_and_conditions_say_where(
         cls: type[Lpips | ReconstructionFid], files: PretrainedFiles, small_network: None) -> None:
     measure = cls(RGB(), (32, 32), files, CPU)
-    network = measure._distance if isinstance(measure, Lpips) else measure._network
+    network = measure._distance if isinstance(measure, Lpips) else measure._features._network
     seen: list[tuple[bool, str]] = []
     network.register_forward_pre_hook(lambda *_: seen.append(
         (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision())))
