@@ -212,7 +212,7 @@ def make_all(tasks: Sequence[tuple[Plan, ShardTask]], engine: Engine,
 
     Args:
         tasks: plan and task of each generation.
-        max_errors: how many inputs of the last one may fail; of a retry any number by default.
+        max_errors: how many inputs of the last one may fail; of a delta any number by default.
         complete: checks and completes the corpus, from the receipts of the first generation and
             the deltas; shards that it finds damaged are made again, once.
     Raises:
@@ -237,10 +237,9 @@ def _made_and_completed(tasks: Sequence[tuple[Plan, ShardTask]], engine: Engine,
     made: list[Generation] = []
     _withdraw_if_incomplete([plan for plan, _ in tasks])
     for plan, task in tasks:
-        is_last = plan is tasks[-1][0]
-        any_number = not is_last or (max_errors is None and kind_of(plan) == RETRY)
+        limit = max_errors if plan is tasks[-1][0] else 1.0
         receipts: list[Receipt] = []
-        Job(plan, task, engine, 1.0 if any_number else max_errors).run(receipts.extend)
+        Job(plan, task, engine, limit).run(receipts.extend)
         receipts.sort(key=lambda receipt: receipt.shard)
         made.append(Generation(number=plan.delta, kind=kind_of(plan), receipts=receipts,
                                fingerprint=plan.fingerprint, num_inputs=plan.num_inputs,

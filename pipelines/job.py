@@ -6,7 +6,7 @@ same command goes on after any kind of stop.
 
     _receipts/00000.json   one for each finished shard; see `tokenizer.receipts`
     _failed/00000.json     why a shard failed as a whole; kept only while the job is unfinished
-    _failed/stop           asks workers to begin no further shard
+    _failed/stop           asks workers to begin no further shard: too many inputs failed
 """
 import contextlib
 import itertools
@@ -56,6 +56,11 @@ class JobFailed(OSError):
 
 class TooManyErrors(ValueError):
     """More inputs failed than the job allows; the finished shards are kept."""
+
+
+def was_stopped(url: str) -> bool:
+    """Whether the last run of a job ended because too many inputs failed."""
+    return storage.exists(storage.join(url, STOP))
 
 
 class ShardTask(ABC):
@@ -162,7 +167,7 @@ class Job:
         self._plan = plan
         self._task = task
         self._engine = engine
-        self._limit = ErrorLimit(max_errors)
+        self._limit = ErrorLimit(max_errors, may_be_all=bool(plan.delta))
         self._unit = unit
         self._receipts: dict[int, Receipt] = {}
         self._shards: Sequence[int] = range(plan.num_shards)
@@ -286,11 +291,13 @@ class Job:
     def _require_few_errors(self) -> None:
         if not self._too_many_errors():
             return
+        with contextlib.suppress(OSError):
+            storage.write_bytes(storage.join(self._plan.url, STOP), b"")
         reasons = self._reasons()
         limit, remedy = "all that there are", "mend the inputs and run with --overwrite"
         if self._plan.delta:
             remedy = "mend the inputs and run `img2tokens retry`"
-        if reasons.total() < self._plan.num_inputs:
+        if reasons.total() < self._plan.num_inputs or self._plan.delta:
             allowed = self._limit.in_words(self._plan.num_inputs)
             limit = f"more than the {allowed} that --max-errors allows"
             remedy = f"run again with a larger --max-errors, or {remedy}"
@@ -305,7 +312,7 @@ class Job:
         with contextlib.suppress(OSError, ValueError):
             for _, receipt in sorted(self._receipts.items()):
                 if receipt.dead_file is not None:
-                    letter = tokens.read_dead_letters(self._plan.url, receipt.dead_file)[0]
+                    letter = tokens.read_dead_letters(self._plan.corpus_url, receipt.dead_file)[0]
                     return f", such as {letter.key}: {letter.message}"
         return ""
 

@@ -11,8 +11,11 @@ class ErrorLimit:
     Attributes:
         value: a number of inputs; or, as a float, a share of them from 0 to 1, where 1.0 allows
             that all fail; or ``None`` for any number short of all.
+        may_be_all: whether all may fail, unless ``value`` says less: of what is added to a corpus,
+            whose rows show that its settings fit its inputs.
     """
     value: int | float | None = None
+    may_be_all: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.value, float):
@@ -26,11 +29,14 @@ class ErrorLimit:
         """How many of ``num_inputs`` may fail."""
         if isinstance(self.value, float):  # as written: 29% of 100 are 29, whatever floats make it
             return math.floor(Fraction(repr(self.value)) * num_inputs)
-        return num_inputs - 1 if self.value is None else self.value
+        if self.value is None:
+            return num_inputs if self.may_be_all else num_inputs - 1
+        return self.value
 
     def is_exceeded(self, num_errors: int, num_inputs: int) -> bool:
-        """Whether too many have failed; that all have is always too many, but for a share of 1."""
-        every_one_may = isinstance(self.value, float) and self.value == 1
+        """Whether too many have failed; that all have is too many, but for a share of 1, and where
+        `may_be_all`."""
+        every_one_may = self.may_be_all or (isinstance(self.value, float) and self.value == 1)
         return num_errors > self.allowed(num_inputs) or (num_errors == num_inputs
                                                          and not every_one_may)
 

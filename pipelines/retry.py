@@ -21,6 +21,7 @@ from pipelines.deltas import (
 from pipelines.encode import EncodeConfig, EncodeTask, encode_deltas, open_task, settings_of
 from pipelines.entries import row_of
 from pipelines.fates import are_known, kind_of
+from pipelines.job import was_stopped
 from pipelines.plan import Plan
 from tokenizer.deltas import RETRY
 from tokenizer.schema import Manifest
@@ -42,7 +43,8 @@ class Retried:
 def retry_corpus(url: str, tokenizers: Mapping[str, str], **run: Any) -> Retried:
     """Encode the dead letters of a corpus again; what still fails stays one, with its new reason.
 
-    A retry that was stopped goes on. Whatever else is unfinished is made first.
+    A retry that was interrupted goes on. Whatever else is unfinished is made first, and so is a
+    retry of which too many failed: its dead letters are tried again like all others.
 
     Args:
         url: folder of the token corpus.
@@ -61,7 +63,7 @@ def retry_corpus(url: str, tokenizers: Mapping[str, str], **run: Any) -> Retried
     task = dataclasses.replace(open_task(config), plan=plans[0], deltas=tuple(plans[1:]))
     require_same_settings(plans[0], settings_of(config, task.source, task.spec, ()))
     is_finished = num_finished(url) == len(plans)
-    if not is_finished and kind_of(plans[-1]) == RETRY:  # one that was stopped
+    if not is_finished and kind_of(plans[-1]) == RETRY and not was_stopped(plans[-1].url):
         return Retried(plans[-1].num_inputs, encode_deltas(task, config))
     if not (is_finished and are_known(plans)):
         manifest = encode_deltas(task, dataclasses.replace(config, max_errors=1.0))

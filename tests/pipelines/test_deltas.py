@@ -93,14 +93,43 @@ def test_where_all_fail_again_they_stay_dead_letters_unless_that_is_too_many(
         broken: EncodeConfig) -> None:
     for index in BROKEN:
         photo(broken, index).unlink()
-    with pytest.raises(TooManyErrors, match=r"3 of 3 images failed, all that there are .*: mend "
-                                            "the inputs and run `img2tokens retry`"):
+    with pytest.raises(TooManyErrors, match=(
+            r"3 of 3 images failed, more than the 1 \(50%\) that --max-errors allows .*: run again "
+            "with a larger --max-errors, or mend the inputs and run `img2tokens retry`")):
         retry(broken, max_errors=0.5)
     assert TokenCorpus.open(broken.output).manifest.deltas == ()
-    done = retry(broken)
-    assert done.manifest.dead_letters == {"FileNotFoundError": 3}
-    assert len(load_plans(broken.output)) == 2  # the one that had been stopped went on
+    assert retry(broken, max_errors=3).manifest.dead_letters == {"FileNotFoundError": 3}
+    assert retry(broken).manifest.dead_letters == {"FileNotFoundError": 3}
     require_sound(broken, 10)
+
+
+@pytest.mark.parametrize("max_errors", [0, None])
+def test_dead_letters_of_a_retry_that_had_too_many_are_tried_again(
+        broken: EncodeConfig, max_errors: int | None) -> None:
+    mend(broken, 1)
+    with pytest.raises(TooManyErrors, match="2 of 3 images failed, more than the 0"):
+        retry(broken, max_errors=0)
+    mend(broken, 5, 9)
+    done = retry(broken, max_errors=max_errors)
+    assert retried(done.num_tried, done.manifest) == "2 of 2 dead letters now encoded"
+    manifest = require_sound(broken, 10)
+    assert manifest.num_dead_letters == 0
+    assert [(delta.num_inputs, delta.num_rows) for delta in manifest.deltas] == [(3, 1), (2, 2)]
+
+
+def test_a_retry_that_was_stopped_by_its_limit_makes_the_shards_that_it_left(
+        config: Settings, tmp_path: Path) -> None:
+    make = config(shard_size=1)
+    shutil.copytree(make.corpus, tmp_path / "good")
+    for index in BROKEN:
+        photo(make, index).write_bytes(b"no image")
+    encode_corpus(make)
+    with pytest.raises(TooManyErrors, match="3 of 3 images failed"):
+        retry(make, max_errors=0)
+    (tmp_path / "tokens/_deltas/001/_receipts/00002.json").unlink()  # as if not begun
+    mend(make, *BROKEN)
+    assert retry(make).num_tried == 2
+    assert require_sound(make, 10).num_dead_letters == 0
 
 
 def test_the_same_command_as_before_completes_a_corpus_with_deltas(broken: EncodeConfig,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipelines.array import Part
 from pipelines.encode import EncodeConfig, EncodeTask, encode_corpus, encode_part
-from pipelines.job import JobFailed
+from pipelines.job import JobFailed, TooManyErrors
 from pipelines.plan import PlanMismatch
 from pipelines.retry import retry_corpus
 from tokenizer import storage
@@ -56,6 +56,26 @@ def test_new_inputs_become_shards_of_their_own(config: Settings, tmp_path: Path,
         grown = tree(tmp_path / "tokens")
         encode_corpus(again)
         assert tree(tmp_path / "tokens") == grown
+
+
+def test_new_inputs_that_all_fail_are_dead_letters_unless_that_is_too_many(
+        config: Settings, tmp_path: Path, add: Callable[[str], None]) -> None:
+    make = config()
+    encode_corpus(make)
+    for name in ("a.png", "b.png"):
+        (tmp_path / "photos" / name).write_bytes(b"no image")
+    with pytest.raises(TooManyErrors, match="2 of 2 images failed, more than the 1 that .*, such "
+                                            "as a: .*_deltas/001/_dead says which and why"):
+        encode_corpus(dataclasses.replace(extended(make), max_errors=1))
+    assert encode_corpus(extended(make)).dead_letters == {"UnreadableImage": 2}
+    require_sound(make, 12)
+    assert [letter.key for letter in TokenCorpus.open(make.output).dead_letters()] == ["a", "b"]
+    (tmp_path / "photos/c.png").write_bytes(b"no image")
+    encode_corpus(dataclasses.replace(extended(make), max_errors=1))  # of the newest delta alone
+    for name in "abc":
+        add(f"{name}.png")
+    assert retry_corpus(make.output, make.tokenizers).num_tried == 3
+    assert require_sound(make, 13).num_dead_letters == 0
 
 
 def test_nothing_new_leaves_no_delta(config: Settings, tmp_path: Path) -> None:

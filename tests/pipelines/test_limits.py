@@ -21,6 +21,11 @@ def test_that_all_fail_is_too_many_unless_a_share_of_all_is_allowed() -> None:
     assert not ErrorLimit(1.0).is_exceeded(1, 1)
 
 
+def test_of_what_is_added_all_may_fail_as_far_as_the_number_allows() -> None:
+    assert not any(ErrorLimit(value, may_be_all=True).is_exceeded(3, 3) for value in (None, 3, 1.0))
+    assert all(ErrorLimit(value, may_be_all=True).is_exceeded(3, 3) for value in (0, 2, 0.99))
+
+
 @pytest.mark.parametrize("value", [-1, -0.1, 1.5, float("nan")])
 def test_what_is_no_limit_is_refused(value: int | float) -> None:
     with pytest.raises(ValueError, match=f"got {value}"):
