@@ -46,6 +46,7 @@ def convert(source: str, output: str, origin: str | None, target: str | None,
     Examples:
       img2tokens convert code_c2i tokens --from llamagen --tokenizer vq16
       img2tokens convert pretokenized.jsonl tokens --from rar --codebook-size 1024
+      img2tokens convert 'rar/*.jsonl' tokens --from rar --codebook-size 1024
       img2tokens convert train/rgb_dvae_BUa_224 tokens --from 4m --codebook-size 16384
       img2tokens convert 'codes/*.tar' tokens --from webdataset --codebook-size 8192 --grid 16x24
       img2tokens convert tokens code_c2i --to llamagen

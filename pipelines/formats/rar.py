@@ -5,7 +5,6 @@
 Source: bytedance/1d-tokenizer, scripts/pretokenization.py.
 """
 import json
-import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -27,6 +26,7 @@ from pipelines.formats.base import (
 from pipelines.sinks import Item, Sink
 from pipelines.sinks.base import FileSink, FileWriter, Measured, ShardWriter
 from tokenizer import storage
+from tokenizer.corpus.sources.urls import expand, stems
 
 SUFFIX = ".jsonl"
 
@@ -36,17 +36,20 @@ MAX_LINE = 1 << 26
 
 @dataclass(frozen=True)
 class RARReader(Reader):
-    """Reads one file, or all in a folder. Keys are numbers of lines, from 0."""
+    """Reads one file, several by ``{00..07}`` and ``*``, or all in a folder.
+
+    Keys are numbers of lines, from 0, of several files behind the name of the file.
+    """
     name: ClassVar[str] = "rar"
-    form: ClassVar[str] = "a .jsonl file of {class_id, tokens}, or a folder of such files"
+    form: ClassVar[str] = ("a .jsonl file of {class_id, tokens}, several by {00..07} and *, or a "
+                           "folder of such files")
 
     def inputs(self) -> Iterator[Listed]:
         files = ([storage.join(self.url, name) for name in sorted_files(self.url, SUFFIX)]
-                 if storage.is_folder(self.url) else [self.url])
+                 if storage.is_folder(self.url) else expand(self.url))
         if not files:
             raise FileNotFoundError(f"{self.url} is not {self.form}")
-        for url in files:
-            stem = posixpath.basename(url).removesuffix(SUFFIX)
+        for url, stem in zip(files, stems(files), strict=True):
             prefix = f"{stem}/" if len(files) > 1 else ""
             first = 0
             for number, line in enumerate(lines_of(url)):

@@ -7,7 +7,6 @@
         cat/000123.txt         caption
         cat/000123.json        what else is known; our own: key, class name, crops
 """
-import itertools
 import json
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,13 +33,15 @@ from pipelines.sinks.tar import TarSink
 from tokenizer import storage
 from tokenizer.corpus.images import Crop
 from tokenizer.corpus.sources.tar_members import Damage, Member, MemberWalk
-from tokenizer.corpus.sources.urls import expand
+from tokenizer.corpus.sources.tar_samples import Part, Samples, split
+from tokenizer.corpus.sources.urls import expand, printable
 from tokenizer.schema import GEOMETRY
 from tokenizer.stores import StoredFile
 
 MAX_TEXT = 1 << 20
 """Bytes of a member beyond which it is no label, caption or JSON object."""
 
+NPY = "npy"
 TEXTS = ("cls", "txt", "json")
 CROPS = ("flipped", *GEOMETRY)
 
@@ -57,33 +58,41 @@ class WebDatasetReader(Reader):
 
     def inputs(self) -> Iterator[Listed]:
         for url in expand(self.url):
-            for stem, items in itertools.groupby(members_of(url), stem_of):
-                sample: list[tuple[str, Member]] = []
-                for item in items:
+            with Samples() as samples:
+                for item in members_of(url):
                     if isinstance(item, Damage):
                         yield damaged(url, item)
-                    else:
-                        sample.append((split(item.name)[1], item))
-                if sample and (listed := self._listed(url, str(stem), sample)) is not None:
-                    yield listed
+                        continue
+                    stem, suffix = split(item.name)
+                    if is_text(stem):
+                        samples.add(item)
+                    elif is_ours(suffix):
+                        yield Listed(key=stem, source=f"{url}#{item.name}",
+                                     error="UnreadableText", message="its name is no text")
+                for stem, sample in samples:
+                    yield from self._listed(url, stem, sample)
 
-    def _listed(self, url: str, stem: str, sample: Sequence[tuple[str, Member]]) -> Listed | None:
+    def _listed(self, url: str, stem: str, sample: Sequence[Part]) -> Iterator[Listed]:
         """What the members of one sample say; nothing where they are of something else."""
-        wanted = ("npy", f"{self.part}.npy")
-        codes = next((member for suffix, member in sample if suffix in wanted), None)
-        if codes is None:
-            if not any(suffix in TEXTS or suffix.endswith("npy") for suffix, _ in sample):
-                return None
-            return Listed(key=stem, source=source_of(url, sample[0][1]), error="MissingCodes",
-                          message=f"the sample has no member .{' or .'.join(wanted)}")
+        named = [part for part in sample if part.suffix == f"{self.part}.npy"]
+        found = named or [part for part in sample if part.suffix == NPY]
+        if not found:
+            if any(is_ours(part.suffix) for part in sample):
+                yield Listed(key=stem, source=source_of(url, sample[0]), error="MissingCodes",
+                             message=f"the sample has no member .{NPY} or .{self.part}.{NPY}")
+            return
+        codes, *surplus = found
         source = source_of(url, codes)
         try:
             if codes.problem is not None:
                 raise UnreadableCodes(f"{codes.name}: {codes.problem}")
-            return listed_sample(stem, source, codes, {suffix: text_in(member) for suffix, member
-                                                       in sample if suffix in TEXTS})
+            yield listed_sample(stem, source, codes, {part.suffix: text_in(part) for part in sample
+                                                      if part.suffix in TEXTS})
         except (ValueError, RecursionError) as error:
-            return Listed(key=stem, source=source, error="UnreadableSample", message=str(error))
+            yield Listed(key=stem, source=source, error="UnreadableSample", message=str(error))
+        for part in surplus:
+            yield Listed(key=stem, source=source_of(url, part), error="DuplicateKey", message=(
+                f"{codes.name} already holds the codes of this key"))
 
     def read(self, listed: Listed) -> Codes:
         assert listed.first_byte is not None and listed.num_bytes is not None
@@ -132,9 +141,15 @@ def members_of(url: str) -> Iterator[Member | Damage]:
         yield from MemberWalk(file, size, wanted)  # type: ignore[arg-type]
 
 
-def stem_of(item: Member | Damage) -> str | None:
-    """The sample that a member belongs to; of what is damaged nothing."""
-    return None if isinstance(item, Damage) else split(item.name)[0]
+def is_text(name: str) -> bool:
+    """Whether UTF-8 can hold a name."""
+    return printable(name) == name
+
+
+def is_ours(suffix: str) -> bool:
+    """Whether a member with this suffix holds codes, of whatever modality, or says something of
+    them."""
+    return suffix in TEXTS or suffix.endswith(NPY)
 
 
 def damaged(url: str, item: Damage) -> Listed:
@@ -143,23 +158,23 @@ def damaged(url: str, item: Damage) -> Listed:
                   error="DamagedArchive", message=f"from byte {item.start} on: {item.reason}")
 
 
-def source_of(url: str, member: Member) -> str:
+def source_of(url: str, part: Part) -> str:
     """Where the codes of a sample lie; see `file_of`."""
-    return f"{url}#{member.name.replace('#', '%23')}"
+    return f"{url}#{part.name.replace('#', '%23')}"
 
 
-def text_in(member: Member) -> str:
+def text_in(part: Part) -> str:
     """The content of a label, caption or JSON object.
 
     Raises:
         ValueError: it was not read, or is not UTF-8.
     """
-    if member.content is None:
-        raise ValueError(f"{member.name}: {member.problem or f'has more than {MAX_TEXT} bytes'}")
-    return member.content.decode()
+    if part.content is None:
+        raise ValueError(f"{part.name}: {part.problem or f'has more than {MAX_TEXT} bytes'}")
+    return part.content.decode()
 
 
-def listed_sample(stem: str, source: str, codes: Member, texts: Mapping[str, str]) -> Listed:
+def listed_sample(stem: str, source: str, codes: Part, texts: Mapping[str, str]) -> Listed:
     """A sample with codes, by what its other members say.
 
     Raises:
@@ -175,13 +190,6 @@ def listed_sample(stem: str, source: str, codes: Member, texts: Mapping[str, str
                   class_name=text_of(about, "class_name"),
                   caption=text_of(about, "caption") or texts.get("txt"),
                   about=json.dumps(about, ensure_ascii=False) if "crops" in about else None)
-
-
-def split(name: str) -> tuple[str, str]:
-    """Key and suffix of a member: its name divides at the first dot of its last part."""
-    folder, base = posixpath.split(posixpath.normpath(name) if name.startswith("./") else name)
-    stem, _, suffix = base.partition(".")
-    return posixpath.join(folder, stem), suffix.lower()
 
 
 def text_of(about: Mapping[str, Any], name: str) -> str | None:

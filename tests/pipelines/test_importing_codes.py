@@ -1,7 +1,9 @@
 """Foreign files of codes become token corpora."""
 import dataclasses
+import io
 import json
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,18 @@ def test_lines_that_are_no_codes_are_dead_letters(tmp_path: Path, line: bytes) -
     assert [row["key"] for row in rows_of(found)] == ["2", "3", "4", "5", "6"]
 
 
+def test_several_files_of_lines_are_named_by_a_pattern(tmp_path: Path) -> None:
+    for name in ("b/part-1", "a/part-0", "a/other"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        WRITERS["rar"](tmp_path, drawn(1))
+        (tmp_path / "lines.jsonl").rename(tmp_path / f"{name}.jsonl")
+    found = imported(tmp_path, f"{tmp_path}/*/part-*.jsonl", "rar")
+    assert [row["key"] for row in rows_of(found)][IMAGES - 1:IMAGES + 1] == [
+        "a/part-0/4", "b/part-1/0"]
+    found = imported(tmp_path, f"{tmp_path}/{{b/part-1,a/part-0}}.jsonl", "rar", overwrite=True)
+    assert rows_of(found)[0]["key"] == "b/part-1/0" and found.manifest.num_rows == 2 * IMAGES
+
+
 def test_a_file_without_lines_is_refused_before_it_fills_the_memory(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rar, "MAX_LINE", 1 << 20)
@@ -140,7 +154,8 @@ def test_what_a_sample_says_of_itself_fails_alone(tmp_path: Path, said: bytes, r
 
 def test_a_name_of_a_member_that_is_no_text_is_a_dead_letter(tmp_path: Path) -> None:
     codes = npy(drawn(1)[0])
-    source = write_tar(tmp_path / "a.tar", {"a.npy": codes, "\udcff.npy": codes})
+    source = write_tar(tmp_path / "a.tar", {"a.\udcff": b"", "\udcff.jpg": b"", "a.npy": codes,
+                                            "\udcff.npy": codes})
     letter, = imported(tmp_path, source, "webdataset").dead_letters()
     assert (letter.key, letter.error) == ("\\udcff", "UnreadableText")
 
@@ -153,6 +168,31 @@ def test_a_sample_without_codes_is_a_dead_letter_and_other_members_are_none(
     letters = {letter.key: letter.error
                for letter in imported(tmp_path, source, "webdataset").dead_letters()}
     assert letters == {"b": "MissingCodes", "c": "MissingCodes", "d": "UnreadableSample"}
+
+
+def test_members_of_a_sample_need_not_lie_side_by_side(tmp_path: Path) -> None:
+    codes = drawn(1)
+    source = write_tar(tmp_path / "a.tar", {
+        "b.npy": npy(codes[0]), "a.npy": npy(codes[1]), "b.cls": b"1", "a.cls": b"0",
+        "b.txt": b"b's"})
+    rows = rows_of(imported(tmp_path, source, "webdataset"))
+    assert [(row["key"], row["label"], row["caption"]) for row in rows] == [
+        ("b", 1, "b's"), ("a", 0, None)]
+
+
+def test_further_codes_of_one_sample_are_dead_letters(tmp_path: Path) -> None:
+    first, second, plain = drawn(1)[:3]
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, array in (("a.npy", plain), ("a.image.npy", first), ("b.npy", first),
+                            ("a.image.npy", second)):
+            info = tarfile.TarInfo(name)
+            info.size = len(npy(array))
+            archive.addfile(info, io.BytesIO(npy(array)))
+    found = imported(tmp_path, str(tmp_path / "a.tar"), "webdataset")
+    assert [row["key"] for row in rows_of(found)] == ["a", "b"]
+    assert (codes_of(found)[0] == first.reshape(GRID)).all()
+    letter, = found.dead_letters()
+    assert (letter.key, letter.error) == ("a", "DuplicateKey")
 
 
 def test_an_archive_that_was_cut_gives_the_samples_before(tmp_path: Path) -> None:
@@ -262,7 +302,8 @@ def test_a_tokenizer_gives_the_spec_and_alone_decodes(tmp_path: Path) -> None:
     ({"codebook_size": None}, "give either the tokenizer"),
     ({"tokenizer": "tok"}, "give either the tokenizer"),
     ({"format": "zip"}, "formats that are read are llamagen, rar, 4m, webdataset, got 'zip'"),
-    ({"source": "none.jsonl"}, "No such file|does not exist")])
+    ({"source": "none.jsonl"}, "No such file|does not exist"),
+    ({"source": "none/*.jsonl"}, r"no file matches none/\*\.jsonl")])
 def test_what_does_not_fit_is_refused(tmp_path: Path, settings: dict[str, Any],
                                       words: str) -> None:
     source = WRITERS["rar"](tmp_path, drawn(1))

@@ -5,15 +5,12 @@
 Archives are gone through once, by their headers; images are then read by their ranges of bytes, on
 any file system that can read ranges. Nothing is unpacked.
 """
-import itertools
 import json
 import posixpath
 import re
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import closing
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from tokenizer import storage
 from tokenizer.corpus.modalities import MODALITIES
@@ -23,15 +20,14 @@ from tokenizer.corpus.sources.tar_members import (
     BLOCK,
     MAX_PADDING,
     Damage,
-    Member,
     MemberWalk,
     compression,
     is_header,
 )
+from tokenizer.corpus.sources.tar_samples import Part, Samples, split
 from tokenizer.corpus.sources.urls import (
     expand,
     identity,
-    printable,
     require_files,
     stems,
     suffix_of,
@@ -47,16 +43,6 @@ MAX_TEXT = 1 << 20
 
 LABEL, CAPTION, JSON = "cls", "txt", "json"
 LABEL_FIELDS, CAPTION_FIELDS = ("label", "cls", "class"), ("caption", "text", "txt")
-
-
-class Part(NamedTuple):
-    """One member of a sample: ``suffix`` is its name behind the first dot, in lower case."""
-    suffix: str
-    name: str
-    offset: int
-    size: int
-    problem: str | None
-    content: bytes | None
 
 
 class TarSource(ListedSource):
@@ -101,7 +87,7 @@ class TarSource(ListedSource):
 
     def records(self, notes: Counter[str]) -> Iterator[Record]:
         for url in self.urls:
-            with closing(_Samples()) as samples:
+            with Samples() as samples:
                 damages = list(self._walk(url, samples, notes))
                 for key, parts in samples:
                     yield from self._records_of(url, key, parts, notes)
@@ -112,7 +98,7 @@ class TarSource(ListedSource):
         return {modality: self._read_range(url, *entry.ranges[modality])
                 for modality, url in entry.sources.items()}
 
-    def _walk(self, url: str, samples: "_Samples", notes: Counter[str]) -> Iterator[Damage]:
+    def _walk(self, url: str, samples: Samples, notes: Counter[str]) -> Iterator[Damage]:
         """Put the members of one archive into ``samples``; yields what is damaged."""
         fs, path = storage.locate(url)
         with storage.remote_errors(url):
@@ -139,7 +125,7 @@ class TarSource(ListedSource):
     def _is_text(self, name: str, size: int) -> bool:
         """Whether a member is a label, caption or JSON object."""
         own = getattr(self.labels, "column", None)
-        return size <= MAX_TEXT and _split(name)[1] in (LABEL, CAPTION, JSON, own)
+        return size <= MAX_TEXT and split(name)[1] in (LABEL, CAPTION, JSON, own)
 
     def _records_of(self, url: str, key: str, parts: list[Part],
                     notes: Counter[str]) -> Iterator[Record]:
@@ -275,54 +261,6 @@ class TarSource(ListedSource):
         parts = source.split("#")
         return next(url for end in range(1, len(parts))
                     if (url := "#".join(parts[:end])) in self._stems)
-
-
-class _Samples:
-    """The members of one archive, grouped to samples in a temporary database on disk."""
-
-    def __init__(self) -> None:
-        self._rows = sqlite3.connect("")  # "" is a temporary file
-        self._rows.execute("CREATE TABLE samples (number INTEGER PRIMARY KEY, key TEXT UNIQUE)")
-        self._rows.execute("CREATE TABLE members (sample INTEGER, number INTEGER, suffix TEXT, "
-                           "name TEXT, offset INTEGER, size INTEGER, problem TEXT, content BLOB)")
-        self._num_members = 0
-        self._last = ("", -1)
-
-    def close(self) -> None:
-        self._rows.close()
-
-    def add(self, member: Member) -> None:
-        key, suffix = _split(member.name)
-        if self._last[0] != key or self._last[1] < 0:
-            self._last = (key, self._number_of(printable(key)))
-        self._rows.execute(
-            "INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (self._last[1], self._num_members, printable(suffix), printable(member.name),
-             member.offset, member.size, member.problem, member.content))
-        self._num_members += 1
-
-    def __iter__(self) -> Iterator[tuple[str, list[Part]]]:
-        """Keys in the order in which they first occur, each with its members in theirs."""
-        self._rows.execute("CREATE INDEX order_of_members ON members (sample, number)")
-        rows = self._rows.execute(
-            "SELECT samples.key, suffix, name, offset, size, problem, content FROM members "
-            "JOIN samples ON samples.number = sample ORDER BY sample, members.number")
-        for key, members in itertools.groupby(rows, lambda row: row[0]):
-            yield key, [Part(*row[1:]) for row in members]
-
-    def _number_of(self, key: str) -> int:
-        """The number of a sample, in the order in which they first occur."""
-        self._rows.execute("INSERT OR IGNORE INTO samples (key) VALUES (?)", (key,))
-        number: int = self._rows.execute("SELECT number FROM samples WHERE key = ?",
-                                         (key,)).fetchone()[0]
-        return number
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Key and suffix of a member: its name divides at the first dot of its last component."""
-    folder, base = posixpath.split(posixpath.normpath(name) if name.startswith("./") else name)
-    stem, _, suffix = base.partition(".")
-    return posixpath.join(folder, stem), suffix.lower()
 
 
 def _last_suffix(name: str) -> str:
