@@ -3,7 +3,7 @@ from typing import Any
 
 import click
 
-from cli.options import reports_errors
+from cli.options import reports_errors, takes_device
 from cli.values import IMAGE_COUNT, at_least
 
 MAX_LISTED = 10
@@ -34,7 +34,7 @@ MAX_LISTED = 10
               help="Images that pass through the tokenizer at once.")
 @click.option("--num-workers", type=at_least(1), default=1, show_default=True,
               help="Batches that do so at the same time, on one core each.")
-@click.option("--device", default="cpu", show_default=True, help="Such as cpu or cuda.")
+@takes_device
 @reports_errors
 def evaluate_tokenizer(tokenizer: str, corpus: str, lpips_vgg16: str | None,
                        lpips_linear: str | None, inception: str | None, **options: Any) -> None:

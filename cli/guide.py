@@ -3,7 +3,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import reports_errors
+from cli.options import reports_errors, takes_device
 from cli.sampling_inputs import encode_files, find_hole, is_picture
 from cli.values import BOX, SIZE
 
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
 @click.option("--save-every", type=click.IntRange(min=1), default=50, show_default=True,
               help="Steps after which the same command can go on.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--device", help="Where torch computes.  [default: cuda if there is one, else cpu]")
+@takes_device
 @click.option("--overwrite", is_flag=True,
               help="Start over in OUT; guided images there are removed.")
 @reports_errors
-def guide(prompt: str, out: str, tokenizer: str, clip: str, device: str | None,
+def guide(prompt: str, out: str, tokenizer: str, clip: str, device: str,
           size: tuple[int, int] | None, overwrite: bool, **options: Any) -> None:
     """Make images of PROMPT into OUT: a token corpus, the images, and the course of each.
 
@@ -66,12 +66,9 @@ def guide(prompt: str, out: str, tokenizer: str, clip: str, device: str | None,
       img2tokens guide "a boat" boat --tokenizer tok --clip clip --start photo.jpg \\
           --hole 64,64,96,128
     """
-    import torch
-
     from clip_guidance.clip import Clip
     from clip_guidance.job import GuideConfig, Tokenizer, guide_corpus
     from clip_guidance.prompts import parse_prompts
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     config = GuideConfig(prompts=parse_prompts(prompt), optimisation=build_optimisation(options),
                          **{name: options[name] for name in
                             ("num", "seed", "frames", "cutout_batch", "save_every")})

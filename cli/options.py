@@ -111,6 +111,14 @@ def part_of(index: int | None, size: int | None) -> "Part | None":
         raise click.UsageError(str(error)) from None
 
 
+def takes_device(command: Command) -> Command:
+    """Give a command the option ``--device``; see `tokenizer.devices.usable_device`."""
+    return click.option(
+        "--device", default="auto", show_default=True, metavar="DEVICE",
+        help="Where torch computes: cpu, cuda, cuda:1, ...; auto is cuda if there is one, else "
+             "cpu.")(command)
+
+
 def filters_rows(command: Command) -> Command:
     """Give a command the option ``--filter``, as ``row_filter``; see `tokenizer.filters`."""
     return click.option(

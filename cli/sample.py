@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import by_name, filters_rows, part_of, reports_errors, takes_part
+from cli.options import (
+    by_name,
+    filters_rows,
+    part_of,
+    reports_errors,
+    takes_device,
+    takes_part,
+)
 from cli.priors import load_decoders
 from cli.sampling_inputs import find_givens
 from cli.sections import Sections
@@ -97,11 +104,11 @@ SECTIONS = {
               help="Images drawn at once.")
 @click.option("--shard-size", type=at_least(1), default=512, show_default=True,
               help="Images in one Parquet file.")
-@click.option("--device", help="Where torch computes.  [default: cuda if there is one, else cpu]")
+@takes_device
 @click.option("--overwrite", is_flag=True, help="Start over in OUT; samples there are removed.")
 @takes_part
 @reports_errors
-def sample(prior: str, out: str, tokenizers: tuple[tuple[str, str], ...], device: str | None,
+def sample(prior: str, out: str, tokenizers: tuple[tuple[str, str], ...], device: str,
            **options: Any) -> None:
     """Draw images from PRIOR into OUT: a token corpus, the images, and one grid of them.
 
@@ -127,11 +134,8 @@ def sample(prior: str, out: str, tokenizers: tuple[tuple[str, str], ...], device
       img2tokens sample prior ranked --tokenizer tok --label cat --samples-each 4 --best-of 32
       img2tokens sample prior many --num 50000 --array-index 3 --array-size 16
     """
-    import torch
-
     from prior.model import Prior
     from prior.windows import enlarged
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = Prior.load(prior, device)
     if size := options["size"]:
         loaded = dataclasses.replace(loaded, config=enlarged(loaded.config, size))

@@ -5,13 +5,18 @@ from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
+AUTO = "auto"
+"""The device where none is asked for: cuda if there is one, else cpu."""
+
 
 def usable_device(name: str) -> torch.device:
-    """The device called ``name``, such as ``cpu`` or ``cuda:1``.
+    """The device called ``name``, such as ``cpu`` or ``cuda:1``; of `AUTO`, cuda or else cpu.
 
     Raises:
         ValueError: this machine or this build of torch does not have it.
     """
+    if name == AUTO:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return torch.zeros((), device=name).device
     except (RuntimeError, AssertionError) as error:  # torch raises either, by how it was built

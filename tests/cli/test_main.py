@@ -12,6 +12,7 @@ from cli.main import COMMANDS, main, version
 from cli.options import one_line, reports_errors, tokenizers_of
 from cli.sections import OTHERS, Sections
 from cli.values import ASSIGNMENT, tokenizer_folder
+from tokenizer.devices import AUTO
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -45,6 +46,15 @@ def test_an_unknown_command_is_wrong_usage() -> None:
     result = CliRunner().invoke(main, ["inspct", "tokens"])
     assert result.exit_code == 2
     assert "No such command 'inspct'; did you mean inspect?" in result.output
+
+
+def test_every_command_that_computes_where_it_is_told_takes_the_same_device_by_default() -> None:
+    options = [option for name in COMMANDS
+               for option in main.get_command(click.Context(main), name).params
+               if option.name == "device"]
+    assert len(options) >= 3
+    assert {(option.default, option.type.name, option.help) for option in options} == {
+        (AUTO, "text", options[0].help)}
 
 
 def test_sections_hold_every_option_once() -> None:

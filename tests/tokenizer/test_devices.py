@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tokenizer.codec import reproducible
-from tokenizer.devices import full_float32, usable_device
+from tokenizer.devices import AUTO, full_float32, usable_device
 
 CPU = torch.device("cpu")
 EXACT = ("highest", False, False, True)
@@ -68,6 +68,13 @@ def test_a_thread_keeps_full_float32_when_one_that_came_before_it_leaves(
         assert pool.submit(second).result() == EXACT
         early.result()
     assert arithmetic() == rough
+
+
+def test_auto_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    assert usable_device(AUTO).type == kind
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert usable_device(AUTO) == CPU
 
 
 def test_a_device_that_is_not_there_is_refused_with_what_to_give() -> None:
