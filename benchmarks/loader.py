@@ -91,7 +91,13 @@ def windows(corpus: TokenCorpus) -> Epochs:
     """Straight from Parquet."""
     reader = ShardReader(corpus, ["image"])
     choice = Choice(np.arange(corpus.manifest.num_rows))
-    return ours(WindowedStream(reader, choice, WINDOW_ROWS, 0), corpus)
+    stream = WindowedStream(reader, choice, WINDOW_ROWS, 0)
+    epochs = ours(stream, corpus)
+
+    def epoch() -> Iterator[Tensor]:
+        yield from epochs()
+        stream._thread.submit(int).result()  # the next one's first window is work of its own
+    return epoch
 
 
 def from_cache(corpus: TokenCorpus, folder: str) -> Epochs:

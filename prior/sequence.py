@@ -28,7 +28,13 @@ import torch
 from torch import Tensor
 
 LABEL = "label"
-"""Name of the condition that is a class label; every other condition is a modality."""
+"""Name of the condition that is a class label."""
+
+COORDINATES = "coordinates"
+"""Name of the condition that says where in its image a crop lies; see `prior.coordinates`."""
+
+NOT_MAPS = frozenset({LABEL, COORDINATES})
+"""Names of conditions that are no codes of a corpus; every other condition is a modality."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +42,7 @@ class Segment:
     """A part of the sequence.
 
     Attributes:
-        name: ``label`` or a modality.
+        name: ``label``, ``coordinates`` or a modality.
         grid: rows and columns of its codes; a label is 1 x 1.
         vocabulary: V; its codes lie in ``[0, V)``.
         depth: D, codes a cell.
@@ -78,6 +84,8 @@ class Segment:
 
     def to_sequence(self, codes: np.ndarray) -> np.ndarray:
         """Codes as a corpus stores them, ``(B[, D], h, w)``, in order: ``(B, n)`` int64."""
+        if self.depth == 1:
+            return codes.reshape(len(codes), self.num_cells).astype(np.int64)
         by_depth = codes.reshape(len(codes), self.depth, self.num_cells)
         return by_depth.swapaxes(1, 2).reshape(len(codes), self.length).astype(np.int64)
 
