@@ -117,10 +117,18 @@ class BeamEngine(ABC):
             raise
 
     def pipeline(self, task: ShardTask, shards: Sequence[int]) -> Any:
-        """The ``beam.Pipeline`` that tries each shard once."""
-        from pipelines.graph import beam, build_graph  # the first to load Beam: it silences it
-        options = beam.options.pipeline_options.PipelineOptions([*self.options(), *self.flags])
-        pipeline = beam.Pipeline(runner=self.runner(), options=options)
+        """The ``beam.Pipeline`` that tries each shard once.
+
+        Raises:
+            ValueError: a flag is not known; of a runner with a job service, that is found when it
+                runs.
+        """
+        from pipelines.beam_flags import KnownFlags, asks_a_service, require_known
+        from pipelines.graph import beam, build_graph
+        flags = [*self.options(), *self.flags]
+        pipeline = beam.Pipeline(runner=self.runner(), options=KnownFlags(flags))
+        if not asks_a_service(pipeline.runner):
+            require_known(flags)
         build_graph(pipeline, task, shards)
         return pipeline
 

@@ -6,7 +6,7 @@ from apache_beam.runners.job import utils
 from apache_beam.runners.portability import job_server
 from engine_tasks import TouchTask
 
-from pipelines.engines import FlagsEngine
+from pipelines.engines import BeamEngine, DaskEngine, FlagsEngine, LocalEngine
 
 POOL = ("--environment_type=EXTERNAL", "--environment_config=workers:50000")
 QUICK = ("--experiments=disable_logging_submission_environment",)
@@ -29,25 +29,32 @@ class Recorded(Exception):
 
 
 class Recorder:
-    """A job service that keeps what it is asked to prepare."""
+    """A job service that keeps what it is asked to prepare, and has a flag of its own."""
     request: beam_job_api_pb2.PrepareJobRequest
 
     def DescribePipelineOptions(self, request: object, timeout: float) -> object:
-        return beam_job_api_pb2.DescribePipelineOptionsResponse()
+        own = beam_job_api_pb2.PipelineOptionDescriptor(
+            name="checkpointing_interval", type=beam_job_api_pb2.PipelineOptionType.INTEGER)
+        return beam_job_api_pb2.DescribePipelineOptionsResponse(options=[own])
 
     def Prepare(self, request: beam_job_api_pb2.PrepareJobRequest, timeout: float) -> object:
         self.request = request
         raise Recorded
 
 
-@pytest.fixture(scope="module", params=RUNNERS)
-def prepared(request: pytest.FixtureRequest) -> beam_job_api_pb2.PrepareJobRequest:
+def prepare(*flags: str) -> beam_job_api_pb2.PrepareJobRequest:
     """What a job over three shards sends to the job service that a runner starts."""
-    recorder, engine = Recorder(), FlagsEngine(flags=RUNNERS[request.param])
+    recorder, engine = Recorder(), FlagsEngine(flags=flags)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Recorded):
         patch.setattr(job_server.StopOnExitJobServer, "start", lambda server: recorder)
         engine.pipeline(TouchTask("/nowhere"), range(3)).run()
     return recorder.request
+
+
+@pytest.fixture(scope="module", params=RUNNERS)
+def prepared(request: pytest.FixtureRequest) -> beam_job_api_pb2.PrepareJobRequest:
+    """What a job is sent as."""
+    return prepare(*RUNNERS[request.param])
 
 
 def test_the_job_is_translated_into_allowed_steps_alone(
@@ -80,6 +87,33 @@ def test_every_flag_goes_with_the_job(prepared: beam_job_api_pb2.PrepareJobReque
                  for flag in RUNNERS[request.node.callspec.params["prepared"]])
     del flags["runner"], flags["experiments"]  # the first is for this side alone
     assert flags == {name: sent[name] for name in flags}
+
+
+def test_flags_of_the_job_service_itself_are_sent_and_what_it_does_not_know_is_refused() -> None:
+    sent = utils.struct_to_dict(prepare(*RUNNERS["flink"], "--checkpointing_interval=7",
+                                        ).pipeline_options)
+    assert sent["beam:option:checkpointing_interval:v1"] == "7"
+    with pytest.raises(ValueError, match="behind -- stands --flink_mster=a, which neither Beam nor "
+                                         "what it runs on knows: did you mean --flink_master"):
+        prepare(*RUNNERS["flink"], "--flink_mster=a")
+    with pytest.raises(ValueError, match="behind -- stands --zzz 9 word, .* knows: leave it out"):
+        prepare(*RUNNERS["spark"], "--zzz", "9", "word")
+
+
+@pytest.mark.parametrize("engine", [
+    LocalEngine(flags=("--direct_num_wrkers=2",)),
+    DaskEngine(address="127.0.0.1:8786", flags=("--direct_num_wrkers=2",)),
+    FlagsEngine(flags=("--runner=DirectRunner", "--direct_num_wrkers=2"))])
+def test_flags_that_nobody_knows_are_refused_at_once_where_no_service_is_asked(
+        engine: BeamEngine) -> None:
+    with pytest.raises(ValueError, match="--direct_num_wrkers=2, .* mean --direct_num_workers"):
+        engine.pipeline(TouchTask("/nowhere"), range(3))
+
+
+def test_flags_that_a_runner_brings_with_it_are_known() -> None:
+    FlagsEngine(flags=("--runner=apache_beam.runners.dask.dask_runner.DaskRunner",
+                       "--dask_partition_size=2")).pipeline(
+        TouchTask("/nowhere"), range(3))
 
 
 def test_the_address_of_a_cluster_reaches_its_job_server() -> None:
