@@ -7,7 +7,7 @@ DEMO_OUT ?= demo-out
 
 .PHONY: demo test test-fast test-faults bench-engines lint bench-quantizers bench-fast-f16 bench-search \
 	bench-tokenizer bench-loader bench-prior bench-prior-step bench-sampling bench-scale \
-	bench-sizes bench-gpu fuzz clean
+	bench-sizes bench-gpu same-codes fuzz clean
 
 demo: $(READY)
 	$(BIN)/img2tokens demo $(DEMO_OUT)
@@ -40,6 +40,14 @@ bench-fast-f16: $(READY)
 bench-engines: $(READY)
 	$(BIN)/python benchmarks/engines.py $(if $(and $(CORPUS),$(TOKENIZER)),$(CORPUS) $(TOKENIZER),\
 		$(error say which images: make bench-engines CORPUS=folder TOKENIZER=folder))
+
+# The images in CORPUS, and the segmentation or other maps in MAPS, from every kind of source: the
+# same codes?
+same-codes: $(READY)
+	$(BIN)/python benchmarks/same_codes.py $(if $(and $(CORPUS),$(TOKENIZER)),$(CORPUS) $(TOKENIZER),\
+		$(error say which images: make same-codes CORPUS=folder TOKENIZER=folder \
+		[MAPS=folder MAP_TOKENIZER=folder])) $(if $(MAPS),--maps $(MAPS) \
+		$(or $(MAP_TOKENIZER),$(error say what encodes the maps: MAP_TOKENIZER=folder)))
 
 bench-search: $(READY)
 	$(BIN)/python benchmarks/search.py
