@@ -24,8 +24,9 @@ RECIPES = ("tiny", "small", "medium", "gpt_25m", "gpt_111m", "gpt_343m", "gpt_77
 @click.argument("tokens", nargs=-1, required=True, metavar="TOKENS[=WEIGHT]...")
 @click.argument("out")
 @click.option("--condition", "conditions", type=CONDITION_NAME, multiple=True,
-              help="What samples can be given: label, or a modality of TOKENS; =DROPOUT says how "
-                   "often training leaves it out. Repeatable.")
+              help="What samples can be given: label, coordinates (where in its image a crop "
+                   "lies), or a modality of TOKENS; =DROPOUT says how often training leaves it "
+                   "out. Repeatable.")
 @click.option("--recipe", type=click.Choice(RECIPES), default="small", show_default=True,
               metavar="NAME", help="Named settings to start from: " + ", ".join(RECIPES) + ".")
 @click.option("--steps", type=at_least(1), help="Optimiser steps to train.")

@@ -7,14 +7,16 @@ Letters: N rows, B rows of a batch, n codes of a segment, D codes a cell, V its 
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from prior.sequence import LABEL, Segment, SequenceLayout
-from tokenizer.schema import CodeSpec, codes_array
+from prior.coordinates import CropColumn
+from prior.sequence import COORDINATES, LABEL, Segment, SequenceLayout
+from tokenizer.schema import CodeSpec, TokenSpec, codes_array
 from tokenizer.splits import Split
 from tokenizer.tokens import TokenCorpus
 
@@ -22,7 +24,75 @@ NO_LABEL = -1
 """Label of a row without one."""
 
 Columns = dict[str, np.ndarray]
-"""Of some rows: per modality the codes as stored, ``(B[, D], h, w)``, and the labels, ``(B,)``."""
+"""Of some rows: per modality the codes as stored, ``(B[, D], h, w)``, and the labels, ``(B,)``;
+for coordinates the records of the crops, ``(B, 7)``."""
+
+
+class RowColumn(Protocol):
+    """Something that is read of each row, beside its label.
+
+    Attributes:
+        name: a modality, or ``coordinates``.
+        columns: of shards, from which it is read.
+        shape: of one row's.
+        dtype: as it is read.
+    """
+    @property
+    def name(self) -> str: ...
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def read(self, table: pa.Table) -> np.ndarray:
+        """That of a table of shard rows, ``(N, *shape)``.
+
+        Raises:
+            ValueError: it is not what it must be.
+        """
+
+
+@dataclass(frozen=True)
+class CodeColumn:
+    """The codes of a modality, as stored; see `RowColumn`."""
+    spec: CodeSpec
+
+    @property
+    def name(self) -> str:
+        return self.spec.modality
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.spec.columns
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.spec.code_shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.spec.dtype
+
+    def read(self, table: pa.Table) -> np.ndarray:
+        codes = codes_array(self.spec, table)
+        self.spec.check_codes(codes)
+        return codes
+
+
+def row_columns(spec: TokenSpec, names: Sequence[str]) -> list[RowColumn]:
+    """What is read of the rows of a corpus: modalities, or ``coordinates``.
+
+    Raises:
+        ValueError: a modality is not in the corpus.
+    """
+    return [CropColumn() if name == COORDINATES else CodeColumn(spec[name]) for name in names]
+
+
+def row_bytes(columns: Sequence[RowColumn]) -> int:
+    """Bytes of what is read of one row."""
+    return sum(int(np.prod(column.shape)) * column.dtype.itemsize for column in columns)
 
 
 @dataclass(frozen=True)
@@ -31,7 +101,8 @@ class CodeRows:
 
     Attributes:
         keys: N keys; crops of one image share theirs.
-        codes: per modality as stored, ``(N[, D], h, w)``, uint16 or uint32.
+        codes: per modality as stored, ``(N[, D], h, w)``, uint16 or uint32; of coordinates the
+            records of crops, ``(N, 7)`` int32.
         labels: ``(N,)`` int32, `NO_LABEL` where a row has none.
         classes: class names; labels are indices into them.
     """
@@ -42,20 +113,20 @@ class CodeRows:
 
     @classmethod
     def load(cls, corpus: TokenCorpus, modalities: Sequence[str]) -> "CodeRows":
-        """The rows of a corpus with the codes of some modalities.
+        """The rows of a corpus with the codes of some modalities, or of ``coordinates``.
 
         Raises:
             ValueError: a modality is not in the corpus, a shard is damaged, or a code or label lies
                 outside what the manifest says.
         """
-        specs = [corpus.spec[modality] for modality in modalities]
-        columns = ["key", "label", *(spec.column for spec in specs)]
+        read = row_columns(corpus.spec, modalities)
+        columns = ["key", "label", *(name for column in read for name in column.columns)]
         keys: list[str] = []
         parts: list[Columns] = []
         for shard, entry in enumerate(corpus.manifest.shards):
             table = corpus.read_shard(shard, columns)
             try:
-                parts.append(columns_of(table, specs, len(corpus.manifest.classes)))
+                parts.append(columns_of(table, read, len(corpus.manifest.classes)))
             except ValueError as error:
                 raise ValueError(f"{entry.name} of {corpus.url}: {error}; `img2tokens inspect "
                                  f"{corpus.url} --verify` lists every damaged shard") from error
@@ -144,17 +215,14 @@ def in_sequence(segment: Segment, stored: np.ndarray) -> np.ndarray:
     return np.where(labels == NO_LABEL, segment.null, labels)[:, None]
 
 
-def columns_of(table: pa.Table, specs: Sequence[CodeSpec], num_classes: int) -> Columns:
-    """Codes and labels of a table of shard rows.
+def columns_of(table: pa.Table, read: Sequence[RowColumn], num_classes: int) -> Columns:
+    """What is read of a table of shard rows, and their labels.
 
     Raises:
         ValueError: a code or label lies outside what spec and number of classes say.
     """
-    columns = {LABEL: _labels(table, num_classes)}
-    for spec in specs:
-        columns[spec.modality] = codes_array(spec, table)
-        spec.check_codes(columns[spec.modality])
-    return columns
+    return {LABEL: _labels(table, num_classes),
+            **{column.name: column.read(table) for column in read}}
 
 
 def joined(parts: Sequence[Columns]) -> Columns:

@@ -17,12 +17,13 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from prior.coordinates import RECORD, CropColumn
 from prior.evaluation import resample
 from prior.likelihood import log_likelihoods, surprise_pictures
 from prior.masks import paint_hole
 from prior.model import Prior
 from prior.sampling import GALLERY
-from prior.sequence import LABEL
+from prior.sequence import COORDINATES, LABEL
 from tokenizer import storage
 from tokenizer.pictures import save_png, tile
 from tokenizer.schema import UNKNOWN, CodeSpec, SpecMismatch, TokenSpec, codes_array
@@ -145,6 +146,8 @@ def write_surprise(prior: Prior, corpus: TokenCorpus, out: str, decoder: Decoder
     for segment in layout.conditions:
         if segment.name == LABEL:
             given[LABEL] = rows["label"].fill_null(segment.null).to_numpy()[:, None]
+        elif segment.name == COORDINATES:
+            given[COORDINATES] = segment.to_sequence(CropColumn().read(rows))
     logs = log_likelihoods(prior.model, layout, given, codes, batch_size)
     maps = surprise_pictures(logs, layout.target, (samples.shape[1], samples.shape[2]))
     pairs = np.stack([samples, maps], 1).reshape(-1, *samples.shape[1:])
@@ -152,8 +155,9 @@ def write_surprise(prior: Prior, corpus: TokenCorpus, out: str, decoder: Decoder
 
 
 def _parts(corpus: TokenCorpus) -> Iterator[pa.Table]:
-    """Keys, labels and codes of a corpus, some rows at a time."""
-    for table in corpus.tables(["key", "label", *(spec.column for spec in corpus.spec.codes)]):
+    """Keys, labels, crops and codes of a corpus, some rows at a time."""
+    codes = (spec.column for spec in corpus.spec.codes)
+    for table in corpus.tables(["key", "label", *RECORD, *codes]):
         for first in range(0, table.num_rows, DECODED_AT_ONCE):
             yield table.slice(first, DECODED_AT_ONCE)
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prior.coordinates import whole_image
 from prior.dataset import NO_LABEL, CodeRows
 from prior.masks import rows_hole
 from prior.model import PriorConfig
-from prior.sequence import LABEL, Segment
+from prior.sequence import COORDINATES, LABEL, NOT_MAPS, Segment
 from tokenizer.filters import RowFilter
 from tokenizer.schema import TokenSpec
 from tokenizer.tokens import TokenCorpus
@@ -32,6 +33,8 @@ class Givens:
             from nothing, and n with a hole.
         originals: codes of the images to complete as stored, ``(M[, D], h, w)``.
         hole: which cells are drawn anew, bool ``(h, w)``; nothing for all after ``start``.
+        crops: what part of its image each row is, ``(M, 7)`` as in `prior.coordinates.RECORD`, of
+            a prior with coordinates; of any other nothing.
     """
     corpus: str | None = None
     url: str | None = None
@@ -41,6 +44,7 @@ class Givens:
     start: np.ndarray
     originals: np.ndarray | None = None
     hole: np.ndarray | None = None
+    crops: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -56,9 +60,10 @@ def from_labels(config: PriorConfig, labels: Sequence[str]) -> Givens:
     """
     count = max(1, len(labels))
     conditions = {LABEL: label_codes(config, labels)[:, None]} if labels else {}
+    crops = _whole(config, count, conditions)
     _check_lacking(config, conditions.keys())
     return Givens(keys=("",) * count, rows=np.zeros(count, np.int64), conditions=conditions,
-                  start=np.zeros((count, 0), np.int64))
+                  start=np.zeros((count, 0), np.int64), crops=crops)
 
 
 def from_corpus(config: PriorConfig, corpus: TokenCorpus, *, labels: Sequence[str] = (),
@@ -79,12 +84,12 @@ def from_corpus(config: PriorConfig, corpus: TokenCorpus, *, labels: Sequence[st
         ValueError: codes are of other tokenizers than the prior's, a class is none of the prior's,
             no row has the key or passes the filter, or the prior needs more than is given.
     """
-    held = set(corpus.spec.modalities)
+    held = {COORDINATES, *corpus.spec.modalities}
     names = [condition.name for condition in config.conditions]
     modalities = [name for name in names if name in held]
     completes = keep is not None or hole is not None
     wanted = [config.target, *modalities] if completes else modalities
-    for name in wanted:
+    for name in set(wanted) - NOT_MAPS:
         TokenSpec(codes=(config.spec[name].cropped({}),)).require_equal(
             TokenSpec(codes=(corpus.spec[name].cropped({}),)), corpus.url)
     rows = CodeRows.load(corpus, wanted)
@@ -95,7 +100,7 @@ def from_corpus(config: PriorConfig, corpus: TokenCorpus, *, labels: Sequence[st
     conditions = {name: config.layout[name].to_sequence(rows.codes[name]) for name in modalities}
     if LABEL in names and (labels or (rows.labels != NO_LABEL).any()):
         conditions[LABEL] = (np.resize(label_codes(config, labels), len(rows)) if labels
-                             else _labels_of(config, rows))[:, None]
+                             else labels_of(config, rows))[:, None]
     elif labels:
         label_codes(config, labels)  # refuses: the prior takes no label
     if not completes and not conditions:
@@ -105,6 +110,7 @@ def from_corpus(config: PriorConfig, corpus: TokenCorpus, *, labels: Sequence[st
     originals = rows.codes[config.target] if completes else None
     return Givens(corpus=corpus.manifest.fingerprint, url=corpus.url, keys=tuple(rows.keys),
                   rows=numbers, conditions=conditions, originals=originals, hole=hole,
+                  crops=rows.codes.get(COORDINATES),
                   start=_known(config.layout.target, originals, len(rows), keep, hole))
 
 
@@ -122,7 +128,8 @@ def from_codes(config: PriorConfig, codes: Mapping[str, np.ndarray], name: str, 
         ValueError: codes are of a modality that the prior does not take, their numbers differ, or
             the prior needs more than is given.
     """
-    taken = [condition.name for condition in config.conditions if condition.name != LABEL]
+    taken = [condition.name for condition in config.conditions
+             if condition.name not in NOT_MAPS]
     for modality in codes:
         if modality not in (*taken, config.target):
             raise ValueError(f"the prior takes no {modality}; it takes "
@@ -138,12 +145,13 @@ def from_codes(config: PriorConfig, codes: Mapping[str, np.ndarray], name: str, 
                   for modality, items in codes.items() if modality != config.target}
     if labels:
         conditions[LABEL] = np.resize(label_codes(config, labels), (num_rows, 1))
+    crops = _whole(config, num_rows, conditions)
     _check_lacking(config, conditions.keys())
     originals = codes.get(config.target)
     if originals is not None:
         originals = np.resize(originals, (num_rows, *originals.shape[1:]))
     return Givens(keys=(name,) * num_rows, rows=np.zeros(num_rows, np.int64), hole=hole,
-                  conditions=conditions, originals=originals,
+                  conditions=conditions, originals=originals, crops=crops,
                   start=_known(layout.target, originals, num_rows, keep, hole))
 
 
@@ -169,7 +177,7 @@ def label_codes(config: PriorConfig, labels: Sequence[str]) -> np.ndarray:
     return np.array(found, np.int64)
 
 
-def _labels_of(config: PriorConfig, rows: CodeRows) -> np.ndarray:
+def labels_of(config: PriorConfig, rows: CodeRows) -> np.ndarray:
     """Labels of rows as the prior numbers its classes; rows without get its null."""
     if rows.classes == config.classes:
         table = np.arange(len(config.classes))
@@ -179,6 +187,16 @@ def _labels_of(config: PriorConfig, rows: CodeRows) -> np.ndarray:
         table[used] = label_codes(config, [rows.classes[label] for label in used])
     null = len(config.classes)
     return np.where(rows.labels == NO_LABEL, null, table[rows.labels])
+
+
+def _whole(config: PriorConfig, num_rows: int,
+           conditions: dict[str, np.ndarray]) -> np.ndarray | None:
+    """Give a prior with coordinates those of whole images; the records of their crops."""
+    if COORDINATES not in config.columns:
+        return None
+    records = np.tile(whole_image(config.spec[config.target].image_size), (num_rows, 1))
+    conditions[COORDINATES] = config.layout[COORDINATES].to_sequence(records)
+    return records
 
 
 def _known(target: Segment, originals: np.ndarray | None, num_rows: int, keep: float | None,

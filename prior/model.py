@@ -10,9 +10,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from prior.coordinates import LEVELS, CoordinateSegment
 from prior.layouts import layout_class
 from prior.loading.config import Mixture, Share
-from prior.sequence import LABEL, Segment, SequenceLayout
+from prior.sequence import COORDINATES, LABEL, NOT_MAPS, Segment, SequenceLayout
 from prior.transformer import Transformer, TransformerConfig
 from tokenizer import checkpoints, configs
 from tokenizer.devices import usable_device
@@ -29,16 +30,21 @@ class Condition:
     """Something a prior can be given.
 
     Attributes:
-        name: ``label`` or a modality of the corpus.
+        name: ``label``, ``coordinates`` or a modality of the corpus.
         dropout: how often it alone is left out in training, so that the prior works without it.
+        levels: of coordinates, how many values they can have.
     """
     name: str
     dropout: float = 0.1
+    levels: int = field(default=LEVELS, metadata=configs.LATER)
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout of condition {self.name} must lie in [0, 1), "
                              f"got {self.dropout}")
+        if self.levels < 1 or (self.levels != LEVELS and self.name != COORDINATES):
+            raise ValueError(f"levels are those of {COORDINATES}, at least 1, got {self.levels} of "
+                             f"{self.name}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +100,17 @@ class PriorConfig:
         """
         mixture = corpus if isinstance(corpus, Mixture) else Mixture((corpus,), (1.0,))
         first = mixture.first
-        maps = [condition.name for condition in conditions if condition.name != LABEL]
+        names = [condition.name for condition in conditions]
+        maps = [name for name in names if name not in NOT_MAPS]
         if unknown := set(maps) - set(first.spec.modalities):
-            raise ValueError(f"{first.url} holds no {min(unknown)} codes; conditions are {LABEL} "
-                             f"and, of what it holds, {', '.join(first.spec.modalities)}")
+            raise ValueError(f"{first.url} holds no {min(unknown)} codes; conditions are "
+                             f"{', '.join(sorted(NOT_MAPS))} and, of what it holds, "
+                             f"{', '.join(first.spec.modalities)}")
         spec = TokenSpec(codes=tuple(first.spec[name] for name in dict.fromkeys((target, *maps))))
-        if len(maps) < len(conditions) and not first.manifest.classes:
+        if LABEL in names and not first.manifest.classes:
             raise ValueError(f"{first.url} has no classes, so the prior cannot be conditioned on "
                              "the label; encode with labels, or leave this condition out")
-        mixture.require_alike(spec.modalities, labelled=len(maps) < len(conditions))
+        mixture.require_alike(spec.modalities, labelled=LABEL in names)
         return cls(spec=spec, conditions=tuple(conditions), drop_all=drop_all,
                    classes=first.manifest.classes, corpus=mixture.fingerprint,
                    mixture=mixture.shares, split=split or Split(),
@@ -114,6 +122,12 @@ class PriorConfig:
         return tuple(share.corpus for share in self.mixture) or (self.corpus,)
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """What is read of each row beside its label: modalities, and ``coordinates``."""
+        names = {condition.name for condition in self.conditions}
+        return (*self.spec.modalities, *(COORDINATES,) * (COORDINATES in names))
+
+    @property
     def target(self) -> str:
         """The modality that the prior predicts."""
         return self.spec.modalities[0]
@@ -121,7 +135,7 @@ class PriorConfig:
     @cached_property
     def layout(self) -> SequenceLayout:
         """Segments of its sequences."""
-        conditions = tuple(self._segment(condition.name) for condition in self.conditions)
+        conditions = tuple(map(self._condition, self.conditions))
         return layout_class(self.sequence)(conditions, self._segment(self.target))
 
     def indispensable(self, missing: Collection[str]) -> list[str]:
@@ -135,9 +149,16 @@ class PriorConfig:
         return [condition.name for condition in self.conditions
                 if condition.name in missing and not condition.dropout]
 
-    def _segment(self, name: str) -> Segment:
-        if name == LABEL:
+    def _condition(self, condition: Condition) -> Segment:
+        if condition.name == LABEL:
             return Segment(name=LABEL, grid=(1, 1), vocabulary=len(self.classes))
+        if condition.name == COORDINATES:
+            target = self.spec[self.target]
+            return CoordinateSegment(name=COORDINATES, grid=target.grid,
+                                     vocabulary=condition.levels, image_size=target.image_size)
+        return self._segment(condition.name)
+
+    def _segment(self, name: str) -> Segment:
         codes = self.spec[name]
         return Segment(name=name, grid=codes.grid, vocabulary=codes.codebook_size,
                        depth=codes.depth)

@@ -16,13 +16,14 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 
+from prior.coordinates import RECORD
 from prior.generate import Generation, generate
 from prior.givens import Givens
 from prior.guidance import Guidance
 from prior.likelihood import COLUMN, log_likelihoods
 from prior.masks import codes_hole
 from prior.model import Prior, PriorConfig
-from prior.sequence import LABEL
+from prior.sequence import LABEL, NOT_MAPS
 from prior.windows import generate_windows
 from tokenizer import audit, configs, storage, tokens
 from tokenizer.claims import Claim
@@ -160,7 +161,7 @@ class _Job:
         self.prior, self.givens, self.config = prior, givens, config
         self.num = config.num_images(len(givens))
         self.num_shards = -(-self.num // config.rows_a_shard)
-        self.maps = [name for name in givens.conditions if name != LABEL]
+        self.maps = [name for name in givens.conditions if name not in NOT_MAPS]
         self.layout = prior.config.layout
         self.is_large = self.layout.target.grid != prior.model.layout.target.grid
         self.hole = (None if givens.hole is None
@@ -256,6 +257,10 @@ class _Job:
             "source": [self._source(number, place) for number, place in
                        zip(numbers, self._places(rows), strict=True)],
             **{name: [value] * len(rows) for name, value in _whole_image(target).items()}}
+        if self.givens.crops is not None:
+            records = self.givens.crops[self._places(rows)]
+            columns |= dict(zip(RECORD, records.T.tolist(), strict=True))
+            columns["flipped"] = records[:, RECORD.index("flipped")].astype(bool).tolist()
         if LABEL in given:
             labels = [int(label) if label < len(self.classes) else None
                       for label in given[LABEL][:, 0]]

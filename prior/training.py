@@ -125,7 +125,7 @@ def train_prior(corpus: TokenCorpus | Mixture, out: str, config: PriorConfig,
 def _selection(config: PriorConfig, training: TrainingConfig, row_filter: RowFilter | None,
                cache: str) -> Selection:
     return Selection(
-        modalities=config.spec.modalities, split=config.split, row_filter=row_filter,
+        modalities=config.columns, split=config.split, row_filter=row_filter,
         num_held_out=training.evaluate_rows, loader=training.loader, seed=training.seed,
         cache=cache)
 

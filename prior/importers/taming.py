@@ -20,7 +20,7 @@ from prior.importers.base import (
     require_codes,
 )
 from prior.model import Condition, PriorConfig
-from prior.sequence import LABEL, SequenceLayout
+from prior.sequence import COORDINATES, LABEL, SequenceLayout
 from prior.transformer import TransformerConfig
 from tokenizer.importers.source import (
     Source,
@@ -47,6 +47,8 @@ TOKENIZERS = ("taming.models.vqgan.VQModel", "taming.models.vqgan.VQNoDiscModel"
               "taming.models.vqgan.VQSegmentationModel", "taming.models.vqgan.GumbelVQ")
 """What configs call their parts; what they call otherwise is refused."""
 
+COORDINATE_STAGE = "taming.modules.misc.coord.CoordStage"
+
 MODALITIES = {"depth": "depth", "segmentation": "segmentation"}
 """What configs call their maps, and our modalities."""
 
@@ -67,7 +69,7 @@ SHAPE = {f"transformer.{CODES}": 2, f"transformer.{POSITIONS}": 3, f"transformer
 
 
 class TamingPriorImporter(PriorImporter):
-    """Class-conditional, unconditional, and conditioned on depth or segmentation."""
+    """Class-conditional, unconditional, and conditioned on depth, segmentation or coordinates."""
     name: ClassVar[str] = "taming"
     description: ClassVar[str] = "taming-transformers: Net2NetTransformer"
 
@@ -126,10 +128,10 @@ def _config(source: Source, params: Mapping[str, Any], givens: PriorGivens) -> P
     check_settings(said, {"vocab_size": vocabulary, "n_embd": width, "n_layer": num_layers,
                           "block_size": block}, source.url)
     target = givens.specs.get("image") or _spec("image", _node(params, "first_stage_config"))
-    name, classes, maps = _condition(params, givens)
+    conditions, classes, maps = _conditions(params, givens, target)
     config = PriorConfig(
         spec=TokenSpec(codes=(target, *maps)), corpus=UNKNOWN, classes=classes, sequence="taming",
-        conditions=(Condition(name=name, dropout=0.0),) if name else (), drop_all=0.0,
+        conditions=conditions, drop_all=0.0,
         transformer=TransformerConfig(num_layers=num_layers, width=width, blocks="mingpt",
                                       num_heads=_number(said, "n_head"), qk_norm=False,
                                       rotary=False, both_ways=False))
@@ -141,20 +143,35 @@ def _config(source: Source, params: Mapping[str, Any], givens: PriorGivens) -> P
     return config
 
 
-def _condition(params: Mapping[str, Any], givens: PriorGivens,
-               ) -> tuple[str, tuple[str, ...], tuple[CodeSpec, ...]]:
-    """What the prior is given: a name or nothing, names of classes, and the codes of a map."""
+def _conditions(params: Mapping[str, Any], givens: PriorGivens, target: CodeSpec,
+                ) -> tuple[tuple[Condition, ...], tuple[str, ...], tuple[CodeSpec, ...]]:
+    """What the prior is given: one condition or none, names of classes, and the codes of a map."""
     node, key = params.get("cond_stage_config"), str(params.get("cond_stage_key", "depth"))
     if params.get("unconditional") or node == "__is_unconditional__":
-        return "", (), ()
-    target = node.get("target") if isinstance(node, Mapping) else node
-    if isinstance(node, Mapping) and target == LABELS:
-        return LABEL, givens.class_names(_number(_params_of(node), "n_classes")), ()
-    if isinstance(node, Mapping) and target in TOKENIZERS and key in MODALITIES:
+        return (), (), ()
+    kind = node.get("target") if isinstance(node, Mapping) else node
+    if isinstance(node, Mapping) and kind == LABELS:
+        names = givens.class_names(_number(_params_of(node), "n_classes"))
+        return (Condition(name=LABEL, dropout=0.0),), names, ()
+    if isinstance(node, Mapping) and kind == COORDINATE_STAGE:
+        return (_coordinates(_params_of(node), target),), (), ()
+    if isinstance(node, Mapping) and kind in TOKENIZERS and key in MODALITIES:
         name = MODALITIES[key]
-        return name, (), (givens.specs.get(name) or _spec(name, node),)
-    raise ValueError(f"this prior is given {key} by {target}; known are labels ({LABELS}), none, "
-                     f"and {' and '.join(MODALITIES)} by a tokenizer")
+        codes = givens.specs.get(name) or _spec(name, node)
+        return (Condition(name=name, dropout=0.0),), (), (codes,)
+    raise ValueError(f"this prior is given {key} by {kind}; known are labels ({LABELS}), "
+                     f"coordinates ({COORDINATE_STAGE}), none, and {' and '.join(MODALITIES)} by a "
+                     "tokenizer")
+
+
+def _coordinates(params: Mapping[str, Any], target: CodeSpec) -> Condition:
+    """Coordinates, a code for each cell of the images."""
+    cell, sides = _number(params, "down_factor"), zip(target.image_size, target.grid, strict=True)
+    if any(pixels != cell * count for pixels, count in sides):
+        raise ValueError(f"coordinates have a code for each {cell} pixels of a side (down_factor), "
+                         f"but the images are {target.grid} codes of {target.image_size} pixels: "
+                         "give the tokenizer that this prior was trained on")
+    return Condition(name=COORDINATES, dropout=0.0, levels=_number(params, "n_embed"))
 
 
 def _spec(modality: str, node: Mapping[str, Any]) -> CodeSpec:

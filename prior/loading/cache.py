@@ -2,6 +2,7 @@
 
     FOLDER/codes-<16 digits>/<modality>.npy   ``(N[, D], h, w)`` uint16 or uint32
                              label.npy        ``(N,)`` int32
+                             coordinates.npy  ``(N, 7)`` int32, where they are a condition
                              keys.arrow       one record batch of keys for each shard
                              cache.json       what it was made of; written last
 
@@ -24,7 +25,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
-from prior.dataset import Columns
+from prior.dataset import Columns, row_columns
 from prior.loading.shards import ShardReader
 from prior.sequence import LABEL
 from tokenizer import configs, storage
@@ -73,12 +74,12 @@ def cached_rows(corpus: TokenCorpus, modalities: Sequence[str], folder: str) -> 
 def _content(corpus: TokenCorpus, modalities: Sequence[str]) -> dict[str, Any]:
     """What the cache of a corpus is made of."""
     manifest = corpus.manifest
-    names = sorted({*modalities})
+    read = row_columns(corpus.spec, sorted({*modalities}))
     return {"version": VERSION, "fingerprint": manifest.fingerprint,
             "shards": [entry.sha256 for entry in manifest.shards],
             "classes": len(manifest.classes), "num_rows": manifest.num_rows,
-            "modalities": {name: {"shape": list(corpus.spec[name].code_shape),
-                                  "dtype": corpus.spec[name].dtype.name} for name in names}}
+            "modalities": {column.name: {"shape": list(column.shape), "dtype": column.dtype.name}
+                           for column in read}}
 
 
 def _arrays(content: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:

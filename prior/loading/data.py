@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prior.dataset import CodeRows, Columns, joined
+from prior.dataset import CodeRows, Columns, joined, row_bytes, row_columns
 from prior.loading.cache import cached_rows
 from prior.loading.config import LoaderConfig, Mixture
 from prior.loading.orders import MIXTURE, Choice
@@ -22,7 +22,7 @@ class Selection:
     """Which rows of each corpus, and how they are read.
 
     Attributes:
-        modalities: whose codes are read.
+        modalities: whose codes are read, and ``coordinates`` for the records of crops.
         split: which keys are held out; of each corpus of a mixture its own.
         num_held_out: most held-out rows that are loaded of each corpus, spread over all of them.
         row_filter: the rows it takes count alone, held out or not; nothing for all rows.
@@ -73,9 +73,8 @@ def _open(corpus: TokenCorpus, selection: Selection, seed: int) -> TrainingRows:
     """The rows of one corpus."""
     if not corpus.manifest.num_rows:
         raise ValueError(f"{corpus.url} holds no rows")
-    row_bytes = sum(corpus.spec[name].num_codes * corpus.spec[name].dtype.itemsize
-                    for name in selection.modalities)
-    if selection.loader.is_exact(row_bytes * corpus.manifest.num_rows):
+    num_bytes = row_bytes(row_columns(corpus.spec, selection.modalities))
+    if selection.loader.is_exact(num_bytes * corpus.manifest.num_rows):
         return _exact(corpus, selection, seed)
     return _windowed(corpus, selection, seed)
 
@@ -92,15 +91,25 @@ def _windowed(corpus: TokenCorpus, selection: Selection, seed: int) -> TrainingR
     reader = ShardReader(corpus, selection.modalities)
     keys = reader.shard_keys()
     choice, held_out = _divide(corpus, selection, keys, seed)
-    first_rows = np.concatenate([[0], np.cumsum(reader.sizes)])
-    shards = np.searchsorted(first_rows, held_out, "right") - 1
-    parts: list[Columns] = []
-    # Without held-out rows the first shard says what the columns are like.
-    for shard in np.unique(shards) if len(shards) else [0]:
-        within = held_out[shards == shard] - first_rows[shard]
-        parts.append({name: column[within] for name, column in reader.codes(int(shard)).items()})
     stream = WindowedStream(reader, choice, selection.loader.window_rows, seed)
-    return TrainingRows(stream, _rows(corpus, keys, held_out, joined(parts)))
+    return TrainingRows(stream, read_rows(reader, keys, held_out))
+
+
+def read_rows(reader: ShardReader, keys: Sequence[pa.Array], rows: np.ndarray) -> CodeRows:
+    """Some rows of a corpus in memory; only their shards are read.
+
+    Args:
+        keys: of the rows of each shard.
+        rows: numbers of rows of the corpus, ascending int64.
+    """
+    first_rows = np.concatenate([[0], np.cumsum(reader.sizes)])
+    shards = np.searchsorted(first_rows, rows, "right") - 1
+    parts: list[Columns] = []
+    # Without rows the first shard says what the columns are like.
+    for shard in np.unique(shards) if len(shards) else [0]:
+        within = rows[shards == shard] - first_rows[shard]
+        parts.append({name: column[within] for name, column in reader.codes(int(shard)).items()})
+    return _rows(reader.corpus, keys, rows, joined(parts))
 
 
 def _divide(corpus: TokenCorpus, selection: Selection, keys: Sequence[pa.Array],

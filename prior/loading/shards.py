@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prior.dataset import Columns, columns_of
+from prior.dataset import Columns, columns_of, row_columns
 from tokenizer import storage
 from tokenizer.deltas import job_url
 from tokenizer.filters import RowFilter
@@ -23,22 +23,17 @@ class ShardReader:
 
     Args:
         corpus: completed.
-        modalities: whose codes are read.
+        modalities: whose codes are read, and ``coordinates`` for the records of crops.
     Raises:
         FileNotFoundError, ValueError: a modality is not there, or a shard has no receipt.
     """
 
     def __init__(self, corpus: TokenCorpus, modalities: Sequence[str]) -> None:
         self.corpus = corpus
-        self.specs = [corpus.spec[modality] for modality in modalities]
+        self.columns = row_columns(corpus.spec, modalities)
         self.sizes = np.array([entry.rows for entry in corpus.manifest.shards], np.int64)
         self._checked: set[int] = set()
         require_receipts(corpus)
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of the codes of one row."""
-        return sum(spec.num_codes * spec.dtype.itemsize for spec in self.specs)
 
     def codes(self, shard: int) -> Columns:
         """Codes and labels of one shard.
@@ -47,9 +42,10 @@ class ShardReader:
             FileNotFoundError: the file is missing.
             ValueError: it is not the one that its receipt tells of, or holds other codes.
         """
-        table = self.table(shard, ["label", *(spec.column for spec in self.specs)])
+        table = self.table(shard, ["label", *(name for column in self.columns
+                                              for name in column.columns)])
         try:
-            return columns_of(table, self.specs, len(self.corpus.manifest.classes))
+            return columns_of(table, self.columns, len(self.corpus.manifest.classes))
         except ValueError as error:
             raise ValueError(f"{self._name(shard)}: {error}; {self._remedy}") from error
 

@@ -42,8 +42,14 @@ def deepen(codes: np.ndarray, spec: CodeSpec) -> np.ndarray:
 def write_corpus(url: str, num_rows: int = 60, *, seed: int = 0, num_shards: int = 2,
                  modalities: Sequence[str] = ("image", "segmentation"), labelled: bool = True,
                  classes: Sequence[str] = CLASSES, tokenizer: str = "sha256:{}",
-                 fingerprint: str = CORPUS, depths: Mapping[str, int] = {}) -> TokenCorpus:
-    """A completed corpus; each key has two rows. ``depths`` are codes a cell by modality."""
+                 fingerprint: str = CORPUS, depths: Mapping[str, int] = {},
+                 crops: Mapping[str, Sequence[int]] = {}) -> TokenCorpus:
+    """A completed corpus; each key has two rows.
+
+    Args:
+        depths: codes a cell by modality.
+        crops: columns of the rows' crops, where they are not the whole image.
+    """
     codes, labels = draw_codes(num_rows, seed)
     spec = TokenSpec(codes=tuple(spec_of(name, tokenizer, depths.get(name, 1))
                                  for name in modalities))
@@ -54,7 +60,8 @@ def write_corpus(url: str, num_rows: int = 60, *, seed: int = 0, num_shards: int
                    "source": ["drawn"] * len(rows),
                    **{name: [value] * len(rows) for name, value in
                       {"height": 12, "width": 8, "crop_index": 0, "left": 0, "top": 0,
-                       "crop_width": 8, "crop_height": 12, "flipped": False}.items()}}
+                       "crop_width": 8, "crop_height": 12, "flipped": False}.items()},
+                   **{name: [values[row] for row in rows] for name, values in crops.items()}}
         if labelled:
             columns["label"] = [int(labels[row]) for row in rows]
             columns["class_name"] = [classes[labels[row]] for row in rows]

@@ -91,15 +91,23 @@ def tokenizer_node(codes: Any, target: str = "taming.models.vqgan.VQModel") -> d
         "resolution": 2 * SIDE, "ch_mult": [1, 1], "ch": 32}}}
 
 
+def coordinate_node(codes: int = MAP_CODES, **params: int) -> dict[str, Any]:
+    """The stage that makes codes of coordinates, as a prior's config describes it."""
+    return {"target": "taming.modules.misc.coord.CoordStage",
+            "params": {"n_embed": codes, "down_factor": 2, **params}}
+
+
 def taming_config(kind: str = "depth", **params: Any) -> dict[str, Any]:
-    """The config of a prior given ``class``, ``none``, ``depth`` or ``segmentation``."""
+    """The config of a prior given ``class``, ``none``, ``depth``, ``segmentation`` or
+    ``coordinates``."""
     conditions: dict[str, Any] = {
         "class": {"cond_stage_key": "class_label", "cond_stage_config": {
             "target": "taming.modules.util.Labelator", "params": {"n_classes": CLASSES}}},
         "none": {"cond_stage_config": "__is_unconditional__", "sos_token": 3},
         "depth": {"cond_stage_key": "depth", "cond_stage_config": tokenizer_node(MAP_CODES)},
         "segmentation": {"cond_stage_key": "segmentation", "cond_stage_config": tokenizer_node(
-            MAP_CODES, "taming.models.vqgan.VQSegmentationModel")}}
+            MAP_CODES, "taming.models.vqgan.VQSegmentationModel")},
+        "coordinates": {"cond_stage_key": "coord", "cond_stage_config": coordinate_node()}}
     gpt = {"vocab_size": VOCABULARY, "block_size": 20, "n_layer": LAYERS, "n_head": HEADS,
            "n_embd": WIDTH}
     return {"model": {

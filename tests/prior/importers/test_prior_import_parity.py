@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from published_coordinates import taming_coordinates
 from published_files import write_lightning, write_llamagen, write_yaml
 from published_priors import (
     CLASSES,
@@ -22,6 +23,7 @@ from published_priors import (
 from safetensors.torch import save_file
 
 from prior.generate import Generation, generate
+from prior.givens import from_labels
 from prior.guidance import Guidance
 from prior.importers.base import PriorGivens
 from prior.importers.importing import import_prior
@@ -33,7 +35,7 @@ from prior.windows import enlarged, generate_windows
 from tokenizer.importers.report import ParityReport
 from tokenizer.schema import UNKNOWN, CodeSpec
 
-KINDS = ("class", "none", "depth", "segmentation")
+KINDS = ("class", "none", "depth", "segmentation", "coordinates")
 ROWS = 3
 IMAGES = CodeSpec(modality="image", grid=(SIDE, SIDE), codebook_size=CODEBOOK, image_size=(6, 6),
                   tokenizer="sha256:image")
@@ -102,11 +104,17 @@ def test_greedy_samples_are_those_of_the_published_loop(tmp_path: Path, kind: st
     np.testing.assert_array_equal(found.reshape(ROWS, -1), ids[:, -NUM_CODES:].numpy())
 
 
-def test_larger_pictures_are_drawn_through_the_published_window(tmp_path: Path) -> None:
-    prior, _, state = import_taming(tmp_path, "depth")
-    size = (4, 5)
-    config = enlarged(prior.config, (2 * size[0], 2 * size[1]))
-    given = torch.randint(MAP_CODES, size, generator=torch.Generator().manual_seed(3))
+@pytest.mark.parametrize("kind", ["depth", "coordinates"])
+def test_larger_pictures_are_drawn_through_the_published_window(tmp_path: Path, kind: str) -> None:
+    prior, _, state = import_taming(tmp_path, kind)
+    size, pixels = (4, 5), (8, 10)
+    config = enlarged(prior.config, pixels)
+    if kind == "depth":
+        given = torch.randint(MAP_CODES, size, generator=torch.Generator().manual_seed(3))
+    else:
+        given = taming_coordinates(pixels, (0, 0, *pixels), 2, MAP_CODES)
+        told = from_labels(config, []).conditions[kind]
+        np.testing.assert_array_equal(told, given.reshape(1, -1).numpy())
     codes = torch.zeros(size, dtype=torch.int64)
     for row in range(size[0]):
         for column in range(size[1]):
@@ -118,7 +126,7 @@ def test_larger_pictures_are_drawn_through_the_published_window(tmp_path: Path) 
             scores = taming_scores(state, ids)[0, NUM_CODES - 1 + place, :CODEBOOK]
             codes[row, column] = scores.argmax()
     settings = Generation(sampler=SAMPLERS["greedy"](), batch_size=4)
-    found = generate_windows(prior.model, config.layout, {"depth": given.reshape(1, -1).numpy()},
+    found = generate_windows(prior.model, config.layout, {kind: given.reshape(1, -1).numpy()},
                              [(0,)], settings, np.zeros((1, 0), np.int64))
     np.testing.assert_array_equal(found[0], codes.numpy())
 
@@ -190,7 +198,7 @@ def test_the_report_says_what_was_found_and_left_out(tmp_path: Path) -> None:
 
 
 def test_conditions_become_modalities_and_classes(tmp_path: Path) -> None:
-    for kind, name in (("class", LABEL), ("depth", "depth"), ("segmentation", "segmentation")):
+    for kind, name in (("class", LABEL), *((name, name) for name in KINDS[2:])):
         (tmp_path / kind).mkdir()
         config = import_taming(tmp_path / kind, kind)[0].config
         assert [condition.name for condition in config.conditions] == [name]

@@ -10,6 +10,7 @@ from published_files import Hostile, write_lightning, write_llamagen, write_yaml
 from published_priors import (
     CODEBOOK,
     State,
+    coordinate_node,
     llamagen_state,
     taming_config,
     taming_state,
@@ -19,8 +20,6 @@ from published_priors import (
 from prior.importers.base import PriorGivens
 from prior.importers.importing import import_prior
 from tokenizer.schema import CodeSpec
-
-COORDINATES = {"target": "taming.modules.misc.coord.CoordStage", "params": {"n_embed": 12}}
 
 
 def convert(folder: Path, state: dict[str, Any] | None = None, config: Any = None,
@@ -63,7 +62,9 @@ def test_a_config_that_asks_for_an_object_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("params", "message"), [
-    ({"cond_stage_config": COORDINATES, "cond_stage_key": "coord"}, "given coord by .*CoordStage"),
+    ({"cond_stage_config": coordinate_node(down_factor=4)},
+     r"a code for each 4 pixels .* the images are \(3, 3\) codes of \(6, 6\) pixels"),
+    ({"cond_stage_config": coordinate_node(codes=15)}, "coordinates has 15 codes, but the vocab"),
     ({"cond_stage_config": "__is_first_stage__"}, "given depth by __is_first_stage__"),
     ({"cond_stage_config": tokenizer_node(10), "cond_stage_key": "objects_bbox"},
      "given objects_bbox by taming.models.vqgan.VQModel"),
