@@ -38,7 +38,7 @@ from tokenizer.tokens import DeadLetter
 def decoded(corpus: str, codec: Codec) -> np.ndarray:
     """All sound images of a corpus at the codec's size: ``(N, h, w, 3)`` uint8."""
     source = open_source(corpus, labels="none")
-    results = (read_entry(entry, source, {"image": codec}) for entry in source.entries())
+    results = (read_entry(entry, source, [{"image": codec}]) for entry in source.entries())
     return np.stack([record.pixels["image"] for result in results
                      if not isinstance(result, DeadLetter) for record in result])
 

@@ -14,15 +14,15 @@ from cli.options import (
     tokenizers_of,
 )
 from cli.sections import Sections
-from cli.values import ASSIGNMENT, ERROR_LIMIT, SIZE, TOKENIZER_FOLDER, at_least
+from cli.values import ASSIGNMENT, ERROR_LIMIT, SIZE, SIZES, TOKENIZER_FOLDER, at_least
 
 if TYPE_CHECKING:
     from pipelines.encode import EncodeConfig
 
 
 SECTIONS = {
-    "What to encode": ("--tokenizer", "--maps", "--labels", "--size", "--crops", "--flips",
-                       "--crop-seed"),
+    "What to encode": ("--tokenizer", "--maps", "--labels", "--size", "--buckets", "--crops",
+                       "--flips", "--crop-seed"),
     "What to store": ("--stats", "--precision", "--backend", "--batch-size", "--shard-size"),
     "The job": ("--dry-run", "--extend", "--max-errors", *JOB)}
 """Headings of the help."""
@@ -44,6 +44,9 @@ SECTIONS = {
                    "CSV or JSONL file with key, label, caption.")
 @click.option("--size", type=SIZE, help="Height and width of the crops in pixels, multiples of "
                                           "those of one code; the tokenizer's own by default.")
+@click.option("--buckets", type=SIZES, default=(),
+              help="Several sizes in place of one, such as 256x384,256x256,384x256: each image "
+                   "takes the nearest in shape, and its row the grid of that.")
 @click.option("--crops", default="centre", show_default=True, metavar="RULE",
               help="Which boxes of each image become rows: centre; ten-crop (four corners and the "
                    "centre with their mirror images, of two sizes, 20 in all); random:N.")
@@ -86,10 +89,11 @@ SECTIONS = {
 @reports_errors
 @keeps_records
 def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
-           maps: tuple[tuple[str, str], ...], labels: str, size: tuple[int, int] | None, crops: str,
-           flips: bool, crop_seed: int, shard_size: int, batch_size: int, precision: str,
-           backend: str, stats: bool, num_workers: int, max_errors: int | float | None,
-           overwrite: bool, dry_run: bool, extend: bool, engine: str, beam_flags: tuple[str, ...],
+           maps: tuple[tuple[str, str], ...], labels: str, size: tuple[int, int] | None,
+           buckets: tuple[tuple[int, int], ...], crops: str, flips: bool, crop_seed: int,
+           shard_size: int, batch_size: int, precision: str, backend: str, stats: bool,
+           num_workers: int, max_errors: int | float | None, overwrite: bool,
+           dry_run: bool, extend: bool, engine: str, beam_flags: tuple[str, ...],
            array_index: int | None, array_size: int | None) -> None:
     """Tokenise the images of CORPUS into Parquet shards under TOKENS.
 
@@ -110,6 +114,7 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
       img2tokens encode 'data/*.parquet' tokens --tokenizer tok --labels column:fine_label
       img2tokens encode list.csv tokens --tokenizer tok --max-errors 1%
       img2tokens encode datasets:USER/NAME@train tokens --tokenizer tok --size 256x384
+      img2tokens encode photos tokens --tokenizer tok --buckets 192x320,256x256,320x192
       img2tokens encode s3://images/a s3://tokens/a --tokenizer s3://models/tok --extend
       img2tokens encode photos tokens --tokenizer tok --array-index 3 --array-size 64
       img2tokens encode /data/photos /data/tokens --tokenizer /data/tok \\
@@ -121,8 +126,8 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
     part = part_of(array_index, array_size)
     config = EncodeConfig(
         corpus=corpus, output=tokens, tokenizers=tokenizers_of(tokenizers),
-        maps=by_name("--maps", maps), labels=labels, size=size, crops=crops, flips=flips,
-        crop_seed=crop_seed, shard_size=shard_size, batch_size=batch_size,
+        maps=by_name("--maps", maps), labels=labels, size=size, buckets=buckets, crops=crops,
+        flips=flips, crop_seed=crop_seed, shard_size=shard_size, batch_size=batch_size,
         precision=precision, backend=backend, engine=engine, num_workers=num_workers,
         beam_flags=beam_flags, max_errors=max_errors, overwrite=overwrite, extend=extend,
         stats=stats)

@@ -55,6 +55,11 @@ def size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """Heights and widths in pixels, as in ``256x384,256x256,384x256``."""
+    return tuple(size(part.strip()) for part in text.split(","))
+
+
 def box(text: str) -> tuple[int, ...]:
     """Top, left, height and width in pixels, as in ``64,64,128,96``."""
     parts = text.split(",")
@@ -121,6 +126,7 @@ def condition_name(text: str) -> tuple[str, float | None]:
 
 ASSIGNMENT = Value("name=value", assignment)
 SIZE = Value("heightxwidth", size)
+SIZES = Value("heightxwidth,...", sizes)
 BOX = Value("top,left,height,width", box)
 ERROR_LIMIT = Value("n|share", error_limit)
 IMAGE_COUNT = Value("count|share", image_count)

@@ -69,6 +69,23 @@ def codecs_of(urls: Mapping[str, str], spec: TokenSpec, batch_size: int,
             for code in spec.codes if code.modality in urls}
 
 
+def codecs_by_bucket(urls: Mapping[str, str], spec: TokenSpec, batch_size: int,
+                     **arithmetic: str) -> "list[dict[str, Codec]]":
+    """`codecs_of` for each bucket of ``spec``, in order; a single one where there are none."""
+    return [codecs_of(urls, part, batch_size, **arithmetic) for part in spec.grids]
+
+
+def at_size(codecs: "Mapping[str, Codec]", image_size: tuple[int, int], batch_size: int,
+            **arithmetic: str) -> "dict[str, Codec]":
+    """The same tokenizers for pictures of another size.
+
+    Raises:
+        ValueError: one cannot take pictures of this size.
+    """
+    return {name: _resized(codec, image_size, batch_size, arithmetic)
+            for name, codec in codecs.items()}
+
+
 def spec_on_grid(codec: "Codec", grid: tuple[int, int]) -> CodeSpec:
     """The spec of a tokenizer for pictures of the size that gives this grid."""
     size = codec.spec.size_on(grid)

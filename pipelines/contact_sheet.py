@@ -24,7 +24,8 @@ from tokenizer import pictures, storage
 from tokenizer.corpus.images import Crop
 from tokenizer.corpus.sources import Entry, Source, open_source
 from tokenizer.corpus.sources.urls import split_options
-from tokenizer.schema import GEOMETRY, codes_array
+from tokenizer.grids import buckets_of, codes_of_rows
+from tokenizer.schema import GEOMETRY
 from tokenizer.tokens import TokenCorpus
 
 LEAST_WIDTH = 96
@@ -98,22 +99,23 @@ def contact_sheet(config: SheetConfig) -> Sheet:
     """
     corpus = TokenCorpus.open(config.tokens)
     spec = settled_spec(corpus, config.tokenizers, BATCH_SIZE)
-    decoders = codecs.codecs_of(config.tokenizers, spec, BATCH_SIZE)
-    sheet = Sheet(figures={name: [] for name in decoders})
+    decoders = codecs.codecs_by_bucket(config.tokenizers, spec, BATCH_SIZE)
+    sheet = Sheet(figures={name: [] for name in decoders[0]})
     selection, sources = Selection.read(corpus, config.keys, config.filter), Sources(corpus)
-    cells = [cell(row, codes, decoders, sources, sheet)
-             for row, codes in chosen(corpus, selection, config.num, list(decoders))]
+    cells = [cell(row, codes, decoders[row["place"]], sources, sheet)
+             for row, codes in chosen(corpus, selection, config.num, list(decoders[0]))]
     if not cells:
         raise ValueError(f"no row of {config.tokens} is selected; a sheet shows at least one")
     sheet.num_rows = len(cells)
     columns = min(config.columns, len(cells))
-    pictures.save_png(config.output, pictures.tile(np.stack(cells), columns, padding=4))
+    pictures.save_png(config.output, pictures.tile(of_one_size(cells), columns, padding=4))
     return sheet
 
 
 def chosen(corpus: TokenCorpus, selection: Selection, num: int, modalities: Sequence[str],
            ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Columns and shard, and codes ``(1, ...)`` by modality, of ``num`` rows, spread evenly."""
+    """Columns, shard and place of the bucket, and codes ``(1, ...)`` by modality, of ``num`` rows,
+    spread evenly."""
     counts = ([entry.rows for entry in corpus.manifest.shards] if selection.takes_all else
               [table.num_rows for table in selection.tables(corpus, [KEY])])
     ends = np.cumsum(counts)
@@ -125,10 +127,11 @@ def chosen(corpus: TokenCorpus, selection: Selection, num: int, modalities: Sequ
         if len(wanted):
             table = corpus.read_shard(shard)
             table = table.take(selection.rows(table)[wanted])
-            codes = {name: codes_array(corpus.spec[name], table) for name in modalities}
+            codes = {name: codes_of_rows(corpus.spec[name], table) for name in modalities}
+            buckets = buckets_of(corpus.spec, table).tolist()
             for index, row in enumerate(table.select(columns).to_pylist()):
-                yield {**row, "shard": shard}, {name: codes[name][index:index + 1]
-                                                for name in modalities}
+                yield {**row, "shard": shard, "place": buckets[index]}, {
+                    name: codes[name][index][None] for name in modalities}
 
 
 class Sources:
@@ -239,6 +242,14 @@ def sized(picture: np.ndarray, height: int) -> np.ndarray:
     width = round(picture.shape[1] * height / len(picture))
     scaled = Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)
     return np.asarray(scaled)
+
+
+def of_one_size(cells: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures ``(h, w, 3)``, with white at the right and below where others are larger."""
+    height, width, _ = np.max([picture.shape for picture in cells], axis=0)
+    return np.stack([np.pad(picture, ((0, height - picture.shape[0]),
+                                      (0, width - picture.shape[1]), (0, 0)), constant_values=255)
+                     for picture in cells])
 
 
 def captioned(picture: np.ndarray, text: str) -> np.ndarray:

@@ -10,7 +10,7 @@ It runs on the same machinery as the encode job, one element a shard, and contin
 Letters: B images of a batch, h and w rows and columns of the code grid.
 """
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +36,8 @@ from pipelines.sinks import SINKS, FolderSink, Item, Sink
 from pipelines.sinks.storing import complete, store
 from tokenizer import configs, storage, tokens
 from tokenizer.corpus.modalities import PICTURE_SUFFIXES, QUALITY
-from tokenizer.schema import UNKNOWN, TokenSpec, codes_array
+from tokenizer.grids import buckets_of, codes_of_rows
+from tokenizer.schema import UNKNOWN, TokenSpec
 from tokenizer.tokens import DeadLetter, Receipt, TokenCorpus
 
 
@@ -133,7 +134,7 @@ class DecodeTask(ShardTask):
         return self.plan.url
 
     def prepare(self) -> None:
-        codecs.codecs_of(self.config.tokenizers, self.spec, self.config.batch_size)
+        self._decoders()
 
     def run(self, shard: int) -> Receipt:
         entry = self.corpus.manifest.shards[shard]
@@ -157,27 +158,33 @@ class DecodeTask(ShardTask):
         """Name, columns, and pixels ``(h, w[, 3])`` of every modality, of rows that have a name."""
         decoders = self._decoders()
         table = self.corpus.read_shard(shard)
-        codes = {name: codes_array(self.corpus.spec[name], table) for name in decoders}
+        buckets = buckets_of(self.corpus.spec, table)
+        codes = {name: codes_of_rows(self.corpus.spec[name], table) for name in decoders[0]}
         columns = table.select(["key", "crop_index", *self.sink.columns]).to_pylist()
         living = iter((row.get(ROW, index), row["name"]) for index, row in enumerate(planned)
                       if row["error"] is None)
-        while batch := list(itertools.islice(living, self.config.batch_size)):
-            rows = [index for index, _ in batch]
-            pixels = {name: decoder.decode(codes[name][rows]) for name, decoder in decoders.items()}
-            for place, (index, path) in enumerate(batch):
-                yield path, columns[index], {name: pixels[name][place] for name in decoders}
+        while window := list(itertools.islice(living, self.config.batch_size * len(decoders))):
+            pixels: dict[int, dict[str, np.ndarray]] = defaultdict(dict)
+            for place, name in itertools.product(range(len(decoders)), decoders[0]):
+                rows = [index for index, _ in window if buckets[index] == place]
+                found = decoders[place][name].decode(np.stack([codes[name][row] for row in rows])
+                                                     ) if rows else ()
+                for row, picture in zip(rows, found, strict=True):
+                    pixels[row][name] = picture
+            yield from ((path, columns[index], pixels[index]) for index, path in window)
 
     def _make(self, crop: tuple[str, dict[str, Any], dict[str, np.ndarray]]) -> Item:
         """Compress the pictures of one crop."""
         name, columns, pixels = crop
-        decoders = self._decoders()
+        decoders = self._decoders()[0]
         return Item(name=name, columns=columns, files={
             modality: decoders[modality].modality.write(picture, self.config.picture,
                                                         self.config.quality)
             for modality, picture in pixels.items()})
 
-    def _decoders(self) -> "dict[str, codecs.Codec]":
-        return codecs.codecs_of(self.config.tokenizers, self.spec, self.config.batch_size)
+    def _decoders(self) -> "list[dict[str, codecs.Codec]]":
+        """The tokenizers at the size of each bucket, or at the one size there is."""
+        return codecs.codecs_by_bucket(self.config.tokenizers, self.spec, self.config.batch_size)
 
 
 def decode_corpus(config: DecodeConfig) -> Decoded:

@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import codecs
 from pipelines.deltas import (
     grow,
     load_plans,
@@ -29,11 +28,10 @@ from pipelines.encode import (
     require_no_output,
     settings_of,
 )
-from pipelines.entries import PLAN_SCHEMA, entry_of, row_of
+from pipelines.entries import PLAN_SCHEMA, row_of
 from pipelines.fates import changed_files, new_rows
 from pipelines.folders import require_usable
 from pipelines.plan import Plan, fixed_size_shards, make_plan
-from pipelines.shard import encode_entries
 from tokenizer import tokens
 from tokenizer.receipts import receipted_shards
 from tokenizer.tokens import DeadLetter
@@ -182,6 +180,4 @@ def try_some(config: EncodeConfig, task: EncodeTask, sample: Sequence[dict[str, 
 def encode_some(task: EncodeTask, rows: Sequence[dict[str, Any]],
                 ) -> tuple[pa.Table, list[DeadLetter]]:
     """Encode some inputs in this process; nothing is written."""
-    encoders = codecs.codecs_of(task.tokenizers, task.spec, task.batch_size, **task.arithmetic)
-    return encode_entries(map(entry_of, rows), task.source, encoders, task.num_threads, task.crops,
-                          bool(task.spec.quality), may_all_be_gone=True)
+    return task.encode(rows, may_all_be_gone=True)

@@ -4,9 +4,11 @@
 """
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import pyarrow as pa
 
 from pipelines import codecs
 from pipelines.array import (
@@ -35,13 +37,13 @@ from pipelines.job import Job, ShardTask, commit
 from pipelines.limits import ErrorLimit
 from pipelines.plan import Plan, fixed_size_shards, make_plan
 from pipelines.shard import encode_entries, token_spec
-from tokenizer import audit, configs, storage
+from tokenizer import audit, buckets, configs, storage
 from tokenizer.corpus.crops import CENTRE, CropRule, crop_rule
 from tokenizer.corpus.modalities import file_modality
 from tokenizer.corpus.sources import Source, is_within_corpus, open_source
 from tokenizer.deltas import RETRY, Generation
 from tokenizer.schema import FORMAT_VERSION, Manifest, TokenSpec
-from tokenizer.tokens import Receipt, TokenCorpus
+from tokenizer.tokens import DeadLetter, Receipt, TokenCorpus
 
 OF_ONE_RUN = frozenset({"output", "tokenizers", "engine", "num_workers", "beam_flags", "max_errors",
                         "overwrite", "extend"})
@@ -64,6 +66,8 @@ class EncodeConfig:
         maps: folder of each modality that lies beside the corpus, or its column in it.
         labels: where classes and captions come from; see `tokenizer.corpus.labels`.
         size: height and width in pixels of what the encoders see, where not each tokenizer's own.
+        buckets: several such sizes in place of one; each image takes that which is nearest to it in
+            shape. See `tokenizer.buckets`.
         crops: which boxes of each image become rows: ``centre``, or another rule of
             `tokenizer.corpus.crops`.
         flips: whether crops are mirrored by a draw, left to right.
@@ -88,6 +92,7 @@ class EncodeConfig:
     maps: Mapping[str, str] = field(default_factory=dict)
     labels: str = "auto"
     size: tuple[int, int] | None = None
+    buckets: tuple[tuple[int, int], ...] = ()
     crops: str = CENTRE.name
     flips: bool = False
     crop_seed: int = 0
@@ -106,6 +111,10 @@ class EncodeConfig:
     def __post_init__(self) -> None:
         crop_rule(self.crops, self.flips, self.crop_seed)  # refuses what is no rule
         ErrorLimit(self.max_errors)  # and what is no limit
+        buckets.in_order(self.buckets)  # and what are no buckets
+        if self.buckets and self.size is not None:
+            raise ValueError("images have one size or buckets of several: leave out --size "
+                             f"{buckets.size_name(self.size)} or --buckets")
         for name, least in (("shard_size", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -189,15 +198,21 @@ class EncodeTask(ShardTask):
         return self.plan.url
 
     def prepare(self) -> None:
-        codecs.codecs_of(self.tokenizers, self.spec, self.batch_size, **self.arithmetic)
+        codecs.codecs_by_bucket(self.tokenizers, self.spec, self.batch_size, **self.arithmetic)
+
+    def encode(self, rows: Iterable[Mapping[str, Any]],
+               may_all_be_gone: bool) -> tuple[pa.Table, list[DeadLetter]]:
+        """Encode some rows of a plan; see `encode_entries`."""
+        encoders = codecs.codecs_by_bucket(self.tokenizers, self.spec, self.batch_size,
+                                           **self.arithmetic)
+        return encode_entries(map(entry_of, rows), self.source, encoders[0], self.num_threads,
+                              self.crops, bool(self.spec.quality), may_all_be_gone,
+                              encoders if self.spec.buckets else ())
 
     def run(self, shard: int) -> Receipt:
-        encoders = codecs.codecs_of(self.tokenizers, self.spec, self.batch_size, **self.arithmetic)
         planned = without_retried(self.plan.rows(shard), self.plan, self.deltas)
         require_same_files(planned, self.changed_files)
-        rows, dead = encode_entries(map(entry_of, planned), self.source, encoders, self.num_threads,
-                                    self.crops, bool(self.spec.quality),
-                                    may_all_be_gone=kind_of(self.plan) == RETRY)
+        rows, dead = self.encode(planned, may_all_be_gone=kind_of(self.plan) == RETRY)
         require_rows(dead, self.plan, self.deltas)
         return commit(self.plan, shard, rows, dead, self.crops.num_crops)
 
@@ -283,7 +298,9 @@ def open_task(config: EncodeConfig) -> EncodeTask:
                          config.labels, config.corpus_modality)
     urls = {name: config.tokenizers[name] for name in config.modalities}
     loaded = codecs.open_codecs(urls, config.batch_size, config.size, **config.arithmetic)
-    spec = token_spec(loaded, config.crop_rule, config.stats)
+    sizes = buckets.in_order(config.buckets)
+    spec = token_spec(loaded, config.crop_rule, config.stats, [
+        codecs.at_size(loaded, size, config.batch_size, **config.arithmetic) for size in sizes])
     require_one_ratio(spec)
     unplanned = Plan(url=config.output, job="encode", settings={}, num_inputs=0, num_shards=0)
     return EncodeTask(plan=unplanned, source=source, spec=spec, tokenizers=urls,

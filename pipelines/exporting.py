@@ -132,6 +132,9 @@ def export_corpus(config: ExportConfig) -> Exported:
     spec = corpus.spec
     if config.modality is not None:
         spec = TokenSpec(codes=(spec[config.modality],))
+    if spec.buckets:
+        raise ValueError(f"{config.format} holds codes of one grid, {config.tokens} has those of "
+                         f"the buckets {', '.join(spec.buckets)}: encode with --size for it")
     layout = LAYOUTS[config.format](spec, corpus.manifest.num_crops, config.data)
     layout.check(corpus.manifest)
     require_free(config.output)

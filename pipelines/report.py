@@ -25,6 +25,7 @@ def describe(corpus: TokenCorpus) -> str:
         lines += describe_codes(code, manifest.usage[code.modality])
     if manifest.spec.quality:
         lines.append(f"quality columns (--stats): {', '.join(manifest.spec.quality)}")
+    lines += describe_buckets(manifest)
     lines += describe_classes(manifest)
     lines += describe_deltas(manifest)
     lines.append(f"dead letters: {manifest.num_dead_letters or 'none'}")
@@ -41,13 +42,20 @@ def describe_codes(code: CodeSpec, usage: CodeUsage) -> list[str]:
     used = usage.used / code.codebook_size
     settings = ", ".join(f"{name} {value}" for name, value in sorted(code.preprocessing.items())
                          if name != "name" and value is not None)
-    shape = " x ".join(map(str, code.code_shape))
-    return [f"{code.modality}: {shape} {code.dtype} codes of {code.codebook_size}, "
-            f"from {code.image_size[0]} x {code.image_size[1]} pixels",
+    sizes = ", ".join(" x ".join(map(str, part.image_size)) for part in code.grids)
+    return [f"{code.modality}: {code.shapes} {code.dtype} codes of {code.codebook_size}, "
+            f"from {sizes} pixels",
             f"  codebook: {usage.used} used ({used:.1%}{usage.by_depth}), "
             f"perplexity {usage.perplexity:.1f}",
             f"  pixels: {settings or 'as they are'}; {code.precision}",
             f"  tokenizer: {code.tokenizer}"]
+
+
+def describe_buckets(manifest: Manifest) -> list[str]:
+    """Rows of each bucket, from the widest to the tallest."""
+    names = manifest.spec.buckets
+    return ["buckets (--buckets), height x width in pixels:"] * bool(names) + [
+        f"  {manifest.bucket_counts.get(name, 0):>8}  {name}" for name in names]
 
 
 def describe_classes(manifest: Manifest) -> list[str]:

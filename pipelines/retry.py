@@ -92,6 +92,7 @@ def config_of(plan: Plan, tokenizers: Mapping[str, str], run: Mapping[str, Any])
     options = dict(plan.options)
     if options.get("size") is not None:
         options["size"] = tuple(options["size"])
+    options["buckets"] = tuple(map(tuple, options.get("buckets", ())))
     if unknown := options.keys() - {field.name for field in dataclasses.fields(EncodeConfig)}:
         raise ValueError(f"{plan.url} was made with {sorted(unknown)[0]}, which this version of "
                          "img2tokens does not know: use the version that made it")

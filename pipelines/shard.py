@@ -8,25 +8,28 @@ its crops, which fill batches together with those of its neighbours. An input th
 whose crops does, becomes one dead letter; a source that fails is raised, and the whole shard is
 tried again.
 
+With buckets, each batch is of one of them, and rows are put back into the order of the plan.
+
 Letters: N rows, B images of a batch, h and w rows and columns of a code grid or a crop's pixels.
 """
 import errno
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.ordered import ordered
+from tokenizer.buckets import Bucket, nearest
 from tokenizer.corpus.crops import CENTRE, CropRule
 from tokenizer.corpus.images import Crop
 from tokenizer.corpus.modalities import Modality, fit_together
 from tokenizer.corpus.sources import Entry, InputError, Source
 from tokenizer.corpus.sources.web import UnreachableURL
 from tokenizer.quality import encode_and_measure, quality_columns
-from tokenizer.schema import CodeSpec, TokenSpec, rows_table
+from tokenizer.schema import BUCKET, CodeSpec, TokenSpec, rows_table
 from tokenizer.tokens import DeadLetter
 
 OF_ONE_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError,
@@ -76,11 +79,13 @@ class Record:
         size: height and width of the original, in pixels.
         crop: the box that all modalities share.
         pixels: per modality ``(h, w[, 3])``, ready for its codec.
+        bucket: place of the bucket that the input takes, 0 where there are none.
     """
     entry: Entry
     size: tuple[int, int]
     crop: Crop
     pixels: dict[str, np.ndarray]
+    bucket: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +100,13 @@ class Encoded:
     crop: Crop
     codes: dict[str, np.ndarray]
     quality: dict[str, float]
+    bucket: int = 0
 
 
 def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str, Encoder],
                    num_threads: int, crops: CropRule = CENTRE, quality: bool = False,
-                   may_all_be_gone: bool = False) -> tuple[pa.Table, list[DeadLetter]]:
+                   may_all_be_gone: bool = False, buckets: Sequence[Mapping[str, Encoder]] = (),
+                   ) -> tuple[pa.Table, list[DeadLetter]]:
     """Encode the inputs of one shard.
 
     Args:
@@ -109,6 +116,8 @@ def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str
         crops: which boxes of each input become rows.
         quality: whether rows have quality columns.
         may_all_be_gone: whether that no file is there says nothing of the source.
+        buckets: the same codecs at the size of each bucket, of which each input takes the nearest;
+            nothing where all have the size of ``codecs``.
     Returns:
         Rows of `TokenSpec.arrow_schema` in the order of the plan, those of one input by their
         crops, and a dead letter for each input that failed; both are the same whatever the number
@@ -117,43 +126,61 @@ def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str
         SourceUnreachable: the source cannot be read.
     """
     batch_size = next(iter(codecs.values())).batch_size
-    done: list[Encoded] = []
+    by_bucket = list(buckets) or [codecs]
+    done: dict[int, Encoded] = {}
     dead: list[DeadLetter] = []
     refused: set[str] = set()
     window = num_threads - (-2 * batch_size // crops.num_crops)
 
     def read(entry: Entry) -> list[Record] | DeadLetter:
-        return read_entry(entry, source, codecs, crops)
+        return read_entry(entry, source, by_bucket, crops)
     with ordered(read, entries, num_threads, window) as results:
-        records = _apart(results, dead)
-        while batch := list(islice(records, batch_size)):
-            for result in encode_batch(batch, codecs, quality):
+        for batch in in_batches(_apart(results, dead), batch_size):
+            own = by_bucket[next(iter(batch.values())).bucket]
+            encoded = encode_batch(list(batch.values()), own, quality)
+            for place, result in zip(batch, encoded, strict=True):
                 if isinstance(result, Encoded):
-                    done.append(result)
+                    done[place] = result
                 elif result.key not in refused:
                     refused.add(result.key)
                     dead.append(result)
-    done = [item for item in done if item.entry.key not in refused]
-    if not (done or may_all_be_gone):
+    rows = [done[place] for place in sorted(done) if done[place].entry.key not in refused]
+    if not (rows or may_all_be_gone):
         require_present(dead)
-    return to_table(done, token_spec(codecs, crops, quality)), dead
+    return to_table(rows, token_spec(codecs, crops, quality, buckets)), dead
 
 
-def token_spec(codecs: Mapping[str, Encoder], crops: CropRule,
-               quality: bool = False) -> TokenSpec:
-    """What rows of these crops hold, with or without quality columns."""
+def in_batches(records: Iterable[Record], batch_size: int) -> Iterator[dict[int, Record]]:
+    """Records by their place in the stream, B of one bucket at a time; what is left comes last."""
+    waiting: dict[int, dict[int, Record]] = defaultdict(dict)
+    for place, record in enumerate(records):
+        waiting[record.bucket][place] = record
+        if len(waiting[record.bucket]) == batch_size:
+            yield waiting.pop(record.bucket)
+    yield from (waiting[bucket] for bucket in sorted(waiting))
+
+
+def token_spec(codecs: Mapping[str, Encoder], crops: CropRule, quality: bool = False,
+               buckets: Sequence[Mapping[str, Encoder]] = ()) -> TokenSpec:
+    """What rows of these crops hold, with or without quality columns and buckets."""
     columns = [name for modality in codecs for name in quality_columns(modality)]
-    return TokenSpec(codes=tuple(codec.spec.cropped(crops.settings()) for codec in codecs.values()),
-                     quality=tuple(columns) if quality else ())
+    specs = []
+    for name, codec in (buckets[0] if buckets else codecs).items():
+        sizes = tuple(Bucket(image_size=own[name].spec.image_size, grid=own[name].spec.grid)
+                      for own in buckets)
+        specs.append(replace(codec.spec.cropped(crops.settings()), buckets=sizes))
+    return TokenSpec(codes=tuple(specs), quality=tuple(columns) if quality else ())
 
 
-def read_entry(entry: Entry, source: Source, codecs: Mapping[str, Encoder],
+def read_entry(entry: Entry, source: Source, codecs: Sequence[Mapping[str, Encoder]],
                crops: CropRule = CENTRE) -> list[Record] | DeadLetter:
     """Read one input and bring its crops to the size of its codecs.
 
     Each file is read and decoded once, for all crops, for its own modality and those that are
     computed from it.
 
+    Args:
+        codecs: of each bucket; of one size where there are none.
     Raises:
         SourceUnreachable: the source, rather than this input, cannot be read.
     """
@@ -166,12 +193,12 @@ def read_entry(entry: Entry, source: Source, codecs: Mapping[str, Encoder],
         payloads = source.read(entry)
         stage = "decode"
         decoded: dict[str, np.ndarray] = {}
-        for modality in (codec.modality for codec in codecs.values()):
+        for modality in (codec.modality for codec in codecs[0].values()):
             if modality.reading not in decoded:
                 held = modality.file_modality()
                 url = entry.sources[held]
                 decoded[modality.reading] = modality.read(payloads[held], url)
-        raws = {name: decoded[codec.modality.reading] for name, codec in codecs.items()}
+        raws = {name: decoded[codec.modality.reading] for name, codec in codecs[0].items()}
         stage, url = "crop", entry.source
         return crop_records(entry, raws, codecs, crops)
     except (OSError, ValueError) as error:
@@ -181,25 +208,28 @@ def read_entry(entry: Entry, source: Source, codecs: Mapping[str, Encoder],
                           message=describe(error))
 
 
-def crop_records(entry: Entry, raws: Mapping[str, np.ndarray], codecs: Mapping[str, Encoder],
-                 crops: CropRule) -> list[Record]:
-    """Cut the same crops out of every modality of one input.
+def crop_records(entry: Entry, raws: Mapping[str, np.ndarray],
+                 codecs: Sequence[Mapping[str, Encoder]], crops: CropRule) -> list[Record]:
+    """Cut the same crops out of every modality of one input, in the shape of its bucket.
 
     Args:
         raws: per modality ``(H, W, ...)`` as `Modality.read` returned it.
+        codecs: of each bucket; of one size where there are none.
     """
-    first = next(iter(codecs))
+    first = next(iter(codecs[0]))
     height, width = raws[first].shape[:2]
-    modalities = {name: codec.modality for name, codec in codecs.items()}
-    sizes = {name: codec.spec.image_size for name, codec in codecs.items()}
-    return [Record(entry=entry, size=(height, width), crop=crop,
+    bucket = nearest(height, width, [own[first].spec.image_size for own in codecs])
+    modalities = {name: codec.modality for name, codec in codecs[bucket].items()}
+    sizes = {name: codec.spec.image_size for name, codec in codecs[bucket].items()}
+    return [Record(entry=entry, size=(height, width), crop=crop, bucket=bucket,
                    pixels=fit_together(modalities, raws, crop, sizes))
             for crop in crops.crops(height, width, sizes[first], entry.key)]
 
 
 def encode_batch(records: Sequence[Record], codecs: Mapping[str, Encoder],
                  quality: bool = False) -> list[Encoded | DeadLetter]:
-    """Encode up to B records; where they are refused, each alone, to find which are at fault."""
+    """Encode up to B records of one bucket; where they are refused, each alone, to find which are
+    at fault."""
     codes, columns = dict[str, np.ndarray](), dict[str, np.ndarray]()
     try:
         for name, codec in codecs.items():
@@ -216,7 +246,7 @@ def encode_batch(records: Sequence[Record], codecs: Mapping[str, Encoder],
         entry = records[0].entry
         return [DeadLetter(key=entry.key, source=entry.source, stage="encode",
                            error=type(error).__name__, message=describe(error))]
-    return [Encoded(entry=record.entry, size=record.size, crop=record.crop,
+    return [Encoded(entry=record.entry, size=record.size, crop=record.crop, bucket=record.bucket,
                     codes={name: codes[name][index] for name in codecs},
                     quality={name: float(column[index]) for name, column in columns.items()})
             for index, record in enumerate(records)]
@@ -224,9 +254,11 @@ def encode_batch(records: Sequence[Record], codecs: Mapping[str, Encoder],
 
 def to_table(done: Sequence[Encoded], spec: TokenSpec) -> pa.Table:
     """Rows of one shard, N of them, which may be 0."""
-    codes = {code.modality: np.array([item.codes[code.modality] for item in done],
-                                     code.dtype).reshape(len(done), *code.code_shape)
-             for code in spec.codes}
+    codes: dict[str, Any] = {code.modality: [item.codes[code.modality] for item in done]
+                             for code in spec.codes}
+    if not spec.buckets:
+        codes = {code.modality: np.array(codes[code.modality], code.dtype).reshape(
+            len(done), *code.code_shape) for code in spec.codes}
     return rows_table(spec, codes, {
         "key": [item.entry.key for item in done],
         "source": [item.entry.source for item in done],
@@ -242,7 +274,20 @@ def to_table(done: Sequence[Encoded], spec: TokenSpec) -> pa.Table:
         "class_name": [item.entry.class_name for item in done],
         "caption": [item.entry.caption for item in done],
         **{name: [item.quality[name] for item in done] for name in spec.quality},
+        **bucket_columns([item.bucket for item in done], spec),
     })
+
+
+def bucket_columns(places: Sequence[int], spec: TokenSpec) -> dict[str, list[Any]]:
+    """The columns that say the bucket of each row and its grids, from the places of the buckets."""
+    if not spec.buckets:
+        return {}
+    columns: dict[str, list[Any]] = {BUCKET: [spec.buckets[place] for place in places]}
+    for code in spec.codes:
+        sides = zip(*(bucket.grid for bucket in code.buckets), strict=True)
+        columns |= {name: [side[place] for place in places]
+                    for name, side in zip(code.grid_columns, sides, strict=True)}
+    return columns
 
 
 def require_present(dead: Sequence[DeadLetter]) -> None:

@@ -69,7 +69,8 @@ def gather(corpus: TokenCorpus, asked: Asked) -> dict[str, Any]:
         if asked.entropy_map:
             if entropies is None:
                 raise ValueError(f"the entropy by place of the {first.modality} codes was not "
-                                 "counted: there are no rows, or too many places and codes")
+                                 "counted: there are no rows, they have several grids, or too "
+                                 "many places and codes")
             pictures.save_png(asked.entropy_map, entropy_picture(entropies, first.codebook_size))
     if asked.duplicates is not None:
         found["duplicates"] = find_duplicates(corpus, first.modality, asked.duplicates, rows)

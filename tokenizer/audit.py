@@ -122,7 +122,7 @@ def summed_up(spec: TokenSpec, generations: Sequence[Generation], classes: Seque
         num_inputs=sum(item.num_inputs for item in generations if item.kind != RETRY),
         num_rows=sum(entry.rows for entry in entries), shards=tuple(entries),
         dead_letters=dict(sorted(dead.items())), classes=tuple(classes), usage=census.usage,
-        class_counts=census.class_counts,
+        class_counts=census.class_counts, bucket_counts=census.bucket_counts,
         dead_files=tuple(file for item in current for file in item.dead_files),
         num_crops=max((receipt.num_crops for item in generations for receipt in item.receipts),
                       default=1),

@@ -36,8 +36,7 @@ def dataset_card(manifest: Manifest, data: str) -> str:
              "|---|---|---|---|---|---|"]
     for spec in manifest.spec.codes:
         usage = manifest.usage[spec.modality]
-        shape = " x ".join(map(str, spec.code_shape))
-        lines.append(f"| {spec.modality} | {shape} | {spec.codebook_size} "
+        lines.append(f"| {spec.modality} | {spec.shapes} | {spec.codebook_size} "
                      f"| {usage.used}{usage.by_depth} | {usage.perplexity:.1f} "
                      f"| `{spec.tokenizer}` |")
     lines += ["", "Codes are stored in raster order; `manifest.json` holds the spec, and each "
@@ -86,6 +85,8 @@ def features(manifest: Manifest) -> list[dict[str, Any]]:
 def _feature(kind: pa.DataType) -> dict[str, Any]:
     if pa.types.is_fixed_size_list(kind):
         return {"sequence": _dtype(kind.value_type), "length": kind.list_size}
+    if pa.types.is_list(kind):
+        return {"sequence": _dtype(kind.value_type)}
     return {"dtype": _dtype(kind)}
 
 
@@ -97,5 +98,8 @@ def _dtype(kind: pa.DataType) -> str:
 
 def _size_in_memory(manifest: Manifest) -> int:
     """Bytes of the codes of all rows, which are most of what there is."""
-    return manifest.num_rows * sum(code.num_codes * code.dtype.itemsize
-                                   for code in manifest.spec.codes)
+    spec = manifest.spec
+    num_rows = ([manifest.bucket_counts.get(name, 0) for name in spec.buckets]
+                or [manifest.num_rows])
+    return sum(rows * sum(code.num_codes * code.dtype.itemsize for code in part.codes)
+               for rows, part in zip(num_rows, spec.grids, strict=True))

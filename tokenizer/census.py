@@ -1,4 +1,4 @@
-"""What the rows of a token corpus hold: codes and classes, counted shard by shard.
+"""What the rows of a token corpus hold: codes, classes and buckets, counted shard by shard.
 
 Letters: D codes a cell, K codebook size.
 """
@@ -8,7 +8,8 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 
-from tokenizer.schema import CodeUsage, TokenSpec, codes_array, count_codes
+from tokenizer.grids import codes_by_grid
+from tokenizer.schema import BUCKET, CodeUsage, TokenSpec, count_codes
 
 
 class Census:
@@ -19,15 +20,18 @@ class Census:
         self._codes = {code.modality: np.zeros((code.depth, code.codebook_size), np.int64)
                        for code in spec.codes}
         self._classes: Counter[str] = Counter()
+        self._buckets: Counter[str] = Counter()
 
     def add(self, spec: TokenSpec, table: pa.Table) -> None:
-        """Count the codes and classes of these rows."""
+        """Count the codes, classes and buckets of these rows."""
         found = classes_of(table)
+        buckets = table[BUCKET].to_pylist() if spec.buckets else []
         with self._lock:
             self._classes.update(name for name in found if name is not None)
+            self._buckets.update(buckets)
             for code in spec.codes:
-                self._codes[code.modality] += count_codes(codes_array(code, table),
-                                                          code.codebook_size, code.depth)
+                for _, _, codes in codes_by_grid(code, table):
+                    self._codes[code.modality] += count_codes(codes, code.codebook_size, code.depth)
 
     @property
     def usage(self) -> dict[str, CodeUsage]:
@@ -38,6 +42,11 @@ class Census:
     def class_counts(self) -> dict[str, int]:
         """Rows of each class, by name."""
         return dict(sorted(self._classes.items()))
+
+    @property
+    def bucket_counts(self) -> dict[str, int]:
+        """Rows of each bucket, by name; none where there are no buckets."""
+        return dict(sorted(self._buckets.items()))
 
 
 def classes_of(table: pa.Table) -> list[str | None]:

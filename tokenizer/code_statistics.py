@@ -13,8 +13,9 @@ import pyarrow as pa
 from tokenizer import configs
 from tokenizer.census import Census, classes_of
 from tokenizer.filters import RowFilter, selected_tables
+from tokenizer.grids import codes_by_grid
 from tokenizer.pictures import colour_depth, enlarge, tile
-from tokenizer.schema import CodeSpec, CodeUsage, codes_array, count_codes
+from tokenizer.schema import CodeSpec, CodeUsage, count_codes
 from tokenizer.tokens import TokenCorpus
 
 MAX_BYTES = 1 << 28
@@ -43,20 +44,25 @@ class CodeCounts:
         size = spec.codebook_size
         self.spec = spec
         self._counts = np.zeros((spec.depth, size), np.int64)
-        kind = np.dtype(np.uint32 if num_rows * spec.num_codes < 1 << 32 else np.uint64)
+        num_codes = max(part.num_codes for part in spec.grids)
+        kind = np.dtype(np.uint32 if num_rows * num_codes < 1 << 32 else np.uint64)
         most = MAX_BYTES // (kind.itemsize * size)
         self._groups = {name: place for place, name in enumerate(groups[:most])}
         self.num_left_out = len(groups) - len(self._groups)
         self._by_group = np.zeros((len(self._groups), size), kind)
         self._rows: Counter[str] = Counter()
         self._by_place = (np.zeros((spec.num_codes, size), kind)
-                          if spec.num_codes <= most else None)
+                          if spec.num_codes <= most and not spec.buckets else None)
 
     def add(self, table: pa.Table) -> None:
         """Count the codes of some rows."""
-        codes = codes_array(self.spec, table)
+        for _, rows, codes in codes_by_grid(self.spec, table):
+            self._add(codes, table if len(rows) == table.num_rows else table.take(rows))
+
+    def _add(self, codes: np.ndarray, table: pa.Table) -> None:
+        """Count the codes ``(N[, D], h, w)`` of rows with one grid."""
         self._counts += count_codes(codes, self.spec.codebook_size, self.spec.depth)
-        flat = codes.reshape(len(codes), self.spec.num_codes).astype(np.int64)
+        flat = codes.reshape(len(codes), -1).astype(np.int64)
         if self._by_place is not None:
             _count_pairs(self._by_place, np.arange(flat.shape[1])[None], flat)
         names = classes_of(table)
@@ -82,7 +88,7 @@ class CodeCounts:
 
     def entropy_by_place(self) -> np.ndarray | None:
         """Entropy in bits of the codes at each place, float64 ``(D, h, w)``; nothing where the
-        counts would take more than `MAX_BYTES`, or there are no rows."""
+        counts would take more than `MAX_BYTES`, there are no rows, or they have several grids."""
         if self._by_place is None or not self._counts.any():
             return None
         entropies = np.array([np.log2(CodeUsage.of(counts).perplexity)
@@ -117,7 +123,7 @@ def count_corpus(corpus: TokenCorpus, rows: RowFilter | None = None) -> dict[str
     groups = [name for name, _ in Counter(corpus.manifest.class_counts).most_common()]
     found = {spec.modality: CodeCounts(spec, groups, corpus.manifest.num_rows)
              for spec in corpus.spec.codes}
-    columns = [spec.column for spec in corpus.spec.codes]
+    columns = dict.fromkeys(name for spec in corpus.spec.codes for name in spec.columns)
     num_rows = 0
     for table in selected_tables(corpus, ["label", "class_name", *columns], rows):
         num_rows += table.num_rows
@@ -136,7 +142,7 @@ def census_of(corpus: TokenCorpus, rows: RowFilter) -> dict[str, Any]:
         ValueError: no row is taken.
     """
     census, num_rows = Census(corpus.spec), 0
-    columns = [spec.column for spec in corpus.spec.codes]
+    columns = dict.fromkeys(name for spec in corpus.spec.codes for name in spec.columns)
     for table in selected_tables(corpus, ["label", "class_name", *columns], rows):
         num_rows += table.num_rows
         census.add(corpus.spec, table)

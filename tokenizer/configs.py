@@ -77,6 +77,20 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
     return from_dict(type(config), data)
 
 
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested dicts and lists of dicts by dotted path; modalities name their specs,
+    and buckets are one leaf."""
+    if isinstance(value, dict):
+        parts = {f"{prefix}.{key}" if prefix else key: item for key, item in value.items()}
+    elif isinstance(value, list) and value and isinstance(value[0], dict) and (
+            not prefix.endswith(".buckets")):
+        parts = {f"{prefix}.{item.get('modality', index)}": item
+                 for index, item in enumerate(value)}
+    else:
+        return {prefix: value}
+    return {key: leaf for path, item in parts.items() for key, leaf in flatten(item, path).items()}
+
+
 def parse_value(text: str) -> Any:
     """The value that a text on the command line means: JSON, ``1,2,4``, ``none``, or the text."""
     text = text.strip()

@@ -7,7 +7,6 @@ Letters: h and w the rows and columns of the code grid, D codes a cell, K codebo
 """
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from tokenizer import configs
+from tokenizer.buckets import Bucket
+from tokenizer.configs import flatten as flatten
+from tokenizer.usage import CodeUsage as CodeUsage
+from tokenizer.usage import count_codes as count_codes
 
 FORMAT = "img2tokens.tokens"
 FORMAT_VERSION = 1
@@ -27,6 +30,10 @@ UNKNOWN = "unknown"
 
 CROP_SETTINGS = ("crop", "flips", "crop_seed")
 """Settings of `CodeSpec.preprocessing` that say which crops are rows, not what codes mean."""
+
+
+BUCKET = "bucket"
+"""Column of a corpus with buckets: the name of the row's own."""
 
 
 class SpecMismatch(ValueError):
@@ -46,6 +53,8 @@ class CodeSpec:
         tokenizer: fingerprint of the tokenizer's weights and config, ``sha256:...``, or `UNKNOWN`.
         preprocessing: how bytes became pixels, as JSON values (resampling, range, classes, ...).
         precision: arithmetic of the encoder, ``float32`` unless asked otherwise.
+        buckets: where rows have different grids, these; ``grid`` and ``image_size`` are then those
+            of the first one.
     """
     modality: str
     grid: tuple[int, int]
@@ -55,8 +64,12 @@ class CodeSpec:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     precision: str = "float32"
     depth: int = 1
+    buckets: tuple[Bucket, ...] = field(default=(), metadata=configs.LATER)
 
     def __post_init__(self) -> None:
+        own = Bucket(image_size=self.image_size, grid=self.grid)
+        if self.buckets and self.buckets[0] != own:
+            raise ValueError(f"the first bucket must be {own}, got {self.buckets[0]}")
         if min(self.grid) < 1:
             raise ValueError(f"grid must be at least 1 x 1, got {self.grid}")
         if self.depth < 1:
@@ -78,6 +91,34 @@ class CodeSpec:
     def column(self) -> str:
         """Name of the column that holds these codes."""
         return f"{self.modality}_codes"
+
+    @property
+    def column_type(self) -> pa.DataType:
+        """Arrow's type of that column: lists of one length, or with buckets of any."""
+        element = pa.field("element", pa.from_numpy_dtype(self.dtype), nullable=False)
+        return pa.list_(element) if self.buckets else pa.list_(element, self.num_codes)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns from which its codes can be read: `tokenizer.grids`."""
+        return (self.column, BUCKET) if self.buckets else (self.column,)
+
+    @property
+    def grid_columns(self) -> tuple[str, str]:
+        """Names of the columns of rows and columns of a row's grid, where there are buckets."""
+        return f"{self.modality}_grid_height", f"{self.modality}_grid_width"
+
+    @property
+    def grids(self) -> "tuple[CodeSpec, ...]":
+        """The same for each bucket by itself, or this one where there are none."""
+        return tuple(dataclasses.replace(self, buckets=(), grid=bucket.grid,
+                                         image_size=bucket.image_size)
+                     for bucket in self.buckets) or (self,)
+
+    @property
+    def shapes(self) -> str:
+        """``16 x 16``, or the shapes of all buckets' codes: ``8 x 16, 16 x 8``."""
+        return ", ".join(" x ".join(map(str, part.code_shape)) for part in self.grids)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -129,6 +170,9 @@ class TokenSpec:
         names = [spec.modality for spec in self.codes]
         if len(set(names)) != len(names) or not names:
             raise ValueError(f"a corpus holds each of its modalities once, got {names}")
+        if len({spec.buckets and len(spec.buckets) for spec in self.codes}) > 1:
+            raise ValueError("all modalities have the same buckets, got " + ", ".join(
+                f"{len(spec.buckets)} of {spec.modality}" for spec in self.codes))
         if self.format_version != FORMAT_VERSION:
             raise SpecMismatch(f"format_version is {self.format_version}; this program reads "
                                f"{FORMAT_VERSION}: use the version of img2tokens that wrote it")
@@ -137,6 +181,19 @@ class TokenSpec:
     def modalities(self) -> tuple[str, ...]:
         """Names of the modalities in column order."""
         return tuple(spec.modality for spec in self.codes)
+
+    @property
+    def buckets(self) -> tuple[str, ...]:
+        """Names of the buckets, the same for all modalities; none where all rows have one grid."""
+        return tuple(bucket.name for bucket in self.codes[0].buckets)
+
+    @property
+    def grids(self) -> "tuple[TokenSpec, ...]":
+        """The same for each bucket by itself, or this one where there are none."""
+        if not self.buckets:
+            return (self,)
+        return tuple(dataclasses.replace(self, codes=codes)
+                     for codes in zip(*(spec.grids for spec in self.codes), strict=True))
 
     def __getitem__(self, modality: str) -> CodeSpec:
         for spec in self.codes:
@@ -179,8 +236,11 @@ class TokenSpec:
         columns = [pa.field("key", pa.string(), nullable=False),
                    pa.field("source", pa.string(), nullable=False)]
         for spec in self.codes:
-            element = pa.field("element", pa.from_numpy_dtype(spec.dtype), nullable=False)
-            columns.append(pa.field(spec.column, pa.list_(element, spec.num_codes), nullable=False))
+            columns.append(pa.field(spec.column, spec.column_type, nullable=False))
+        if self.buckets:
+            columns.append(pa.field(BUCKET, pa.string(), nullable=False))
+            columns += [pa.field(name, pa.int32(), nullable=False)
+                        for spec in self.codes for name in spec.grid_columns]
         columns += [pa.field(name, pa.int32(), nullable=False) for name in GEOMETRY]
         columns += [pa.field("flipped", pa.bool_(), nullable=False),
                     pa.field("label", pa.int32()),
@@ -199,54 +259,6 @@ DEAD_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodeUsage:
-    """How much of a codebook some codes use; with several codes a cell, the least of its codebooks.
-
-    A codebook that has collapsed is thus seen however well the others are used.
-
-    Attributes:
-        used: number of entries that occur at least once.
-        perplexity: 2 to the entropy in bits of the codes' distribution; K when uniform.
-        used_by_depth: ``used`` of each of the D codebooks; empty for one code a cell.
-    """
-    used: int
-    perplexity: float
-    used_by_depth: tuple[int, ...] = ()
-
-    @classmethod
-    def of(cls, counts: np.ndarray) -> "CodeUsage":
-        """Usage from how often each entry occurs: integer ``(D, K)``, or ``(K,)``."""
-        counts = np.atleast_2d(counts)
-        used = tuple(int(number) for number in (counts > 0).sum(1))
-        return cls(used=min(used), perplexity=min(map(_perplexity, counts)),
-                   used_by_depth=used if len(used) > 1 else ())
-
-    @property
-    def by_depth(self) -> str:
-        """``; by depth 512, 37``, or nothing for one code a cell."""
-        return f"; by depth {', '.join(map(str, self.used_by_depth))}" if self.used_by_depth else ""
-
-
-def count_codes(codes: np.ndarray, codebook_size: int, depth: int = 1) -> np.ndarray:
-    """How often each code occurs, int64 ``(D, K)``.
-
-    Args:
-        codes: ``(..., D, h, w)``, or any shape for one code a cell; integers in ``[0, K)``.
-    """
-    by_depth = codes[None] if depth == 1 else np.moveaxis(codes, -3, 0)
-    return np.stack([np.bincount(part.reshape(-1), minlength=codebook_size) for part in by_depth])
-
-
-def _perplexity(counts: np.ndarray) -> float:
-    """2 to the entropy in bits of a distribution given as counts ``(K,)``; 0 without any."""
-    total = int(counts.sum())
-    if not total:
-        return 0.0
-    shares = counts[counts > 0] / total
-    return round(math.exp2(-float((shares * np.log2(shares)).sum())), 6)
-
-
-@dataclass(frozen=True, kw_only=True)
 class ShardEntry:
     """One file of a corpus: its path below the corpus, rows, size in bytes and SHA-256."""
     name: str
@@ -255,7 +267,7 @@ class ShardEntry:
     sha256: str
 
 
-LATER_FIELDS = frozenset({"deltas", "superseded"})
+LATER_FIELDS = frozenset({"bucket_counts", "deltas", "superseded"})
 """Fields of `Manifest` that the first corpora did not have; where empty they are left out."""
 
 
@@ -288,6 +300,7 @@ class Manifest:
         classes: class names; a row's label is an index into them. Empty where rows have no class.
         usage: per modality, how much of its codebook the corpus uses.
         class_counts: rows of each class that occurs, by its name, or label where it has none.
+        bucket_counts: rows of each bucket that occurs, by its name.
         dead_files: the files of dead letters, one for each shard in which an input failed.
         deltas: what was added since; their shards are the last ones, in this order.
         superseded: files of dead letters whose inputs a delta has tried again.
@@ -301,6 +314,7 @@ class Manifest:
     classes: tuple[str, ...]
     usage: dict[str, CodeUsage]
     class_counts: dict[str, int] = field(default_factory=dict)
+    bucket_counts: dict[str, int] = field(default_factory=dict)
     dead_files: tuple[ShardEntry, ...] = ()
     num_crops: int = 1
     deltas: tuple[DeltaEntry, ...] = ()
@@ -329,31 +343,45 @@ class Manifest:
         return configs.from_dict(cls, data)
 
 
-def codes_column(spec: CodeSpec, codes: np.ndarray) -> pa.Array:
-    """Codes ``(N[, D], h, w)`` as a column of shards.
+def codes_column(spec: CodeSpec, codes: np.ndarray | Sequence[np.ndarray]) -> pa.Array:
+    """Codes as a column of shards.
 
+    Args:
+        codes: ``(N[, D], h, w)``; where there are buckets, ``([D,] h, w)`` of each of N rows.
     Raises:
         ValueError: codes of another grid or outside the codebook.
     """
+    kind = spec.column_type
+    if spec.buckets:
+        flat = np.concatenate([np.zeros(0, spec.dtype), *(row.reshape(-1) for row in codes)])
+        ends = np.cumsum([0, *(row.size for row in codes)], dtype=np.int32)
+        return pa.ListArray.from_arrays(ends, pa.array(flat.astype(spec.dtype)), type=kind)
+    codes = np.asarray(codes)
     spec.check_codes(codes)
-    flat = pa.array(np.ascontiguousarray(codes, dtype=spec.dtype).reshape(-1))
-    element = pa.field("element", flat.type, nullable=False)
-    return pa.FixedSizeListArray.from_arrays(flat, type=pa.list_(element, spec.num_codes))
+    flat = np.ascontiguousarray(codes, dtype=spec.dtype).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=kind)
 
 
 def codes_array(spec: CodeSpec, table: pa.Table) -> np.ndarray:
-    """The codes of one modality in a table of shard rows: ``(N[, D], h, w)``, uint16 or 32."""
+    """The codes of one modality in a table of shard rows: ``(N[, D], h, w)``, uint16 or 32.
+
+    Raises:
+        ValueError: rows have several grids: see `tokenizer.grids`.
+    """
+    if spec.buckets:
+        raise ValueError(f"the {spec.modality} codes have several grids, {spec.shapes}, and one "
+                         "is needed: encode with --size in place of --buckets")
     column = table.column(spec.column).combine_chunks()
     flat = column.flatten().to_numpy(zero_copy_only=False)
     return flat.astype(spec.dtype, copy=False).reshape(-1, *spec.code_shape)
 
 
-def rows_table(spec: TokenSpec, codes: Mapping[str, np.ndarray],
+def rows_table(spec: TokenSpec, codes: Mapping[str, np.ndarray | Sequence[np.ndarray]],
                columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     """Rows of one shard.
 
     Args:
-        codes: per modality ``(N[, D], h, w)``.
+        codes: per modality, as for `codes_column`.
         columns: the other columns by name, N values each; ``label``, ``class_name`` and
             ``caption`` may be left out. NaN is null in those of quality.
     """
@@ -369,15 +397,3 @@ def rows_table(spec: TokenSpec, codes: Mapping[str, np.ndarray],
         else:
             arrays.append(pa.array(columns[name], type=kind, from_pandas=name in spec.quality))
     return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested dicts and lists of dicts by dotted path; modalities name their specs."""
-    if isinstance(value, dict):
-        parts = {f"{prefix}.{key}" if prefix else key: item for key, item in value.items()}
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        parts = {f"{prefix}.{item.get('modality', index)}": item
-                 for index, item in enumerate(value)}
-    else:
-        return {prefix: value}
-    return {key: leaf for path, item in parts.items() for key, leaf in flatten(item, path).items()}

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from tokenizer import configs, storage
 from tokenizer.census import Census
 from tokenizer.deltas import delta_folder, delta_mark, job_url
+from tokenizer.grids import check_grids
 
 # Receipts are part of a corpus, so that its readers and writers find them here too.
 from tokenizer.receipts import RECEIPTS as RECEIPTS
@@ -32,7 +33,6 @@ from tokenizer.schema import (
     Manifest,
     ShardEntry,
     TokenSpec,
-    codes_array,
 )
 from tokenizer.stores import StoredFile
 
@@ -258,8 +258,7 @@ def check_shard(url: str, entry: ShardEntry, spec: TokenSpec, census: Census | N
         spec.require_equal(TokenSpec.from_arrow(table.schema, entry.name), entry.name)
         if not table.schema.equals(spec.arrow_schema()):
             return f"{entry.name} has other columns than its spec says"
-        for code in spec.codes:
-            code.check_codes(codes_array(code, table))
+        check_grids(spec, table)
     except (pa.ArrowException, OSError, ValueError) as error:
         return f"{entry.name} is damaged: {error}"
     if table.num_rows != entry.rows:
