@@ -9,6 +9,7 @@ grid over many steps (Crowson et al. 2022, arXiv:2204.08583).
     preprocessing.py  how its images are prepared
     latents.py      which latents a quantizer can have, and the codes nearest to them
     optimise.py     the steps of one image
+    likelihood.py   a prior beside CLIP: how likely codes are, and samples to start from
     starts.py       what images start from, and what of it is kept
     job.py          several images, into a token corpus
     curves.py       loss and similarity as a picture

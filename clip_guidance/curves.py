@@ -16,13 +16,14 @@ COLOURS = ((31, 90, 160), (200, 90, 30), (60, 140, 60), (140, 60, 150), (120, 10
 
 
 def json_lines(records: Sequence[Record]) -> bytes:
-    """A line for each record: step, loss, and similarities to all prompts.
+    """A line for each record: step, loss, similarities, and the prior's bits if there is one.
 
     The one similarity is that to the first prompt that acts, whose number is ``prompt``.
     """
     lines = [json.dumps({"step": record.step, "loss": round(record.loss, 6),
                          "similarity": round(record.similarity, 6), "prompt": record.leading,
-                         "similarities": [round(value, 6) for value in record.similarities]})
+                         "similarities": [round(value, 6) for value in record.similarities],
+                         **({} if record.bits is None else {"bits": round(record.bits, 6)})})
              for record in records]
     return "".join(f"{line}\n" for line in lines).encode()
 
@@ -30,15 +31,20 @@ def json_lines(records: Sequence[Record]) -> bytes:
 def draw_curves(records: Sequence[Record], prompts: Sequence[Prompt]) -> np.ndarray:
     """Loss above, similarities to the prompts below: a picture ``(H, W, 3)`` uint8.
 
-    Where prompts of a story change, there are lines across.
+    With a prior its bits for a code stand at the bottom. Where prompts of a story change, there
+    are lines across.
     """
     steps = [record.step for record in records]
     losses = {"loss": [record.loss for record in records]}
     cosines = {prompt.text: [record.similarities[index] for record in records]
                for index, prompt in enumerate(prompts)}
     changes = [step for step in chapters_of(prompts) if step]
-    return np.concatenate([panel("", steps, losses, marks=changes),
-                           panel("similarity to ", steps, cosines, marks=changes)])
+    panels = [panel("", steps, losses, marks=changes),
+              panel("similarity to ", steps, cosines, marks=changes)]
+    bits = [record.bits for record in records if record.bits is not None]
+    if bits:
+        panels.append(panel("", steps, {"bits for a code": bits}, marks=changes))
+    return np.concatenate(panels)
 
 
 def panel(title: str, steps: Sequence[float], lines: Mapping[str, Sequence[float]],

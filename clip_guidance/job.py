@@ -16,6 +16,7 @@ Letters: M codes to start from, D codes a cell, h and w rows and columns of the 
 """
 import io
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,9 +29,11 @@ from PIL import Image
 
 from clip_guidance.clip import Clip
 from clip_guidance.curves import draw_curves, json_lines
+from clip_guidance.likelihood import GuidingPrior
 from clip_guidance.optimise import Guided, OptimiseConfig, Record, guide, noise_codes
 from clip_guidance.prompts import THEN, Prompt, chapters_of, check_course
-from clip_guidance.starts import Start
+from clip_guidance.starts import SampledStart, Start
+from prior.likelihood import COLUMN as LIKELIHOOD
 from tokenizer import audit, checkpoints, configs, storage, tokens
 from tokenizer.claims import Claim
 from tokenizer.codec import Codec
@@ -132,8 +135,9 @@ class Tokenizer:
 
 
 def guide_corpus(tokenizer: Tokenizer, clip: Clip, out: str, config: GuideConfig,
-                 start: Start | None = None, each: Callable[[int, Guided], object] | None = None,
-                 overwrite: bool = False) -> Manifest:
+                 start: Start | SampledStart | None = None,
+                 each: Callable[[int, Guided], object] | None = None, overwrite: bool = False,
+                 prior: GuidingPrior | None = None) -> Manifest:
     """Make images that a prompt steers, into the token corpus ``out``.
 
     Args:
@@ -141,12 +145,14 @@ def guide_corpus(tokenizer: Tokenizer, clip: Clip, out: str, config: GuideConfig
         each: called with the number of an image and the image, before its first step and after each
             step.
         overwrite: remove the guided images in ``out`` first.
+        prior: whose likelihood, where it has a weight, is part of the loss and a column.
     Raises:
+        SpecMismatch: the prior is of another tokenizer, or of images of another size.
         ValueError: ``out`` holds anything else, or other guided images that are not to be
             overwritten; a saved state is damaged; or a prompt is too long.
         OSError: the store refuses.
     """
-    job = _Job(tokenizer, clip, out, config, start)
+    job = _Job(tokenizer, clip, out, config, start, prior)
     CLAIM.claim(out, job.request, overwrite)
     if not storage.exists(storage.join(out, tokens.SUCCESS)):
         made = [job.make(index, each or (lambda index, guided: None))
@@ -168,11 +174,15 @@ class _Job:
     """One run: its request, its images and their rows."""
 
     def __init__(self, tokenizer: Tokenizer, clip: Clip, out: str, config: GuideConfig,
-                 start: Start | None) -> None:
+                 start: Start | SampledStart | None, prior: GuidingPrior | None) -> None:
         self.tokenizer, self.clip, self.out, self.config = tokenizer, clip, out, config
-        self.start = start
+        self.start, self.prior = start, prior if prior and prior.weight else None
         self.codes: CodeSpec = tokenizer.codec.spec
-        self.spec = TokenSpec(codes=(self.codes,), quality=(LOSS, SIMILARITY))
+        likelihood = (LIKELIHOOD,) if self.prior else ()
+        self.spec = TokenSpec(codes=(self.codes,), quality=(LOSS, SIMILARITY, *likelihood))
+        for used in (prior, start.prior if isinstance(start, SampledStart) else None):
+            if used is not None:
+                used.require(self.codes)
         self.targets = clip.embed_prompts(config.prompts)
         self.request = self._request()
 
@@ -207,20 +217,25 @@ class _Job:
             "caption": [self.config.caption] * len(made),
             **{name: [value] * len(made) for name, value in whole.items()},
             LOSS: [record.loss for _, record in made],
-            SIMILARITY: [record.similarity for _, record in made]})
+            SIMILARITY: [record.similarity for _, record in made],
+            LIKELIHOOD: [self._nats(record.bits) for _, record in made]})
+
+    def _nats(self, bits: float | None) -> float:
+        """Log-likelihood of an image in nats, of the bits for a code."""
+        return math.nan if bits is None else -bits * math.log(2) * self.codes.num_codes
 
     def _guided(self, index: int) -> Guided:
         seed, start, free = (self.config.seed, index), self.start, None
         if start is None:
             codes = noise_codes(self.tokenizer.model, self.codes.grid, seed)
         else:
-            codes = start.codes[index % len(start.codes)][None].astype(np.int64)
+            codes = start.codes_of(*seed)
             free = None if start.free is None else torch.from_numpy(start.free)
         device = self.targets.device
         return Guided(self.tokenizer.model, self.clip, self.config.prompts, self.targets,
                       torch.from_numpy(codes).to(device), self.config.optimisation, seed,
                       free=None if free is None else free.to(device),
-                      cutout_batch=self.config.cutout_batch)
+                      cutout_batch=self.config.cutout_batch, prior=self.prior)
 
     def _keep_frame(self, key: str, guided: Guided) -> None:
         """Write the image as it stands, if a frame is due."""
@@ -250,7 +265,9 @@ class _Job:
         """Where an image comes from, so that it can be made again."""
         source = f"clip:{self.clip.fingerprint}#seed={self.config.seed}&index={index}"
         story = f"&story={quote(self.config.text)}" if self.config.is_story else ""
-        return source + (f"&start={quote(self.start.name)}" if self.start else "") + story
+        prior = f"&prior={self.prior.prior.fingerprint}" if self.prior else ""
+        start = f"&start={quote(self.start.name)}" if self.start else ""
+        return source + start + prior + story
 
     def _request(self) -> dict[str, Any]:
         """All that decides the codes, as JSON values."""
@@ -266,11 +283,10 @@ class _Job:
         if files := [prompt.file for prompt in prompts if prompt.file is not None]:
             request["pictures"] = {file: f"sha256:{storage.sha256(storage.read_bytes(file))}"
                                    for file in files}
+        if self.prior is not None:
+            request["prior"] = self.prior.describe()
         if start is not None:
-            content = np.ascontiguousarray(start.codes, np.int64).tobytes()
-            request["start"] = {"name": start.name, "content": f"sha256:{storage.sha256(content)}"}
-            if start.free is not None:
-                request["start"]["free"] = np.flatnonzero(start.free).tolist()
+            request["start"] = start.describe()
         return request
 
 

@@ -8,16 +8,20 @@ Letters: B images, C channels of a latent, D codes a cell, h and w the latent gr
 """
 import itertools
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from tokenizer.vqgan.quantizers import Quantizer
 from tokenizer.vqgan.quantizers.residual import ResidualQuantizer
-from tokenizer.vqgan.quantizers.search import nearest_codes
+from tokenizer.vqgan.quantizers.search import nearest_codes, two_distances
 
 MAX_ENTRIES = 1 << 18
 """The nearest of more entries is not searched for at every step."""
+
+NUM_MEASURED = 1024
+"""Entries whose distance to their nearest neighbour is measured."""
 
 
 class LatentSpace:
@@ -55,10 +59,50 @@ class LatentSpace:
         """What the decoder gets for codes: ``(B, C, h, w)`` float32."""
         return self._quantizer.codes_to_latents(codes)
 
+    def ascent(self, latents: Tensor, codes: Tensor, gains: Tensor) -> Tensor:
+        """The gradient, by latents z, of the gain g that is expected of the codes near them.
+
+        With the shares q(k) = softmax(-|z - e(k)|^2 / t) of the entries e(k), t the typical squared
+        distance between neighbours, the expected gain is sum_k q(k) g(k), and its gradient
+
+            2 / t * sum_k q(k) (g(k) - sum_l q(l) g(l)) e(k).
+
+        Args:
+            latents: ``(B, C, h, w)`` float32.
+            codes: ``(B[, D], h, w)`` int64, the nearest; of several codes a cell each is chosen for
+                what the ones before it left over, which is taken as given.
+            gains: ``(B, D, h, w, K)`` float32.
+        Returns:
+            ``(B, C, h, w)`` float32.
+        """
+        points, total = latents.permute(0, 2, 3, 1), torch.zeros_like(latents)
+        chosen = codes.view(len(codes), -1, *codes.shape[-2:])
+        for step, (entries, spacing) in enumerate(zip(self._codebooks, self._spacings,
+                                                      strict=True)):
+            # |z - e|^2 without its |z|^2 term, which is the same for every entry.
+            shares = ((2 * points @ entries.T - entries.square().sum(1)) / spacing).softmax(-1)
+            gain = gains[:, step]
+            shares *= gain - (shares * gain).sum(-1, keepdim=True)
+            total += (2 / spacing * shares @ entries).permute(0, 3, 1, 2)
+            points = points - entries[chosen[:, step]]
+        return total
+
+    @cached_property
+    def _spacings(self) -> list[float]:
+        """Of each codebook the median squared distance between an entry and its nearest other."""
+        return [_spacing(entries) for entries in self._codebooks]
+
     def clamp_(self, latents: Tensor) -> None:
         """Bring latents ``(..., C, h, w)`` back into the range of their channels, in place."""
         torch.minimum(latents, self.high[:, None, None], out=latents)
         torch.maximum(latents, self.low[:, None, None], out=latents)
+
+
+def _spacing(entries: Tensor) -> float:
+    """See `LatentSpace._spacings`; more than 0."""
+    chosen = torch.arange(0, len(entries), -(-len(entries) // NUM_MEASURED), device=entries.device)
+    distances = two_distances(entries[chosen], entries, chosen)[:, 1]
+    return max(float(distances.square().median()), 1e-12)
 
 
 def _steps(quantizer: Quantizer) -> Sequence[Quantizer]:

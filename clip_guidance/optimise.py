@@ -4,6 +4,8 @@
        ^                                                                        |
        +------------- Adam, then back into the range of the codebook -----------+
 
+A prior may add how unlikely it finds the codes, see `clip_guidance.likelihood`.
+
 Cutouts pass through CLIP in chunks, whose gradients add up at the image: memory is that of one
 chunk, however many cutouts there are. What is drawn at a step depends on the seed and the step
 alone, so a stopped image goes on as it would have gone.
@@ -11,6 +13,7 @@ alone, so a stopped image goes on as it would have gone.
 Letters: C channels of a latent, D codes a cell, h and w the code grid, H and W of the image and S
 of a cutout in pixels, N cutouts, P prompts, E numbers of an embedding.
 """
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +25,7 @@ from torch import Tensor
 
 from clip_guidance.cutouts import CutoutConfig, cut, draw_cutout
 from clip_guidance.latents import LatentSpace
+from clip_guidance.likelihood import GuidingPrior
 from clip_guidance.prompts import Prompt, prompt_losses, similarities
 from tokenizer.vqgan.model import VQGAN
 from tokenizer.vqgan.quantizers.base import straight_through
@@ -64,14 +68,16 @@ class Record:
 
     Attributes:
         step: steps taken before.
-        loss: mean over the cutouts, summed over the prompts that act.
+        loss: mean over the cutouts, summed over the prompts that act; and the prior's term.
         similarities: mean cosine to each prompt over the cutouts.
         leading: number of the first prompt that acts.
+        bits: that the prior needs for a code, where there is one; weighted it is part of the loss.
     """
     step: int
     loss: float
     similarities: tuple[float, ...]
     leading: int = 0
+    bits: float | None = None
 
     @property
     def similarity(self) -> float:
@@ -88,7 +94,8 @@ class Guided:
 
     def __init__(self, model: VQGAN, judge: Judge, prompts: Sequence[Prompt], targets: Tensor,
                  codes: Tensor, config: OptimiseConfig, seed: tuple[int, int],
-                 free: Tensor | None = None, cutout_batch: int | None = None) -> None:
+                 free: Tensor | None = None, cutout_batch: int | None = None,
+                 prior: GuidingPrior | None = None) -> None:
         """
         Args:
             model: of images, on one device with the tensors here; it is left as it is.
@@ -98,6 +105,7 @@ class Guided:
             free: bool ``(h, w)``, cells that may change; the others keep their codes.
             cutout_batch: cutouts that pass through CLIP at once; it decides memory, and the result
                 up to rounding alone.
+            prior: whose likelihood is part of the loss.
         """
         self.model, self.judge, self.config = model, judge, config
         self.prompts, self.targets = tuple(prompts), targets
@@ -105,7 +113,7 @@ class Guided:
         self._space = LatentSpace(model.quantize)
         self._modality = model.config.build_modality()
         self._seed, self._kept = seed, codes
-        self._free = free
+        self._free, self._prior = free, prior if prior and prior.weight else None
         self._cutout_batch = cutout_batch or config.cutouts.num
         self._scale = self._space.scale[:, None, None]
         self._points = (self._space.latents(codes) / self._scale).detach().requires_grad_()
@@ -133,23 +141,23 @@ class Guided:
         with torch.set_grad_enabled(moves):
             image = self._decode()
         record, gradient = self._judge(image.detach(), moves)
+        push = torch.zeros_like(self._points)
+        if self._prior is not None:
+            record, push = self._add_prior(self._prior, record)
         if not math.isfinite(record.loss):
             raise ValueError(f"the loss is {record.loss} after {record.step} steps: the weights of "
-                             "tokenizer or CLIP are damaged, or not meant for float32")
+                             "tokenizer, CLIP or prior are damaged, or not meant for float32")
         if moves:
             self._points.grad, = torch.autograd.grad(image, self._points, gradient)
-            self._adam.step()
-            with torch.no_grad():
-                latents = self._points * self._scale
-                self._space.clamp_(latents)
-                self._points.copy_(latents / self._scale)
+            self._points.grad += push
+            self._move()
         self.records.append(record)
         return record
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on, as `load_state_dict` takes it."""
         return {"points": self._points.detach(), "adam": self._adam.state_dict(),
-                "records": [(record.step, record.loss, list(record.similarities))
+                "records": [(record.step, record.loss, list(record.similarities), record.bits)
                             for record in self.records]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -158,8 +166,25 @@ class Guided:
             self._points.copy_(state["points"])
         self._adam.load_state_dict(state["adam"])
         self.records = [Record(step=step, loss=loss, similarities=tuple(values),
-                               leading=self._acting(step)[0])
-                        for step, loss, values in state["records"]]
+                               leading=self._acting(step)[0], bits=bits)
+                        for step, loss, values, bits in state["records"]]
+
+    @torch.no_grad()
+    def _add_prior(self, prior: GuidingPrior, record: Record) -> tuple[Record, Tensor]:
+        """A record with the prior's term, and the gradient of this by the points."""
+        codes = self.codes
+        bits, gains = prior.judge(codes, self._seed[1])
+        ascent = self._space.ascent(self._points * self._scale, codes, gains)
+        return (dataclasses.replace(record, loss=record.loss + prior.weight * bits, bits=bits),
+                -prior.weight * ascent * self._scale)
+
+    @torch.no_grad()
+    def _move(self) -> None:
+        """Take a step, and bring the latents back into their range."""
+        self._adam.step()
+        latents = self._points * self._scale
+        self._space.clamp_(latents)
+        self._points.copy_(latents / self._scale)
 
     def _acting(self, step: int) -> list[int]:
         """Numbers of the prompts that act at a step."""

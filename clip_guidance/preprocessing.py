@@ -64,7 +64,7 @@ def read_preprocessing(place: str, side: int) -> Preprocessing:
         ValueError: it is damaged, or not one of a CLIP of this size.
     """
     settings = _settings(place)
-    mean, deviation = settings.get("image_mean"), settings.get("image_std")
+    mean, deviation = (settings.get(name, ()) for name in ("image_mean", "image_std"))
     if not (_are_three(mean) and _are_three(deviation) and min(deviation) > 0):
         raise ValueError(f"{PREPROCESSORS[0]} of {place} must give image_mean and image_std as "
                          f"three numbers each, got {mean} and {deviation}")

@@ -135,7 +135,8 @@ def _parse(part: str) -> Prompt:
             f"a prompt reads text:weight:stop, as in 'fog:-0.5', and weight and stop are numbers, "
             f"got {part!r}; behind words with a colon write both, as in 'a sign: stop:1:-inf'"
             ) from None
-    return Prompt(text=text.strip(), **dict(zip(("weight", "stop"), values, strict=False)))
+    weight, stop = values + [1.0, -math.inf][len(values):]
+    return Prompt(text=text.strip(), weight=weight, stop=stop)
 
 
 def _split_file(part: str) -> list[str]:

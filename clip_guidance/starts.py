@@ -1,11 +1,14 @@
-"""What guided images start from, other than noise: codes of files or of rows of a token corpus.
+"""What guided images start from, other than noise: codes of files, of rows, or drawn from a prior.
 
 Letters: M codes to start from, D codes a cell, h and w rows and columns of the code grid.
 """
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from clip_guidance.likelihood import GuidingPrior
+from tokenizer import storage
 from tokenizer.schema import CodeSpec, TokenSpec, codes_array
 from tokenizer.tokens import TokenCorpus
 
@@ -26,6 +29,36 @@ class Start:
     def __post_init__(self) -> None:
         if self.free is not None and not self.free.any():
             raise ValueError("the hole is empty: every cell is kept and nothing is left to guide")
+
+    def codes_of(self, seed: int, index: int) -> np.ndarray:
+        """Codes ``(1[, D], h, w)`` int64 that an image starts from."""
+        return self.codes[index % len(self.codes)][None].astype(np.int64)
+
+    def describe(self) -> dict[str, Any]:
+        """All that decides the codes, as JSON values."""
+        content = np.ascontiguousarray(self.codes, np.int64).tobytes()
+        kept = {} if self.free is None else {"free": np.flatnonzero(self.free).tolist()}
+        return {"name": self.name, "content": f"sha256:{storage.sha256(content)}", **kept}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledStart:
+    """Samples of a prior to start from: image i from the sample that has its seed and number."""
+    prior: GuidingPrior
+    free: None = None
+
+    @property
+    def name(self) -> str:
+        """Of the prior, for the source of the images."""
+        return f"prior:{self.prior.prior.fingerprint}"
+
+    def codes_of(self, seed: int, index: int) -> np.ndarray:
+        """Codes ``(1[, D], h, w)`` int64 that an image starts from."""
+        return self.prior.sample(seed, index)
+
+    def describe(self) -> dict[str, Any]:
+        """All that decides the codes beside the seed, as JSON values."""
+        return {"name": self.name, **self.prior.describe()}
 
 
 def stored_codes(corpus: TokenCorpus, key: str, spec: CodeSpec) -> np.ndarray:

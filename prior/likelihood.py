@@ -3,10 +3,12 @@
 Likelihoods are those of the plain prior with the conditions given: no guidance, temperature 1, all
 codes. Those of images larger than the prior's own are read through `prior.windows`.
 
-Letters: N images, n codes of an image, h and w rows and columns of its grid, D codes a cell.
+Letters: N images, n codes of an image, h and w rows and columns of its grid, D codes a cell, K
+codebook size, T positions of a sequence, C width of the transformer.
 """
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -66,6 +68,65 @@ def _in_windows(model: Transformer, layout: SequenceLayout, given: Mapping[str, 
                 logs = canvas.scores(cells, place, code).log_softmax(-1)
                 result[:, places] = logs.gather(-1, codes[:, places, None])[..., 0]
     return result
+
+
+def code_gradients(model: Transformer, conditions: Mapping[str, Tensor],
+                   codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-likelihoods of codes, and the gradient of their sum by the codes, as one-hot vectors.
+
+    That of code x_i by its entry k, with e the embeddings of the transformer, is
+
+        log p(k | x_1 .. x_{i-1})  +  e(k) * d sum_{j > i} log p(x_j | x_1 .. x_{j-1}) / d e(x_i)
+
+    so the difference between two entries is what the image would gain if one took the place of the
+    other: in first order, and exactly so for the last code.
+
+    Args:
+        model: in evaluation mode.
+        conditions: per condition that is given ``(N, n)`` int64 on the model's device, in the order
+            of the sequence.
+        codes: ``(N, n)`` int64 of the model's own grid, likewise.
+    Returns:
+        ``(N, n)`` and ``(N, n, K)`` float32, in nats.
+
+    Source: Grathwohl et al. 2021, arXiv:2102.04509, section 3.
+    """
+    last, depth = codes.shape[1] - 1, model.layout.target.depth
+    with torch.enable_grad(), _kept_embeddings(model) as kept:
+        scores = model(model.layout.inputs(conditions, codes[:, :-1]))
+        logs = scores.float().log_softmax(-1)
+        chosen = logs.gather(-1, codes[..., None])[..., 0]
+        slopes, = torch.autograd.grad(chosen.sum(), kept)
+    slopes, gradients = slopes[:, slopes.shape[1] - last:].float(), logs.detach()
+    for number, table in enumerate(_embeddings_of_codes(model)):
+        gradients[:, number:last:depth] += slopes[:, number::depth] @ table.T
+    return chosen.detach(), gradients
+
+
+@contextmanager
+def _kept_embeddings(model: Transformer) -> Iterator[list[Tensor]]:
+    """In the block, the embeddings ``(N, T, C)`` of what the model reads, as leaves of its graph.
+    """
+    kept: list[Tensor] = []
+
+    def keep(module: torch.nn.Module, inputs: object, output: Tensor) -> Tensor:
+        kept.append(output.detach().requires_grad_())
+        return kept[-1]
+
+    handle = model.codes.register_forward_hook(keep)
+    try:
+        yield kept
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def _embeddings_of_codes(model: Transformer) -> list[Tensor]:
+    """Of each code of a cell, the embeddings ``(K, C)`` float32 of its entries."""
+    target = model.layout.target
+    codes = torch.arange(target.vocabulary, device=model.head.weight.device)
+    ids = model.layout.target_inputs(codes[:, None].expand(-1, target.depth), 1, target.depth)
+    return [model.codes(column).float() for column in ids.T]
 
 
 def surprise_pictures(logs: np.ndarray, segment: Segment, size: tuple[int, int]) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from random_prior import random_prior, save_prior
 from tiny_clip import save_clip
 
 from cli.main import main
@@ -50,6 +51,18 @@ def test_guided_images_are_inspected_and_decoded_like_any_corpus(tokenized: Path
     np.testing.assert_array_equal(Image.open(found), Image.open(out / "images/guided-00001.png"))
 
 
+def test_prompts_follow_one_another_and_may_be_pictures(tokenized: Path, clip: Path,
+                                                        tmp_path: Path) -> None:
+    Image.effect_noise((40, 32), 90).convert("RGB").save(tmp_path / "photo.png")
+    out = tmp_path / "out"
+    result = guide(f"@{tmp_path / 'photo.png'}:0.5 | fog", out, tokenized, clip, "--steps", 3,
+                   "--then", "a lake", "--every", 2)
+    assert result.exit_code == 0, result.output
+    lines = (out / "curves/guided-00000.jsonl").read_text().splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == [0, 0, 2, 2]
+    assert TokenCorpus.open(str(out)).read_shard(0)["caption"].to_pylist() == ["a lake"]
+
+
 def test_a_stored_row_keeps_what_lies_outside_the_hole(tokenized: Path, clip: Path,
                                                        tmp_path: Path) -> None:
     result = guide("fog", tmp_path, tokenized, clip, "--start",
@@ -73,6 +86,38 @@ def test_an_image_file_keeps_what_is_black_in_the_mask(tokenized: Path, clip: Pa
     np.testing.assert_array_equal(codes_of(masked)[:, :, 1:], codes_of(plain)[:, :, 1:])
 
 
+@pytest.fixture(scope="module")
+def prior(tokenized: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prior over the codes of the tokenizer, conditioned on the class."""
+    spec = TokenCorpus.open(str(tokenized / "tokens")).spec["image"]
+    return save_prior(tmp_path_factory.mktemp("prior"), random_prior(spec, ("cat", "dog")))
+
+
+def test_a_prior_gives_the_start_and_says_how_likely_codes_are(tokenized: Path, clip: Path,
+                                                               prior: Path, tmp_path: Path) -> None:
+    result = guide("a cat", tmp_path / "out", tokenized, clip, "--prior", prior, "--label", "cat",
+                   "--start", "prior", "--prior-weight", 0.1)
+    assert result.exit_code == 0, result.output
+    row, = TokenCorpus.open(str(tmp_path / "out")).read_shard(0).to_pylist()
+    assert row["log_likelihood"] < 0 and "&start=prior" in row["source"]
+    rows = guide("a cat", tmp_path / "rows", tokenized, clip, "--prior", prior, "--prior-weight",
+                 0.1, "--condition-from", f"{tokenized / 'tokens'}#photos/003")
+    assert rows.exit_code == 0, rows.output
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--label", "fox"], "'fox' is none of the prior's 2 classes"),
+    (["--size", "32x48"], r"image.grid is"), (["--prior", "no-prior"], "no-prior")])
+def test_a_prior_that_does_not_fit_is_one_clear_line(tokenized: Path, clip: Path, prior: Path,
+                                                     tmp_path: Path, options: list[str],
+                                                     message: str) -> None:
+    result = guide("a cat", tmp_path, tokenized, clip, "--prior", prior, "--start", "prior",
+                   *options)
+    assert result.exit_code == 1 and message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("prompt", "options", "message"), [
     ("", [], "a prompt needs words, got ''"),
     ("a house:heavy", [], "weight and stop are numbers, got 'a house:heavy'"),
@@ -81,6 +126,9 @@ def test_an_image_file_keeps_what_is_black_in_the_mask(tokenized: Path, clip: Pa
     ("x" * 40, [], "of which this CLIP reads 24: shorten"),
     ("a house", ["--start", "tokens#photos/003"], "tokens holds no completed token corpus"),
     ("a house", ["--set", "cutouts.blur=1"], "cutouts.blur"),
+    ("@no.png", [], "no.png"), ("@", [], "behind @ a prompt names an image file"),
+    ("a house", ["--then", ""], "a prompt needs words, got ''"),
+    ("a house", ["--then", "fog", "--every", "2"], "take more than the 2 steps there are"),
     ("a house", ["--device", "nowhere"], "device 'nowhere' cannot be used")])
 def test_bad_input_is_one_clear_line(tokenized: Path, clip: Path, tmp_path: Path, prompt: str,
                                      options: list[str], message: str) -> None:
@@ -106,8 +154,12 @@ def test_a_tokenizer_of_maps_is_refused(tokenized: Path, clip: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (["--hole", "0,0,8,8"], "lie in the image of --start; give one"),
-    (["--start", "tokens"], "--start takes an image file or TOKENS#KEY, got tokens")])
+    (["--hole", "0,0,8,8"], "lie in the image of --start; give a file or"),
+    (["--start", "prior"], "are about a prior; give --prior"),
+    (["--prior-weight", "1"], "are about a prior; give --prior"),
+    (["--prior", "prior"], "acts by --start prior or --prior-weight; give one or both"),
+    (["--every", "1"], "--every says when the prompts of --then follow"),
+    (["--start", "tokens"], "--start takes an image file, TOKENS#KEY or prior, got tokens")])
 def test_options_that_do_not_go_together_are_wrong_usage(tokenized: Path, clip: Path,
                                                          tmp_path: Path, options: list[str],
                                                          message: str) -> None:
