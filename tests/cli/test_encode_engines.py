@@ -71,12 +71,17 @@ def test_every_engine_writes_the_same_tokens(corpus: Path, tokenizer: str, way: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["Dask", "job service"])
-def test_every_engine_decodes_the_same_images(corpus: Path, tokenizer: str, way: str,
-                                              request: pytest.FixtureRequest) -> None:
-    done = decode(corpus, tokenizer, f"images {way}", *options_of(way, request))
+@pytest.mark.parametrize(("way", "to"), [
+    ("Dask", "folder"), ("Dask", "tar"), ("Dask", "parquet"),
+    ("job service", "folder"), ("loopback", "tar"), ("loopback", "parquet")])
+def test_every_engine_decodes_the_same_images_into_every_sink(
+        corpus: Path, tokenizer: str, way: str, to: str, request: pytest.FixtureRequest) -> None:
+    local = "images" if to == "folder" else f"images {to}"
+    if not (corpus / local).exists():
+        assert decode(corpus, tokenizer, local, "--to", to).exit_code == 0
+    done = decode(corpus, tokenizer, f"{local} {way}", "--to", to, *options_of(way, request))
     assert done.exit_code == 0, done.output
-    assert tree(corpus / f"images {way}") == tree(corpus / "images")
+    assert tree(corpus / f"{local} {way}") == tree(corpus / local)
 
 
 @pytest.mark.slow

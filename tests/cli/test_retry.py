@@ -89,7 +89,7 @@ def test_a_failed_command_says_so_in_its_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["two processes", "Dask"])
+@pytest.mark.parametrize("way", ["two processes", "Dask", "loopback"])
 def test_a_retry_on_every_engine_writes_the_same_bytes(
         image_folder: ImageFolder, tmp_path: Path, tokenizer: str, way: str,
         request: pytest.FixtureRequest) -> None:
@@ -103,8 +103,8 @@ def test_a_retry_on_every_engine_writes_the_same_bytes(
         path.write_bytes(content)
     shutil.copytree(out, tmp_path / "alone")
     assert run("retry", tmp_path / "alone", "--tokenizer", f"image={tokenizer}").exit_code == 0
-    options = (["--num-workers", 2] if way == "two processes"
-               else ["--engine", request.getfixturevalue("dask").engine])
+    options = (["--num-workers", 2] if way == "two processes" else
+               ["--engine", request.getfixturevalue({"Dask": "dask"}.get(way, "service")).engine])
     done = run("retry", out, "--tokenizer", f"image={tokenizer}", *options)
     assert done.exit_code == 0, done.output
     assert tree(out) == tree(tmp_path / "alone")
