@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from forked import Forked
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -32,20 +34,20 @@ def launch(script: str, *arguments: str) -> str:
     return "".join(done.stdout.split())
 
 
-def run_ranks(*arguments: str) -> tuple[list[int], list[str]]:
+def run_ranks(script: str, *arguments: str) -> tuple[list[int], list[str], list[str]]:
     """Run a script as two processes that know of each other, without a launcher that ends both.
 
     Returns:
-        Their exit codes, and what they wrote to standard error.
+        Their exit codes, and what each wrote to standard output, stripped, and to standard error.
     """
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true",
-                 "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    ranks = [subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True,
-                              env={**variables, "RANK": rank, "LOCAL_RANK": rank})
+    shared = {"ACCELERATE_USE_CPU": "true", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+              "MASTER_PORT": free_port()}
+    ranks = [Forked(script, *arguments, variables={**shared, "RANK": rank, "LOCAL_RANK": rank})
              for rank in "01"]
     try:
-        errors = [process.communicate(timeout=300)[1] for process in ranks]
+        written = [process.communicate(timeout=300) for process in ranks]
     finally:
         for process in ranks:
             process.kill()
-    return [process.returncode for process in ranks], errors
+    return ([process.wait() for process in ranks], [output.strip() for output, _ in written],
+            [errors for _, errors in written])

@@ -6,8 +6,8 @@ import pytest
 import shared_prior_training
 import torch
 from drawn_codes import write_corpus
-from launched import launch, run_ranks
-from shared_prior_training import HALF, WHOLE
+from launched import run_ranks
+from shared_prior_training import HALF, WHOLE, train
 
 from tokenizer import checkpoints
 from tokenizer.training.journal import read_metrics
@@ -34,18 +34,19 @@ def test_two_processes_train_as_one_and_one_goes_on_where_two_stopped(tmp_path: 
     corpus = write_corpus(str(tmp_path / "tokens"), num_shards=5).url
     joined, alone = tmp_path / "joined", tmp_path / "alone"
     for name, steps in (("whole", WHOLE), ("half", HALF)):
-        out = str(joined / name)
-        assert launch(shared_prior_training.__file__, corpus, out, str(steps)) == "22"
-        shared_prior_training.train(corpus, str(alone / name), steps)
+        codes, outputs, errors = run_ranks(shared_prior_training.__file__, corpus,
+                                           str(joined / name), str(steps))
+        assert (codes, outputs) == ([0, 0], ["2", "2"]), errors
+        train(corpus, str(alone / name), steps)
     assert_equal_trainings(joined / "whole", alone / "whole")
     for folder in (joined, alone):
-        shared_prior_training.train(corpus, str(folder / "half"), WHOLE)
+        train(corpus, str(folder / "half"), WHOLE)
     assert_equal_trainings(joined / "half", alone / "half")
 
 
 def test_a_loss_that_one_process_alone_sees_spoilt_ends_all_at_that_step(tmp_path: Path) -> None:
     corpus, out = write_corpus(str(tmp_path / "tokens")).url, str(tmp_path / "out")
-    codes, errors = run_ranks(diverging_prior.__file__, corpus, out)
+    codes, _, errors = run_ranks(diverging_prior.__file__, corpus, out)
     assert codes == [1, 1]
     for text in errors:
         assert "DivergedError: a loss is not finite at step 4" in text

@@ -1,7 +1,6 @@
 """A training that one process or several can do, with all that they must agree on; for tests."""
 import os
 import sys
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -52,7 +51,5 @@ def train(corpus: str, out: str, norm: str, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    CORPUS, OUT = sys.argv[1:3]
-    for pair in sys.argv[3:]:
-        train(CORPUS, str(Path(OUT) / pair), *pair.split("-"))
+    train(*sys.argv[1:])
     print(os.environ["WORLD_SIZE"])

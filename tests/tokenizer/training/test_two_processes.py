@@ -21,8 +21,15 @@ FIRST_SHARE = {"train/psnr"}
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("pair", ["batch-cosine", "group-ema"])
-def test_two_processes_give_the_figures_of_one(pair: str, image_folder: Callable[[int], Path],
+def start_ranks(script: str, *arguments: str) -> str:
+    codes, outputs, errors = run_ranks(script, *arguments)
+    assert codes == [0, 0], errors
+    return "".join(outputs)
+
+
+@pytest.mark.parametrize(("pair", "start"), [("batch-cosine", launch), ("group-ema", start_ranks)])
+def test_two_processes_give_the_figures_of_one(pair: str, start: Callable[..., str],
+                                               image_folder: Callable[[int], Path],
                                                tmp_path: Path,
                                                monkeypatch: pytest.MonkeyPatch) -> None:
     revived, original = [], TrainingState.forget_codes
@@ -33,7 +40,7 @@ def test_two_processes_give_the_figures_of_one(pair: str, image_folder: Callable
 
     monkeypatch.setattr(TrainingState, "forget_codes", forget_codes)
     corpus, (joined, alone) = str(image_folder(12)), (tmp_path / "joined", tmp_path / "alone")
-    assert launch(shared_training.__file__, corpus, str(joined), pair) == "22"
+    assert start(shared_training.__file__, corpus, str(joined / pair), *pair.split("-")) == "22"
     shared_training.train(corpus, str(alone / pair), *pair.split("-"))
     lines = [[line for line in read_metrics(str(folder / pair)) if "train/skipped_steps" in line]
              for folder in (joined, alone)]
@@ -52,7 +59,7 @@ def test_two_processes_give_the_figures_of_one(pair: str, image_folder: Callable
 def test_all_processes_end_with_a_checkpoint_when_the_first_cannot_measure(
         image_folder: Callable[[int], Path], tmp_path: Path) -> None:
     out = str(tmp_path / "out")
-    codes, errors = run_ranks(vanishing_training.__file__, str(image_folder(8)), out)
+    codes, _, errors = run_ranks(vanishing_training.__file__, str(image_folder(8)), out)
     state = checkpoints.load_state(out)
     assert state is not None and state["step"] == vanishing_training.LAST_STEP
     assert checkpoints.load_weights(out)

@@ -25,9 +25,10 @@ def train(kind: str, share: slice, kmeans: bool = False,
     return quantizer.state_dict()
 
 
-def main(rank: int, folder: Path) -> None:
+def main(folder: Path) -> None:
     """Train every kind, and leave the states in ``folder``."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     share = slice(2 * rank, 2 * rank + 2)
     states = {f"{kind}, k-means {kmeans}": train(kind, share, kmeans)
               for kind in SETTINGS for kmeans in (False, True)}
@@ -38,4 +39,4 @@ def main(rank: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

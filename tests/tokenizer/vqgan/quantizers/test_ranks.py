@@ -1,24 +1,18 @@
 """Quantizers of two processes stay alike, whatever share of a batch each has seen."""
-import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 import rank_training
 import torch
-
-HERE = Path(__file__).parent
+from launched import run_ranks
 
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory: pytest.TempPathFactory) -> list[Mapping[str, dict]]:
     """States after training, of both processes."""
     folder = tmp_path_factory.mktemp("ranks")
-    path = {"PYTHONPATH": f"{HERE.parents[3]}:{HERE}", "OMP_NUM_THREADS": "1"}
-    ranks = [subprocess.Popen([sys.executable, rank_training.__file__, str(rank), str(folder)],
-                              env=path, cwd=folder) for rank in range(2)]
-    assert [process.wait(timeout=100) for process in ranks] == [0, 0]
+    codes, _, errors = run_ranks(rank_training.__file__, str(folder))
+    assert codes == [0, 0], errors
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
