@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_OUT ?= demo-out
+GUIDE_OUT ?= guide-out
 
-.PHONY: demo test test-fast test-faults bench-engines lint bench-quantizers bench-fast-f16 bench-search \
-	bench-tokenizer bench-loader bench-prior bench-prior-step bench-sampling bench-scale \
+.PHONY: demo demo-guide test test-fast test-faults bench-engines lint bench-quantizers bench-fast-f16 \
+	bench-search bench-tokenizer bench-loader bench-prior bench-prior-step bench-sampling bench-scale \
 	bench-sizes bench-gpu same-codes fuzz clean
 
 demo: $(READY)
 	$(BIN)/img2tokens demo $(DEMO_OUT)
+
+# Ten prompts steer ten pictures, by a tiny CLIP that is trained on the way.
+demo-guide: $(READY)
+	$(BIN)/img2tokens demo $(GUIDE_OUT) --guide
 
 test: lint
 	$(BIN)/python -m pytest -n 2
@@ -98,4 +103,4 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO_OUT) build *.egg-info
+	rm -rf $(VENV) $(DEMO_OUT) $(GUIDE_OUT) build *.egg-info

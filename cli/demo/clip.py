@@ -1,33 +1,72 @@
 """A tiny CLIP of the drawn scenes and their captions, to try ``guide`` without a download.
 
-    python -m cli.demo.clip OUT            about a minute on one core
-    img2tokens guide "a lake at noon, with three firs" lake --tokenizer TOK --clip OUT
+    python -m cli.demo.clip demo-out/scenes demo-out/tokenizers/image CLIP
+    img2tokens guide "a lake at noon, with three firs" lake \
+        --tokenizer demo-out/tokenizers/image --clip CLIP
 
 It has 0.6 million parameters, sees 32 x 32 pixels and knows the words of the captions alone: enough
-to tell scenes apart, and far from what a CLIP trained on photographs knows.
+to tell scenes apart, and far from what a CLIP trained on photographs knows. What it is taught
+beyond that is to guide: see `cli.demo.versions` and `_push`.
+
+Letters: N pictures of a batch, each seen twice; U distinct captions; E numbers of an embedding; S
+side of its images in pixels.
 """
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
-from cli.demo.scenes import draw
+from cli.demo.render import Array
+from cli.demo.versions import NUM_CLEAN, NUM_VERSIONS, Captioned, read_scenes
+from cli.options import reports_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import CLIPModel, CLIPTokenizerFast
 
+    from clip_guidance.clip import Clip
+
 SIDE, LONGEST = 32, 48
 """Pixels along a side of its images, and tokens of a caption at most."""
 LAYERS = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3,
           "num_attention_heads": 4}
-BATCH_SIZE, LEARNING_RATE, WARM_UP = 96, 1e-3, 30
+WARM_UP, GREATEST_SCALE = 30, 50.0
+"""Steps to the full learning rate; greatest factor of the cosines in the losses."""
+RETRIEVAL = "retrieval.json"
+"""What was found, beside the weights."""
 LEVEL = 0.5
 """Mean and deviation of the colours, for its preprocessor config."""
+CUTOUTS = {"min_size": 0.75, "flip": 0, "degrees": 5, "shift": 0.05, "perspective": 0.05,
+           "jitter": 0.03, "erase": 0.1, "noise": 0.1}
+"""How cutouts are changed while it learns, and while it guides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSettings:
+    """How a tiny CLIP is trained.
+
+    Attributes:
+        num_steps: of the optimiser.
+        batch_size: N, pictures a step.
+        learning_rate: at its greatest.
+        push: how far pixels are pushed to mislead it, at most: length of the change of a view, of
+            which white is 1 in every channel of every pixel.
+        seed: of weights and of everything drawn.
+    """
+    num_steps: int = 500
+    batch_size: int = 48
+    learning_rate: float = 1e-3
+    push: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,36 +80,61 @@ class Retrieval:
     share: float
     chance: float
 
+    @classmethod
+    def of(cls, found: Sequence[str], captions: Sequence[str]) -> "Retrieval":
+        """The captions found for pictures, held against their own."""
+        num = len(captions)
+        num_right = sum(best == own for best, own in zip(found, captions, strict=True))
+        chance = sum(captions.count(own) for own in captions) / num ** 2
+        return cls(num=num, share=num_right / num, chance=chance)
 
-def train_clip(out: Path, num_scenes: int = 1000, num_steps: int = 320, seed: int = 0,
+
+def train_clip(out: Path, trained: Captioned, held: Captioned, settings: ClipSettings,
                say: Callable[[str], object] = lambda line: None) -> Retrieval:
-    """Draw scenes, train on nine tenths of them, and save the CLIP as ``transformers`` does.
+    """Train a CLIP and save it as ``transformers`` does.
 
     Returns:
-        Retrieval among the other tenth, which are the first ones.
+        Retrieval among the held-out pictures, as they were drawn.
     """
     import torch
-    drawings = [draw(index, seed) for index in range(num_scenes)]
-    captions = [drawing.caption for drawing in drawings]
-    images = torch.from_numpy(np.stack([drawing.image for drawing in drawings]))
-    images = images.permute(0, 3, 1, 2).float() / 255
-    num_held = max(1, num_scenes // 10)
+    captions = sorted({*trained.captions, *held.captions})
     tokenizer = build_tokenizer(captions)
-    torch.manual_seed(seed)
+    torch.manual_seed(settings.seed)
     model = _build_model(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
-    tokens = tokenizer(captions, padding=True, return_tensors="pt")
-    _train(model, images[num_held:], {name: values[num_held:] for name, values in tokens.items()},
-           num_steps, seed, say)
-    found = _retrieve(model, images[:num_held],
-                      {name: values[:num_held] for name, values in tokens.items()})
-    held = captions[:num_held]
-    num_right = sum(held[best] == caption for best, caption in zip(found, held, strict=True))
-    chance = sum(held.count(caption) for caption in held) / num_held ** 2
-    model.save_pretrained(out)
+    teacher = _Teacher(model, tokenizer, trained, settings)
+    for step in range(1, settings.num_steps + 1):
+        loss = teacher.teach(step)
+        if step % 50 == 0:
+            say(f"step {step} of {settings.num_steps}: loss {loss:.3f}")
+    model.eval().save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / "preprocessor_config.json").write_text(json.dumps(
         {"image_mean": [LEVEL] * 3, "image_std": [LEVEL] * 3, "size": SIDE}) + "\n")
-    return Retrieval(num=num_held, share=num_right / num_held, chance=chance)
+    found = measure_retrieval(out, held)
+    (out / RETRIEVAL).write_text(json.dumps(asdict(found)) + "\n")
+    return found
+
+
+def measure_retrieval(clip: Path, held: Captioned) -> Retrieval:
+    """Retrieval of the CLIP in a folder among pictures as they were drawn."""
+    from clip_guidance.clip import Clip
+    judge = Clip.load(str(clip))
+    captions = sorted(set(held.captions))
+    found = compare(judge, held.versions[:, 0], captions).argmax(1)
+    return Retrieval.of([captions[best] for best in found], held.captions)
+
+
+def compare(judge: "Clip", images: Array, captions: Sequence[str]) -> Array:
+    """Cosines ``(N, U)`` of whole images ``(N, H, W, 3)`` uint8 to captions."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    from clip_guidance.prompts import similarities
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+    views = interpolate(pixels, (judge.side, judge.side), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        found = similarities(judge.embed_images(views), judge.embed_texts(captions))
+    return found.numpy()
 
 
 def build_tokenizer(captions: Sequence[str]) -> "CLIPTokenizerFast":
@@ -99,52 +163,145 @@ def _build_model(num_words: int, start: int, end: int) -> "CLIPModel":
                                 vision_config={**LAYERS, "image_size": SIDE, "patch_size": 8}))
 
 
-def _train(model: "CLIPModel", images: "Tensor", tokens: "dict[str, Tensor]", num_steps: int,
-           seed: int, say: Callable[[str], object]) -> None:
-    """Teach which picture belongs to which caption, on cutouts such as guidance makes."""
-    import torch
+class _Teacher:
+    """Teaches a CLIP, step by step, which pictures belong to which captions."""
 
-    from clip_guidance.cutouts import CutoutConfig, cut, draw_cutout
-    changes = CutoutConfig(num=1, min_size=0.75, degrees=5, shift=0.05, perspective=0.05,
-                           jitter=0.02)
-    size, rng = (images.shape[2], images.shape[3]), np.random.default_rng(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
-    model.train()
-    for step in range(1, num_steps + 1):
-        for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * min(1, step / WARM_UP) * (1.05 - step / num_steps)
-        chosen = rng.choice(len(images), min(BATCH_SIZE, len(images)), replace=False)
-        views = torch.stack([cut(images[index], draw_cutout(changes, size, rng), SIDE)
-                             for index in chosen])
-        loss = model(pixel_values=(views - LEVEL) / LEVEL, return_loss=True,
-                     **{name: values[chosen] for name, values in tokens.items()}).loss
-        optimiser.zero_grad()
+    def __init__(self, model: "CLIPModel", tokenizer: "CLIPTokenizerFast", trained: Captioned,
+                 settings: ClipSettings) -> None:
+        import torch
+
+        from clip_guidance.cutouts import CutoutConfig
+        self.model, self.settings = model.train(), settings
+        self.versions = trained.versions
+        captions = sorted(set(trained.captions))
+        self.numbers = np.array([captions.index(caption) for caption in trained.captions])
+        self.tokens = tokenizer(captions, padding=True, return_tensors="pt")
+        self.changes = CutoutConfig(num=1, **CUTOUTS)
+        self.rng = np.random.default_rng(settings.seed)
+        self.optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate,
+                                           weight_decay=0.05)
+
+    def teach(self, step: int) -> float:
+        """One step on drawn pictures, the 1st being step 1; its loss."""
+        import torch
+        settings = self.settings
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.learning_rate * min(1, step / WARM_UP) * (
+                1.05 - step / settings.num_steps)
+        num = min(settings.batch_size, len(self.numbers))
+        chosen = self.rng.choice(len(self.numbers), num, replace=False)
+        captions, numbers = np.unique(self.numbers[chosen], return_inverse=True)
+        own = torch.from_numpy(numbers)
+        texts = self._embed_texts(captions)
+        views = self._push(self._views(chosen, draw_versions(num, self.rng)), texts.detach()[own])
+        scale = self.model.logit_scale.exp().clamp(max=GREATEST_SCALE)
+        loss = guiding_loss(scale * self._embed_images(views) @ texts.T, own)
+        self.optimiser.zero_grad()
         loss.backward()
-        optimiser.step()
-        if step % 40 == 0:
-            say(f"step {step} of {num_steps}: loss {loss.item():.3f}")
-    model.eval()
+        self.optimiser.step()
+        return float(loss.detach())
+
+    def _views(self, chosen: Array, versions: Array) -> "Tensor":
+        """Cutouts ``(2 N, 3, S, S)``, such as guidance makes: the better versions, then the others.
+
+        Args:
+            versions: numbers of two versions of each picture, ``(2, N)``.
+        """
+        import torch
+
+        from clip_guidance.cutouts import cut, draw_cutout
+        pictures = self.versions[np.tile(chosen, 2), versions.reshape(-1)]
+        pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+        size = (pixels.shape[2], pixels.shape[3])
+        return torch.stack([cut(image, draw_cutout(self.changes, size, self.rng), SIDE)
+                            for image in pixels])
+
+    def _push(self, views: "Tensor", texts: "Tensor") -> "Tensor":
+        """Views changed a little to mislead: the better versions away from their texts, the others
+        towards them. A CLIP that learns from these moves shapes rather than patterns when it
+        guides.
+
+        Args:
+            views: ``(2 N, 3, S, S)``.
+            texts: embeddings ``(N, E)`` of the own captions.
+
+        Source: adversarial training with one step in L2 (Miyato et al. 2015, arXiv:1507.00677);
+        images made by models trained so, Santurkar et al. 2019, arXiv:1906.09453.
+        """
+        import torch
+        leaf = views.requires_grad_()
+        own = (self._embed_images(leaf) * texts.repeat(2, 1)).sum()
+        gradient, = torch.autograd.grad(own, leaf)
+        lengths = gradient.flatten(1).norm(dim=1).clamp(min=1e-12)
+        sizes = self.settings.push * torch.from_numpy(self.rng.random(len(views))).float()
+        sizes[:len(texts)] *= -1
+        return (leaf + (sizes / lengths)[:, None, None, None] * gradient).detach()
+
+    def _embed_texts(self, numbers: Array) -> "Tensor":
+        """Unit embeddings ``(U, E)`` of captions."""
+        from torch.nn.functional import normalize
+        tokens = {name: values[numbers] for name, values in self.tokens.items()}
+        pooled = self.model.text_model(**tokens).pooler_output
+        return normalize(self.model.text_projection(pooled), dim=-1)
+
+    def _embed_images(self, views: "Tensor") -> "Tensor":
+        """Unit embeddings ``(2 N, E)`` of views."""
+        from torch.nn.functional import normalize
+        pooled = self.model.vision_model(pixel_values=(views - LEVEL) / LEVEL).pooler_output
+        return normalize(self.model.visual_projection(pooled), dim=-1)
 
 
-def _retrieve(model: "CLIPModel", images: "Tensor", tokens: "dict[str, Tensor]") -> list[int]:
-    """The caption that fits each picture best."""
+def draw_versions(num: int, rng: np.random.Generator) -> Array:
+    """Numbers of two versions ``(2, num)`` of each picture, the second more spoiled than the first;
+    the first is clean more than half of the time.
+    """
+    second = rng.integers(NUM_CLEAN, NUM_VERSIONS, num)
+    first = np.where(rng.random(num) < 0.5, rng.integers(NUM_CLEAN, size=num),
+                     rng.integers(second))
+    return np.stack([first, second])
+
+
+def guiding_loss(cosines: "Tensor", own: "Tensor") -> "Tensor":
+    """What a CLIP that guides has to get right.
+
+    Views find their captions, the better ones above all; captions find the better views of their
+    pictures among all; and of two versions of a picture the better one is closer to its caption.
+
+    Args:
+        cosines: scaled, ``(2 N, U)``, of better versions and of the others to the captions.
+        own: ``(N,)`` int64, number of each picture's caption; each caption is some picture's.
+    """
     import torch
-    from torch.nn.functional import interpolate
-    views = interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True)
-    with torch.no_grad():
-        outputs: Any = model(pixel_values=(views - LEVEL) / LEVEL, **tokens)
-    best: list[int] = outputs.logits_per_image.argmax(1).tolist()
-    return best
+    from torch.nn.functional import cross_entropy, softplus
+    num = len(own)
+    better, others = cosines[:num], cosines[num:]
+    to_texts = (2 * cross_entropy(better, own) + cross_entropy(others, own)) / 3
+    belongs = own[:, None] == torch.arange(cosines.shape[1])
+    to_images = (cosines.logsumexp(0)
+                 - better.masked_fill(~belongs, -torch.inf).logsumexp(0)).mean()
+    gains = (better - others).gather(1, own[:, None])
+    return to_texts + to_images + softplus(1 - gains).mean()
 
 
 @click.command()
+@click.argument("scenes", type=click.Path(path_type=Path))
+@click.argument("tokenizer")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--num-scenes", type=click.IntRange(min=20), default=1000, show_default=True)
-@click.option("--steps", type=click.IntRange(min=1), default=320, show_default=True)
+@click.option("--held-out", type=click.IntRange(min=1), default=100, show_default=True,
+              help="Scenes held out of training; so many must be held out of the tokenizer's, too.")
+@click.option("--most", type=click.IntRange(min=1), default=1000, show_default=True,
+              help="Scenes that train, at most.")
+@click.option("--steps", type=click.IntRange(min=1), default=ClipSettings.num_steps,
+              show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-def main(out: Path, num_scenes: int, steps: int, seed: int) -> None:
-    """Train a tiny CLIP on drawn scenes and their captions, and save it in OUT."""
-    found = train_clip(out, num_scenes, steps, seed, click.echo)
+@reports_errors
+def main(scenes: Path, tokenizer: str, out: Path, held_out: int, most: int, steps: int,
+         seed: int) -> None:
+    """Train a tiny CLIP on the drawn SCENES and their captions, to guide TOKENIZER; save it in OUT.
+    """
+    from tokenizer.codec import Codec
+    trained, held = read_scenes(scenes, Codec.load(tokenizer), held_out, most)
+    found = train_clip(out, trained, held, ClipSettings(num_steps=steps, seed=seed), click.echo)
     click.echo(f"{out}: of {found.num} held-out scenes {found.share:.0%} find their caption "
                f"(chance {found.chance:.0%})")
 

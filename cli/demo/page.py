@@ -101,19 +101,23 @@ class Page:
     machine: str = ""
 
 
-def render(page: Page) -> str:
-    """The page as one HTML text."""
+def render(page: object, template: str = TEMPLATE) -> str:
+    """A page as one HTML text; the template knows it as ``page``."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["duration"] = duration
-    return environment.get_template(TEMPLATE).render(page=page)
+    return environment.get_template(template).render(page=page)
 
 
 def picture(pixels: np.ndarray, alt: str, caption: str = "") -> Picture:
     """A picture ``(H, W, 3)`` uint8 for the page."""
-    text = base64.b64encode(pictures.png_bytes(pixels)).decode()
-    return Picture(f"data:image/png;base64,{text}", alt, caption)
+    return Picture(data_uri(pictures.png_bytes(pixels), "png"), alt, caption)
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """A file of a picture, such as a ``png`` or ``gif``, inside the page."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def duration(seconds: float) -> str:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cli.demo.page import Stage, render
 from cli.demo.scenes import CAPTIONS, KINDS, LABELS, damage, write_corpus
@@ -26,6 +27,7 @@ from tokenizer import configs, storage
 
 PAGE, RECORD = "index.html", "demo.json"
 MAPS = ("depth", "segmentation")
+PRECISION = "training.mixed_precision=auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +64,36 @@ QUICK = DemoSettings(num_scenes=48, held_out=12, tokenizer_minutes=(0.05, 0.03, 
 
 @dataclass(frozen=True)
 class Step:
-    """A step: its name in the record, a title, and the command line without ``img2tokens``."""
+    """A step of a demo.
+
+    Attributes:
+        name: in the record.
+        title: for people.
+        arguments: of the command line that does the same; none where there is no such command.
+        work: what runs; the command of img2tokens, if nothing else.
+        program: what the arguments are given to.
+    """
     name: str
     title: str
-    arguments: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    work: Callable[[], object] | None = None
+    program: str = "img2tokens"
 
     @property
     def command(self) -> str:
-        """The command line as typed."""
-        return shlex.join(("img2tokens", *self.arguments))
+        """The command line as typed, or nothing."""
+        return f"{self.program} {shlex.join(self.arguments)}" if self.arguments else ""
+
+    def run(self) -> None:
+        """Do it.
+
+        Raises:
+            click.ClickException: it failed; the message says why.
+        """
+        if self.work is not None:
+            self.work()
+        else:
+            run_command(self.arguments)
 
 
 def tell(out: Path, settings: DemoSettings, say: Callable[[str], object]) -> Path:
@@ -88,8 +111,7 @@ def tell(out: Path, settings: DemoSettings, say: Callable[[str], object]) -> Pat
     seconds = carry_out(steps, out, settings, say, num_all=len(steps) + 1)
     from cli.demo.exhibits import gather
     say(f"\n[{len(steps) + 1}/{len(steps) + 1}] Put the page together")
-    stages = [Stage(step.title, seconds[step.name], step.command if step.arguments else "")
-              for step in steps]
+    stages = [Stage(step.title, seconds[step.name], step.command) for step in steps]
     page = gather(out, settings.held_out, stages)
     storage.write_bytes(str(out / PAGE), render(page).encode())
     return out / PAGE
@@ -109,9 +131,14 @@ def make_tokens(out: Path, settings: DemoSettings, say: Callable[[str], object])
     return out / "tokens"
 
 
-def carry_out(steps: Sequence[Step], out: Path, settings: DemoSettings,
+def carry_out(steps: Sequence[Step], out: Path, settings: Any,
               say: Callable[[str], object], num_all: int) -> dict[str, float]:
-    """Run what is left of some steps; the seconds that each took, by name."""
+    """Run what is left of some steps; the seconds that each took, by name.
+
+    Args:
+        settings: dataclass of all that the steps depend on, kept in the record.
+        num_all: steps there are with those that follow.
+    """
     # Torch reads this when it loads. By default its threads wait for each other in busy loops, and
     # on a machine that does anything else beside it, training is then many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -122,11 +149,9 @@ def carry_out(steps: Sequence[Step], out: Path, settings: DemoSettings,
             say("  done before")
             continue
         started = time.monotonic()
-        if step.arguments:
+        if step.command:
             say(f"  {step.command}")
-            run_command(step.arguments)
-        else:
-            draw_corpus(out / "scenes", settings.num_scenes)
+        step.run()
         record.finish(step.name, time.monotonic() - started)
     return record.seconds
 
@@ -142,8 +167,8 @@ def list_steps(out: Path, settings: DemoSettings) -> list[Step]:
     encode = ("encode", str(out / "scenes" / "images"), paths["tokens"], *named, *maps,
               "--labels", str(out / "scenes" / CAPTIONS), "--shard-size", "256", *workers)
     return [
-        Step("draw", "Draw the corpus", ()),
-        *(_train_tokenizer(out, settings, name, minutes) for name, minutes
+        draw_step(out, settings),
+        *(train_tokenizer(out, settings, name, minutes) for name, minutes
           in zip(tokenizers, settings.tokenizer_minutes, strict=True)),
         Step("encode", "Encode pictures and maps into one token corpus", encode),
         Step("inspect", "Check every shard", ("inspect", paths["tokens"], "--verify")),
@@ -156,13 +181,20 @@ def list_steps(out: Path, settings: DemoSettings) -> list[Step]:
     ]
 
 
-def _train_tokenizer(out: Path, settings: DemoSettings, modality: str, minutes: float) -> Step:
+def draw_step(out: Path, settings: DemoSettings) -> Step:
+    """Draw the corpus."""
+    return Step("draw", "Draw the corpus",
+                work=lambda: draw_corpus(out / "scenes", settings.num_scenes))
+
+
+def train_tokenizer(out: Path, settings: DemoSettings, modality: str, minutes: float) -> Step:
+    """Train the tokenizer of one modality on the corpus."""
     folder = out / "scenes" / ("images" if modality == "image" else modality)
     own = (f"modality.num_classes={len(LABELS)}",) if modality == "segmentation" else ()
     return Step(f"tokenizer-{modality}", f"Train the {modality} tokenizer", (
         "train-tokenizer", str(folder), str(out / "tokenizers" / modality),
         "--modality", modality, "--recipe", settings.recipes[0], "--minutes", str(minutes),
-        "--held-out", str(settings.held_out), *_sets((*own, *settings.overrides[0]))))
+        "--held-out", str(settings.held_out), *sets((*own, *settings.overrides[0], PRECISION))))
 
 
 def _train_prior(out: Path, settings: DemoSettings, name: str, condition: str,
@@ -170,7 +202,7 @@ def _train_prior(out: Path, settings: DemoSettings, name: str, condition: str,
     return Step(f"prior-{name}", f"Train a prior on the stored codes, by {condition}", (
         "train-prior", str(out / "tokens"), str(out / "priors" / name), "--condition", condition,
         "--recipe", settings.recipes[1], "--minutes", str(minutes),
-        "--held-out", str(settings.held_out), *_sets(settings.overrides[1])))
+        "--held-out", str(settings.held_out), *sets((*settings.overrides[1], PRECISION))))
 
 
 def _samples(out: Path, settings: DemoSettings) -> list[Step]:
@@ -193,9 +225,9 @@ def _samples(out: Path, settings: DemoSettings) -> list[Step]:
         for name, (title, prior, arguments) in asked.items()]
 
 
-def _sets(overrides: tuple[str, ...]) -> list[str]:
-    settings = (*overrides, "training.mixed_precision=auto")
-    return [part for setting in settings for part in ("--set", setting)]
+def sets(overrides: Sequence[str]) -> list[str]:
+    """Settings of a recipe as options of a command line."""
+    return [part for setting in overrides for part in ("--set", setting)]
 
 
 def draw_corpus(folder: Path, num_scenes: int) -> None:
@@ -225,7 +257,7 @@ def num_workers() -> int:
 class _Record:
     """``demo.json``: the settings of a demo, and the steps that have finished, with their time."""
 
-    def __init__(self, out: Path, settings: DemoSettings) -> None:
+    def __init__(self, out: Path, settings: Any) -> None:
         self.path, self.settings = out / RECORD, configs.to_dict(settings)
         self.seconds: dict[str, float] = {}
         if self.path.exists():

@@ -1,13 +1,34 @@
-"""The tiny CLIP tells drawn scenes apart after seconds, and is read as any other."""
+"""The tiny CLIP learns which pictures belong to captions, and is read as any other."""
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
-from click.testing import CliRunner
 
-from cli.demo.clip import build_tokenizer, main, train_clip
-from cli.demo.scenes import draw
+from cli.demo.clip import (
+    ClipSettings,
+    Retrieval,
+    build_tokenizer,
+    compare,
+    draw_versions,
+    guiding_loss,
+    train_clip,
+)
+from cli.demo.guided import read_retrieval
+from cli.demo.versions import NUM_CLEAN, NUM_VERSIONS, Captioned
 from clip_guidance.clip import Clip
-from clip_guidance.prompts import similarities
+
+COLOURS = {"a red field": (220, 30, 30), "a blue lake": (20, 40, 220), "green grass": (10, 200, 20)}
+
+
+def plain_pictures(num: int, seed: int) -> Captioned:
+    """Pictures of one colour, ever more of it lost in noise."""
+    rng = np.random.default_rng(seed)
+    captions = [list(COLOURS)[index % 3] for index in range(num)]
+    noise = rng.integers(0, 256, (num, 1, 16, 16, 3))
+    shares = np.array([0, 0, 0.2, 0.5, 0.9])[None, :, None, None, None]
+    clean = np.array([COLOURS[caption] for caption in captions])[:, None, None, None]
+    return Captioned(((1 - shares) * clean + shares * noise).astype(np.uint8), captions)
 
 
 def test_words_of_captions_are_tokens_and_others_are_spelled() -> None:
@@ -16,20 +37,48 @@ def test_words_of_captions_are_tokens_and_others_are_spelled() -> None:
     assert tokenizer.tokenize("fog") == ["f", "o", "g</w>"]
 
 
-def test_scenes_find_captions_far_above_chance_after_seconds(tmp_path: Path) -> None:
-    found = train_clip(tmp_path, num_scenes=120, num_steps=30)
-    assert found.num == 12 and found.share >= 3 * found.chance
-    clip, drawing = Clip.load(str(tmp_path)), draw(0)
-    view = torch.from_numpy(drawing.image.copy()).permute(2, 0, 1)[None, :, ::2, ::2] / 255
-    own, other = similarities(clip.embed_images(view), clip.embed_texts(
-        [drawing.caption, "a wood at noon, with five trees"]))[0]
-    assert own > other
+def test_pictures_find_their_captions_and_clean_ones_are_closer(tmp_path: Path) -> None:
+    held = plain_pictures(12, seed=1)
+    settings = ClipSettings(num_steps=30, batch_size=12, learning_rate=2e-3, push=0.5)
+    found = train_clip(tmp_path, plain_pictures(36, seed=0), held, settings)
+    assert found == Retrieval(num=12, share=1.0, chance=1 / 3) == read_retrieval(tmp_path)
+    clip, captions = Clip.load(str(tmp_path)), list(COLOURS)
+    own = [compare(clip, held.versions[:, version], captions)[np.arange(12), np.arange(12) % 3]
+           for version in (0, NUM_VERSIONS - 1)]
+    assert own[0].mean() > own[1].mean() + 0.1
 
 
-def test_one_seed_gives_one_clip(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        result = CliRunner().invoke(main, [str(tmp_path / name), "--num-scenes", "20",
-                                           "--steps", "2"])
-        assert result.exit_code == 0 and "of 2 held-out scenes" in result.output
-    assert ((tmp_path / "one/model.safetensors").read_bytes()
-            == (tmp_path / "two/model.safetensors").read_bytes())
+def test_one_seed_gives_one_clip_and_another_seed_another(tmp_path: Path) -> None:
+    pictures = plain_pictures(6, seed=0)
+    for name, seed in (("one", 3), ("two", 3), ("three", 4)):
+        train_clip(tmp_path / name, pictures, pictures,
+                   ClipSettings(num_steps=2, batch_size=3, seed=seed))
+    one, two, three = ((tmp_path / name / "model.safetensors").read_bytes()
+                       for name in ("one", "two", "three"))
+    assert one == two != three
+
+
+def test_retrieval_counts_equal_words_as_own_and_knows_its_chance() -> None:
+    found = Retrieval.of(["a lake", "a wood", "a lake", "a tent"],
+                         ["a lake", "a lake", "a lake", "a wood"])
+    assert found == Retrieval(num=4, share=0.5, chance=(3 + 3 + 3 + 1) / 16)
+
+
+def test_the_second_version_is_always_more_spoiled() -> None:
+    first, second = draw_versions(1000, np.random.default_rng(0))
+    assert (second >= NUM_CLEAN).all() and (first < second).all() and second.max() < NUM_VERSIONS
+    assert 0.5 < (first < NUM_CLEAN).mean() < 1
+
+
+def test_loss_falls_when_better_versions_come_closer_to_their_captions() -> None:
+    own, far = torch.tensor([0, 1, 1]), torch.zeros(6, 2)
+    near = far.clone()
+    near[torch.arange(3), own] = 1
+    assert guiding_loss(near, own) < guiding_loss(far, own)
+    swapped = torch.cat([near[3:], near[:3]])
+    assert guiding_loss(swapped, own) > guiding_loss(far, own)
+
+
+def test_a_batch_without_pictures_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        ClipSettings(batch_size=0)
