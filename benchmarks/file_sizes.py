@@ -1,6 +1,6 @@
 """Bytes that a code takes in a shard, beside the log2(K) bits of uniform codes and other formats.
 
-    python benchmarks/file_sizes.py [--rows 512 4096 16384] [--grid 16]
+    python benchmarks/file_sizes.py [--rows 512 4096 16384] [--grid 16] [--corpus TOKENS]
 
 Codes are drawn uniformly, the worst case: no format can go below log2(K)/8 bytes. The same rows,
 each with a key, are laid out as
@@ -16,7 +16,7 @@ each with a key, are laid out as
 Files are made in memory; those of MDS by its layout (``MDSWriter`` of release 0.13), since the
 library needs torchvision. Printed are bytes a code and their ratio to log2(K)/8, as JSON; and these
 ratios for other encodings of the column of codes, of a shard with the fewest rows, for uniform
-codes and for some that occur as unevenly as a trained tokenizer's.
+codes, for some that occur as unevenly as a trained tokenizer's, and for those of TOKENS.
 """
 import argparse
 import io
@@ -31,7 +31,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tokenizer import tokens
-from tokenizer.schema import GEOMETRY, CodeSpec, TokenSpec, rows_table
+from tokenizer.schema import GEOMETRY, CodeSpec, TokenSpec, codes_array, rows_table
+from tokenizer.tokens import TokenCorpus
 
 CODEBOOK_SIZES = (1024, 16384)
 
@@ -164,11 +165,23 @@ def encoded(codes: np.ndarray, codebook_size: int) -> dict[str, float]:
     return ratios
 
 
+def stored(url: str, num_rows: int) -> dict[str, dict[str, float]]:
+    """The same of the first rows of a token corpus, by modality."""
+    corpus = TokenCorpus.open(url)
+    ratios = {}
+    for code in corpus.spec.codes:
+        tables = corpus.tables([f"{code.modality}_codes"])
+        codes = np.concatenate([codes_array(code, table) for table in tables])[:num_rows]
+        ratios[code.modality] = encoded(codes, code.codebook_size)
+    return ratios
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[512, 4096, 16384])
     parser.add_argument("--grid", type=int, default=16, help="codes along one side")
+    parser.add_argument("--corpus", metavar="TOKENS", help="a token corpus")
     options = parser.parse_args(arguments)
     rows, grid = min(options.rows), options.grid
     print(json.dumps({
@@ -176,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
            for size in CODEBOOK_SIZES},
         "encodings": {f"K={size}": {kind: encoded(draw(rows, grid, size), size) for kind, draw in
                                     (("uniform", drawn), ("uneven", drawn_unevenly))}
-                      for size in (*CODEBOOK_SIZES, 1 << 18)}}, indent=1))
+                      for size in (*CODEBOOK_SIZES, 1 << 18)},
+        "corpus": stored(options.corpus, rows) if options.corpus else {}}, indent=1))
 
 
 if __name__ == "__main__":

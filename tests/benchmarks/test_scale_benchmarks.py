@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from written_corpora import write_corpus
 
 from benchmarks import file_sizes, job_memory, plan_scale
 from benchmarks.plan_scale import PHASES, Scale, run_phase
@@ -66,6 +67,12 @@ def test_shards_are_compared_with_other_encodings_of_their_codes(codebook_size: 
     content = file_sizes.shard(codes, codebook_size)
     least = codes.size * np.log2(codebook_size) / 8
     assert ratios["dictionary"] == round(file_sizes.column_bytes(content) / least, 4)
+
+
+def test_codes_of_a_corpus_are_compared_in_the_same_way(tmp_path: Path) -> None:
+    codes = file_sizes.drawn(9, 4, 1024)
+    write_corpus(tmp_path, codes, 1024)
+    assert file_sizes.stored(str(tmp_path), 6) == {"image": file_sizes.encoded(codes[:6], 1024)}
 
 
 def test_other_formats_hold_the_same_rows() -> None:
