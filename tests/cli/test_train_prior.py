@@ -1,15 +1,13 @@
 """``img2tokens train-prior``: options by name, the last line, and errors in one line."""
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from forked import Forked
 
 from cli.main import main
 from cli.train_prior import RECIPES as NAMES
@@ -108,22 +106,18 @@ def test_a_folder_without_a_corpus_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on(tokenized: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "cli", "train-prior", str(tokenized / "tokens"),
-               str(tmp_path / "prior"), "--recipe", "tiny", "--steps", "1000000",
-               "--set", "training.log_every=1"]
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     steps = []
     for _ in range(2):
-        process = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE)
+        process = Forked("cli", "train-prior", tokenized / "tokens", tmp_path / "prior", "--recipe",
+                         "tiny", "--steps", 1000000, "--set", "training.log_every=1")
         wanted = (steps[-1] if steps else 0) + 3
         while last_step(tmp_path / "prior") < wanted:
             assert process.poll() is None
-            time.sleep(0.2)
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130
-        assert b"stopped; run the same command again to continue" in errors
+        assert "stopped; run the same command again to continue" in errors
         steps.append(last_step(tmp_path / "prior"))
     assert steps[1] > steps[0] >= 3
 

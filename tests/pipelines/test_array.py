@@ -1,15 +1,13 @@
 """Job arrays: tasks that share a folder and nothing else end in the files of one process."""
 import dataclasses
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from job_fakes import tree
 from object_store import ObjectStore
 
@@ -23,7 +21,6 @@ from tokenizer.schema import Manifest
 
 Settings = Callable[..., EncodeConfig]
 SCRIPT = Path(__file__).with_name("array_tasks.py")
-ROOT = Path(__file__).parents[2]
 SECONDS_A_BATCH = 0.05
 
 
@@ -36,16 +33,12 @@ def left_after(config: EncodeConfig, *indices: int, size: int) -> list[int]:
             for done in parts(config, *indices, size=size)]
 
 
-def start(photos: Path, out: Path | str, index: int, size: int) -> "subprocess.Popen[str]":
+def start(photos: Path, out: Path | str, index: int, size: int) -> Forked:
     """Start one task as a process."""
-    paths = os.pathsep.join(map(str, (ROOT, SCRIPT.parent)))
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, (photos, out, index, size, SECONDS_A_BATCH))],
-        env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True)
+    return Forked(SCRIPT, photos, out, index, size, SECONDS_A_BATCH)
 
 
-def ends(processes: Sequence["subprocess.Popen[str]"]) -> list[str]:
+def ends(processes: Sequence[Forked]) -> list[str]:
     """What each of these printed; all must end well."""
     outputs = []
     for process in processes:

@@ -14,6 +14,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from engine_tasks import TouchTask
+from forked import Forked
 
 from pipelines import engines
 from pipelines.encode import EncodeConfig
@@ -29,7 +30,6 @@ from pipelines.graph import AddTallies, MakeShard, build_graph
 from pipelines.job import OutputRefused, Tally, WorkerLost
 from tokenizer.tokens import Receipt
 
-ROOT = Path(__file__).parents[2]
 SECONDS = 150
 """How long a process may take on a busy machine; the work it is stopped in takes longer."""
 
@@ -165,14 +165,12 @@ def test_workers_do_not_outlive_a_driver_that_is_killed(tmp_path: Path) -> None:
     wait_until_gone(tmp_path)
 
 
-def start_driver(folder: Path, num_workers: int) -> "subprocess.Popen[str]":
+def start_driver(folder: Path, num_workers: int) -> Forked:
     """A process that makes far more shards than there is time for, once it has begun."""
-    script = ("import sys; from engine_tasks import interrupted; "
-              "interrupted(sys.argv[1], int(sys.argv[2]))")
-    driver = subprocess.Popen(
-        [sys.executable, "-c", script, str(folder), str(num_workers)], cwd=ROOT, text=True,
-        stderr=subprocess.PIPE, start_new_session=True, env=os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(ROOT)])})
+    script = folder / "driver.py"
+    script.write_text("import sys; from engine_tasks import interrupted; "
+                      "interrupted(sys.argv[1], int(sys.argv[2]))")
+    driver = Forked(script, folder, num_workers)
     deadline = time.monotonic() + SECONDS
     while len({path.name.split("-")[2] for path in folder.glob("made-*")}) < num_workers:
         assert driver.poll() is None and time.monotonic() < deadline, driver.communicate()[1]

@@ -1,13 +1,12 @@
 """Samples are a token corpus like any other, say where they come from, and can be continued."""
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+from forked import Forked
 
 from prior.generate import Generation
 from prior.givens import Givens, from_corpus, from_labels
@@ -383,9 +382,8 @@ sample_corpus(prior, from_labels(prior.config, ["dog"]), sys.argv[2],
 
 def test_a_job_that_was_killed_goes_on_and_ends_in_the_same_bytes(prior: Prior, trained: Trained,
                                                                   tmp_path: Path) -> None:
-    killed = subprocess.run([sys.executable, "-c", KILLED, trained[1], str(tmp_path / "killed")],
-                            check=False)
-    assert killed.returncode == -9
+    (tmp_path / "killed.py").write_text(KILLED)
+    assert Forked(tmp_path / "killed.py", trained[1], tmp_path / "killed").wait(300) == -9
     givens = from_labels(prior.config, ["dog"])
     for name in ("killed", "whole"):
         sample(prior, givens, tmp_path / name, num=16, shard_size=4)

@@ -30,13 +30,13 @@ def run(path: Path, argument: np.ndarray) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("quantizer", [
+@pytest.mark.parametrize("settings", [
     {},
-    pytest.param({"kind": "residual", "depth": 2}, marks=pytest.mark.slow),
-    pytest.param({"kind": "fsq", "levels": (16, 16), "code_dim": 2}, marks=pytest.mark.slow)])
+    {"has_attention": False, "kind": "residual", "depth": 2},
+    {"has_attention": False, "kind": "fsq", "levels": (16, 16), "code_dim": 2}])
 def test_exported_models_give_codes_and_images_of_the_tokenizer(
-        tmp_path: Path, quantizer: dict[str, object]) -> None:
-    model = small_model(**quantizer)  # type: ignore[arg-type]
+        tmp_path: Path, settings: dict[str, object]) -> None:
+    model = small_model(**settings)  # type: ignore[arg-type]
     line = export_tokenizer(save(tmp_path / "tok", model), str(tmp_path / "out"), "onnx")
     assert "encoder.onnx" in line and "decoder.onnx" in line
     inputs = torch.randn(3, 3, 32, 48)

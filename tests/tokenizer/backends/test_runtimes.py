@@ -1,13 +1,30 @@
 """Other runtimes give the codes of torch, in float32, for any number of images."""
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from random_models import small_model
 
+from tokenizer.backends import onnx_files, runtimes
 from tokenizer.backends.runtimes import EXTRAS, RUNTIMES, open_runtime
 from tokenizer.codec import Codec
+from tokenizer.vqgan.model import VQGAN
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exported_once() -> Iterator[None]:
+    """Each network is exported once, for both runtimes: equal models have equal weights here."""
+    known: dict[object, bytes] = {}
+
+    def latents_onnx(model: VQGAN, shape: tuple[int, ...]) -> bytes:
+        key = (str(model.config), shape)
+        known[key] = known.get(key) or onnx_files.latents_onnx(model, shape)
+        return known[key]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtimes, "latents_onnx", latents_onnx)
+        yield
 
 
 def codec(backend: str, batch_size: int = 4, **model: object) -> Codec:
