@@ -1,4 +1,5 @@
 """``img2tokens evaluate-tokenizer``: figures with their conditions, and pictures."""
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -60,8 +61,13 @@ def evaluate_tokenizer(tokenizer: str, corpus: str, lpips_vgg16: str | None,
                             inception=inception)
     config = EvaluationConfig(tokenizer=tokenizer, corpus=corpus, files=files, **options)
     report = evaluate(config)
-    for url, problem in list(report.unreadable.items())[:MAX_LISTED]:
-        click.echo(f"left out {url}: {problem}", err=True)
-    if len(report.unreadable) > MAX_LISTED:
-        click.echo(f"left out {len(report.unreadable) - MAX_LISTED} more", err=True)
+    tell_unreadable(report.unreadable)
     click.echo(f"{report.table()}\nreport in {destination(config)}")
+
+
+def tell_unreadable(problems: Mapping[str, str]) -> None:
+    """Name images that were left out, the first `MAX_LISTED`, and count the others."""
+    for url, problem in list(problems.items())[:MAX_LISTED]:
+        click.echo(f"left out {url}: {problem}", err=True)
+    if len(problems) > MAX_LISTED:
+        click.echo(f"left out {len(problems) - MAX_LISTED} more", err=True)

@@ -20,6 +20,7 @@ COMMANDS = {
     "push": "Upload a finished token corpus to the Hugging Face Hub.",
     "train-prior": "Train an autoregressive prior on a token corpus.",
     "sample": "Sample images from a prior.",
+    "evaluate-prior": "Measure a prior on held-out rows, and its samples; figures and pictures.",
     "guide": "Make images that a text steers, by CLIP, as codes of a tokenizer.",
     "demo": "Run the whole way once on drawn scenes, ending in a page of pictures.",
 }

@@ -114,6 +114,16 @@ def guidance_scale(text: str) -> tuple[str, float]:
                          "depth=2.5") from None
 
 
+def estimator(text: str) -> tuple[str, str]:
+    """``NAME=MODULE:FUNCTION``, or ``MODULE:FUNCTION`` alone (name ``""``)."""
+    name, _, place = text.rpartition("=")
+    module, _, function = place.partition(":")
+    if not (function.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        raise ValueError(f"{text!r} names no function of a module, for example "
+                         "segmentation=mymodule:segment")
+    return name, place
+
+
 def condition_name(text: str) -> tuple[str, float | None]:
     """``NAME`` or ``NAME=DROPOUT``: a condition, and how often training leaves it out."""
     name, separator, share = text.partition("=")
@@ -132,4 +142,5 @@ ERROR_LIMIT = Value("n|share", error_limit)
 IMAGE_COUNT = Value("count|share", image_count)
 TOKENIZER_FOLDER = Value("[modality=]folder", tokenizer_folder)
 GUIDANCE_SCALE = Value("[name=]scale", guidance_scale)
+ESTIMATOR = Value("[name=]module:function", estimator)
 CONDITION_NAME = Value("name[=dropout]", condition_name)

@@ -7,6 +7,7 @@ prior uses what it is given. Where there are several conditions, each is also ex
 Letters: N rows, n codes of a segment, h and w of a code grid, D codes a cell, H and W of a picture
 in pixels.
 """
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class HeldOutBits:
         shuffled: with the conditions of other rows; ``None`` where the prior has none.
         without: with no conditions given; ``None`` where the prior has none.
         shuffled_each: with one condition of other rows and all others its own, by condition.
+        without_each: with one condition not given and all others its own, by condition.
         codes_per_image: codes of the target in one row; 0 where that is not known.
     """
     num_rows: int
@@ -50,6 +52,7 @@ class HeldOutBits:
     without: float | None
     shuffled_each: dict[str, float] = field(default_factory=dict)
     codes_per_image: int = 0
+    without_each: dict[str, float] = field(default_factory=dict)
 
     @property
     def bits_per_image(self) -> float:
@@ -65,6 +68,7 @@ class HeldOutBits:
             values[GAP] = self.shuffled - self.matched
         values |= {f"{GAP}_{name}": bits - self.matched
                    for name, bits in self.shuffled_each.items()}
+        values |= {f"without_{name}": bits for name, bits in self.without_each.items()}
         return {name: value for name, value in values.items() if value is not None}
 
     def describe(self) -> str:
@@ -83,36 +87,54 @@ def sequence_loss(model: Callable[[Tensor], Tensor], layout: SequenceLayout,
     return functional.cross_entropy(scores.flatten(0, 1).float(), batch.codes.flatten())
 
 
-@torch.no_grad()
-def held_out_bits(model: Transformer, rows: CodeRows, batch_size: int, limit: int) -> HeldOutBits:
-    """Bits per code of at most ``limit`` rows, spread evenly; the model is in evaluation mode."""
-    layout, device = model.layout, model.head.weight.device
+def held_out_bits(model: Transformer, rows: CodeRows, batch_size: int, limit: int,
+                  drop_each: bool = False,
+                  done: Callable[[int], object] = lambda count: None) -> HeldOutBits:
+    """Bits per code of at most ``limit`` rows, spread evenly; the model is in evaluation mode.
+
+    Args:
+        drop_each: leave out each condition by itself too.
+        done: called with the number of rows of each batch, `num_passes` times for each row.
+    """
+    layout, own = model.layout, spread(len(rows), limit)
     names = [segment.name for segment in layout.conditions]
-    own = spread(len(rows), limit)
-    count = len(own)
-
-    def bits(conditions_of: Mapping[str, np.ndarray]) -> float:
-        total = 0.0
-        for first in range(0, count, batch_size):
-            part = slice(first, first + batch_size)
-            codes = torch.from_numpy(rows.segment(layout.target, own[part]))
-            given = {name: torch.from_numpy(rows.segment(layout[name], others[part]))
-                     for name, others in conditions_of.items()}
-            batch = Batch(given, codes).to(device)
-            total += float(sequence_loss(model, layout, batch)) * len(codes)
-        return total / count / math.log(2)
-
+    bits = functools.partial(_bits, model, rows, own, batch_size, done)
     matched = {name: own for name in names}
     # Half way round, as neighbours in a corpus may be frames of one film.
-    others = {name: np.roll(own, count // 2) for name in names}
+    others = {name: np.roll(own, len(own) // 2) for name in names}
     shuffled = bits(others) if names else None
     without = bits({}) if names and layout.has_nulls else None
     each = {name: bits({**matched, name: others[name]}) if len(names) > 1 else shuffled
             for name in names}
-    return HeldOutBits(num_rows=count, matched=bits(matched), shuffled=shuffled, without=without,
-                       shuffled_each={name: value for name, value in each.items()
-                                      if value is not None},
-                       codes_per_image=layout.target.length)
+    dropped = {name: bits({other: own for other in names if other != name})
+               for name in names if drop_each and layout.has_nulls and len(names) > 1}
+    return HeldOutBits(num_rows=len(own), matched=bits(matched), shuffled=shuffled,
+                       without=without, shuffled_each={name: value for name, value in each.items()
+                                                       if value is not None},
+                       codes_per_image=layout.target.length, without_each=dropped)
+
+
+def num_passes(layout: SequenceLayout, drop_each: bool = False) -> int:
+    """How often `held_out_bits` reads each row."""
+    each = len(layout.conditions) if len(layout.conditions) > 1 else 0
+    nulls = layout.has_nulls and bool(layout.conditions)
+    return 1 + bool(layout.conditions) + nulls + each + (each if drop_each and nulls else 0)
+
+
+@torch.no_grad()
+def _bits(model: Transformer, rows: CodeRows, own: np.ndarray, batch_size: int,
+          done: Callable[[int], object], conditions_of: Mapping[str, np.ndarray]) -> float:
+    """Bits per code of the rows ``own``, with the conditions of other rows, by condition."""
+    layout, device, total = model.layout, model.head.weight.device, 0.0
+    for first in range(0, len(own), batch_size):
+        part = slice(first, first + batch_size)
+        codes = torch.from_numpy(rows.segment(layout.target, own[part]))
+        given = {name: torch.from_numpy(rows.segment(layout[name], others[part]))
+                 for name, others in conditions_of.items()}
+        batch = Batch(given, codes).to(device)
+        total += float(sequence_loss(model, layout, batch)) * len(codes)
+        done(len(codes))
+    return total / len(own) / math.log(2)
 
 
 def sample_sheet(model: Transformer, rows: CodeRows, count: int, pictures: Mapping[str, Pictures],

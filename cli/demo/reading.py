@@ -4,16 +4,26 @@ The drawn scenes give each class colours of its own. A table of colours, counted
 pictures and their exact maps, says which class a colour belongs to; nothing is trained, and nothing
 but the colour of the one pixel is looked at.
 
-Letters: B pictures, C classes.
+`segmentation` is such a reader of the drawn scenes, to be named as an estimator:
+
+    img2tokens evaluate-prior ... --estimator segmentation=cli.demo.reading:segmentation
+
+Letters: B pictures, C classes, H and W sides of a picture.
 """
+import functools
 from typing import Any
 
 import numpy as np
+
+from cli.demo.scenes import LABELS, draw
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 LEVELS = 12
 """Steps of each colour channel in the table."""
+
+NUM_SCENES, SEED = 120, 1
+"""Scenes that the table of `segmentation` is counted over, and their seed: not that of a demo."""
 
 
 class ColourTable:
@@ -44,6 +54,19 @@ class ColourTable:
     def read(self, images: Array) -> Array:
         """Class ids ``(B, H, W)``, uint8, of pictures ``(B, H, W, 3)``, uint8."""
         return self.labels[_bins(images)]
+
+
+def segmentation(images: Array) -> Array:
+    """Class ids ``(B, H, W)``, uint8, of pictures ``(B, H, W, 3)``, uint8, of drawn scenes."""
+    return scene_table().read(images)
+
+
+@functools.cache
+def scene_table() -> ColourTable:
+    """The table of fresh scenes, drawn once a process."""
+    drawings = [draw(index, SEED) for index in range(NUM_SCENES)]
+    return ColourTable(np.stack([drawing.image for drawing in drawings]),
+                       np.stack([drawing.labels for drawing in drawings]), len(LABELS))
 
 
 def mean_iou(given: Array, read: Array, num_classes: int) -> float:

@@ -58,7 +58,7 @@ def test_every_command_that_computes_where_it_is_told_takes_the_same_device_by_d
 
 
 def test_sections_hold_every_option_once() -> None:
-    for name in ("encode", "decode", "sample"):
+    for name in ("encode", "decode", "sample", "evaluate-prior"):
         words = CliRunner().invoke(main, [name, "--help"], terminal_width=100).output.split()
         command = main.get_command(click.Context(main), name)
         assert isinstance(command, Sections)

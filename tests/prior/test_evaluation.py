@@ -10,6 +10,7 @@ from prior.dataset import CodeRows, assemble
 from prior.evaluation import (
     HeldOutBits,
     held_out_bits,
+    num_passes,
     resample,
     sample_sheet,
     sequence_loss,
@@ -47,6 +48,21 @@ def test_each_condition_is_exchanged_by_itself(prior: Prior,
     assert bits.matched + 0.6 < bits.shuffled_each["segmentation"] < bits.shuffled + 0.3
     assert bits.scalars()["gap_label"] == bits.shuffled_each["label"] - bits.matched
     assert bits.bits_per_image == 6 * bits.matched
+
+
+def test_each_condition_is_left_out_by_itself_and_passes_are_counted(
+        prior: Prior, trained: tuple[TokenCorpus, str]) -> None:
+    rows, seen = CodeRows.load(trained[0], MODALITIES), []
+    bits = held_out_bits(prior.model, rows, 16, 40, drop_each=True, done=seen.append)
+    assert sum(seen) == 40 * num_passes(prior.config.layout, drop_each=True) == 40 * 7
+    assert bits.without is not None and bits.without_each.keys() == {"label", "segmentation"}
+    for name, value in bits.without_each.items():
+        assert bits.matched < value < bits.without + 0.3
+        assert bits.scalars()[f"without_{name}"] == value
+    seen.clear()
+    plain = held_out_bits(prior.model, rows, 16, 40, done=seen.append)
+    assert plain.without_each == {} and plain.matched == bits.matched
+    assert sum(seen) == 40 * num_passes(prior.config.layout) == 40 * 5
 
 
 def test_sequences_without_a_code_for_nothing_are_not_measured_without_conditions(

@@ -1,15 +1,18 @@
 """The drawn scenes: exact maps, the same bytes every time, and maps that can be read by colour."""
 import csv
+import functools
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cli.demo import reading
 from cli.demo.reading import ColourTable, mean_iou
 from cli.demo.render import WATER, Convex, Light, Rays, Scene, Sphere, render
 from cli.demo.scenes import FOLDERS, KINDS, LABELS, NEAREST, SIZE, draw, write_corpus
 from cli.demo.shapes import cone, prism
+from cli.estimators import load_function
 
 LIGHT = Light(name="at noon", zenith=(0, 0, 1), horizon=(0.5, 0.5, 1), sun=(0.5, 0.5, 0.5),
               ambient=(0.5, 0.5, 0.5), direction=(0.0, 0.8, -0.6))
@@ -137,6 +140,17 @@ def test_maps_can_be_read_off_pictures_by_colour() -> None:
     read, given = table.read(images[72:]), maps[72:]
     assert mean_iou(given, read, len(LABELS)) > 0.85
     assert mean_iou(given, np.roll(read, 5, axis=0), len(LABELS)) < 0.35
+
+
+def test_the_estimator_of_scenes_reads_maps_that_it_was_not_counted_over(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "NUM_SCENES", 48)
+    monkeypatch.setattr(reading, "scene_table", functools.cache(reading.scene_table.__wrapped__))
+    drawings = [draw(index) for index in range(12)]
+    estimator = load_function("cli.demo.reading:segmentation")
+    read = estimator(np.stack([drawing.image for drawing in drawings]))
+    given = np.stack([drawing.labels for drawing in drawings])
+    assert read.shape == given.shape and mean_iou(given, read, len(LABELS)) > 0.75
 
 
 def test_a_colour_never_seen_is_read_as_the_nearest_one_seen() -> None:

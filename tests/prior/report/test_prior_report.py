@@ -1,0 +1,243 @@
+"""The whole evaluation of a prior: figures with their conditions, files, and what is left out."""
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from drawn_codes import CORPUS, GRID
+from pictured_codes import SIDE, Reading, decoders
+from PIL import Image
+
+from prior.dataset import CodeRows
+from prior.evaluation import held_out_bits
+from prior.generate import Generation
+from prior.model import Prior
+from prior.report.evaluate import PriorEvaluationConfig, Sight, evaluate_prior
+from prior.report.report import PICTURE, RESULTS, PriorReport
+from prior.samplers import RandomSampler
+from prior.sampling import SamplingConfig
+from tokenizer.evaluation import inception
+from tokenizer.evaluation.frechet import FeatureStatistics, frechet_distance
+from tokenizer.evaluation.inception_score import inception_score
+from tokenizer.evaluation.manifolds import precision_recall
+from tokenizer.tokens import TokenCorpus
+
+Trained = tuple[TokenCorpus, str]
+
+SAMPLING = SamplingConfig(num=20, seed=3, generation=Generation(
+    batch_size=20, sampler=RandomSampler(temperature=0.9, top_k=4)))
+CONFIG = PriorEvaluationConfig(sampling=SAMPLING)
+
+
+def evaluate(prior: Prior, trained: Trained, out: Path,
+             config: PriorEvaluationConfig = CONFIG, sight: Sight | None = None,
+             corpus: TokenCorpus | None = None,
+             training: TokenCorpus | None = None) -> PriorReport:
+    return evaluate_prior(prior, trained[1], corpus or trained[0], str(out), config, sight,
+                          training)
+
+
+def test_every_figure_stands_with_its_conditions(prior: Prior, trained: Trained,
+                                                 tmp_path: Path) -> None:
+    report = evaluate(prior, trained, tmp_path)
+    data = json.loads((tmp_path / RESULTS).read_text())
+    assert data["figures"].keys() == report.figures.keys() and data == report.to_dict()
+    for name, figure in data["figures"].items():
+        conditions = figure["conditions"]
+        assert conditions["prior"] == prior.fingerprint and conditions["corpus"] == CORPUS, name
+        assert conditions["precision"] == "float32 without TF32, on cpu"
+        assert conditions["reference"] == data["corpus"]["reference"]
+        if not name.startswith(("bits", "gap")):
+            assert conditions["num_images"] == 20
+            assert conditions["drawing"]["seed"] == 3
+            sampler = conditions["drawing"]["generation"]["sampler"]
+            assert (sampler["temperature"], sampler["top_k"]) == (0.9, 4)
+            assert conditions["drawing"]["generation"]["guidance"] == 1.0
+    assert data["corpus"]["num_rows"] == data["figures"]["gap"]["conditions"]["num_rows"] == 10
+
+
+def test_bits_are_those_of_the_held_out_rows(prior: Prior, trained: Trained,
+                                             tmp_path: Path) -> None:
+    figures = evaluate(prior, trained, tmp_path).figures
+    rows = CodeRows.load(trained[0], ["image", "segmentation"])
+    held_out = rows.select(rows.is_held_out(prior.config.split))
+    bits = held_out_bits(prior.model, held_out, 10, 10, drop_each=True)
+    values = {name: figure.value for name, figure in figures.items()}
+    assert values["bits_per_code"] == pytest.approx(bits.matched, rel=1e-5)
+    assert values["bits_per_image"] == pytest.approx(6 * bits.matched, rel=1e-5)
+    assert values["bits_per_code_shuffled"] == pytest.approx(bits.shuffled, rel=1e-5)
+    assert values["gap"] == pytest.approx(bits.scalars()["gap"], rel=1e-4)
+    for name in ("label", "segmentation"):
+        assert values[f"gap_{name}"] == pytest.approx(bits.scalars()[f"gap_{name}"], rel=1e-4)
+        without = values[f"bits_per_code_without_{name}"]
+        assert without == pytest.approx(bits.without_each[name], rel=1e-5)
+        assert values["bits_per_code"] < without  # type: ignore[operator]
+
+
+def test_the_same_evaluation_gives_equal_files_and_keeps_its_samples(
+        prior: Prior, trained: Trained, tmp_path: Path) -> None:
+    evaluate(prior, trained, tmp_path)
+    first = {name: (tmp_path / name).read_bytes() for name in (RESULTS, PICTURE)}
+    shard = next((tmp_path / "samples/data").iterdir())
+    made = shard.stat().st_mtime_ns
+    evaluate(prior, trained, tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in first} == first
+    assert shard.stat().st_mtime_ns == made
+    other = dataclasses.replace(CONFIG, sampling=dataclasses.replace(SAMPLING, seed=4))
+    with pytest.raises(ValueError, match="other samples"):
+        evaluate(prior, trained, tmp_path, other)
+    evaluate(prior, trained, tmp_path, dataclasses.replace(other, overwrite=True))
+    assert (tmp_path / RESULTS).read_bytes() != first[RESULTS]
+
+
+def test_rows_of_training_given_as_samples_are_called_copies(prior: Prior, trained: Trained,
+                                                             tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, samples=trained[0].url)
+    report = evaluate(prior, trained, tmp_path, config)
+    rows = CodeRows.load(trained[0], ["image"])
+    flat, held_out = rows.codes["image"].reshape(200, -1), rows.is_held_out(prior.config.split)
+    copies = (flat[:, None] == flat[~held_out]).all(-1).any(1)
+    assert report.figures["memorised"].value == copies.sum() >= 190
+    assert report.neighbours is not None
+    assert all(pair["sample"] == pair["training"] and pair["share"] == 1.0
+               for pair in report.neighbours["closest"][:1])
+    assert report.samples["drawing"] == {} and "as is not known" in report.table()
+    assert not (tmp_path / "samples").exists()
+
+
+def test_another_corpus_is_measured_whole_and_rows_of_training_are_named(
+        prior: Prior, trained: Trained, make_corpus: Callable[..., TokenCorpus],
+        tmp_path: Path) -> None:
+    other = make_corpus("other", 12, seed=9, fingerprint="sha256:other")
+    report = evaluate(prior, trained, tmp_path, corpus=other)
+    assert report.corpus["num_rows"] == 12 and report.neighbours is None
+    assert "give the corpus that the prior was trained on" in report.left_out["memorised"]
+    report = evaluate(prior, trained, tmp_path, corpus=other, training=trained[0])
+    assert report.figures["memorised"].conditions["num_training"] == 190
+    with pytest.raises(ValueError, match="is not a corpus that the prior was trained on"):
+        evaluate(prior, trained, tmp_path, training=other)
+
+
+def test_maps_read_off_samples_are_compared_with_those_given(prior: Prior, trained: Trained,
+                                                             tmp_path: Path) -> None:
+    sight = Sight(decoders=decoders(prior), estimators={"segmentation": Reading()})
+    report = evaluate(prior, trained, tmp_path, sight=sight)
+    figures = report.figures
+    held_out, found = figures["segmentation_miou_held_out"], figures["segmentation_miou_samples"]
+    assert held_out.value == 1.0 and held_out.conditions["num_images"] == 10
+    samples = CodeRows.load(TokenCorpus.open(str(tmp_path / "samples")), ["image", "segmentation"])
+    exact = (samples.codes["image"] // 2 == samples.codes["segmentation"]).mean()
+    assert figures["segmentation_pixel_accuracy_samples"].value == pytest.approx(exact)
+    assert found.value is not None and 0.5 < found.value <= 1.0
+    assert found.conditions["estimator"] == "drawn:reading"
+    assert "fid" in report.left_out and report.left_out["fid"].startswith("no weights: give")
+
+
+def test_an_estimator_of_another_size_is_refused(prior: Prior, trained: Trained,
+                                                 tmp_path: Path) -> None:
+    class Small(Reading):
+        def __call__(self, pictures: np.ndarray) -> np.ndarray:
+            return super().__call__(pictures)[:, ::2]
+
+    sight = Sight(decoders=decoders(prior), estimators={"segmentation": Small()})
+    with pytest.raises(ValueError, match=r"must be of shape \(20, 12, 8\), got \(20, 6, 8\)"):
+        evaluate(prior, trained, tmp_path, sight=sight)
+
+
+class Coarse(torch.nn.Module):
+    """Twelve features of a picture: its colours in 2 x 2 parts."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(pixels.float(), 2).flatten(1) / 255
+
+
+def features(codes: np.ndarray, prior: Prior) -> np.ndarray:
+    pixels = torch.from_numpy(decoders(prior)["image"].decode(codes)).permute(0, 3, 1, 2)
+    return Coarse()(pixels).numpy()
+
+
+def test_figures_over_features_are_those_of_their_functions(
+        prior: Prior, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(inception, "load_inception", lambda place: Coarse())
+    monkeypatch.setattr(inception, "load_head", lambda place: head)
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+    report = evaluate(prior, trained, tmp_path, sight=Sight(
+        decoders=decoders(prior), inception=str(tmp_path / "weights.pth")))
+    samples = CodeRows.load(TokenCorpus.open(str(tmp_path / "samples")), ["image"])
+    rows = CodeRows.load(trained[0], ["image"])
+    sets = [features(codes.codes["image"], prior) for codes in (
+        samples, rows.select(rows.is_held_out(prior.config.split)))]
+    statistics = [FeatureStatistics(12), FeatureStatistics(12)]
+    for found, part in zip(statistics, sets, strict=True):
+        found.add(part)
+    figures = report.figures
+    assert figures["fid"].value == pytest.approx(frechet_distance(*statistics), rel=1e-4)
+    assert "10 images leave covariances" in figures["fid"].conditions["caution"]
+    assert figures["fid"].conditions["num_reference"] == 10
+    score = inception_score(sets[0] @ head.numpy().T, 1)[0]
+    assert figures["inception_score"].value == pytest.approx(score, rel=1e-5)
+    both = precision_recall(*map(torch.from_numpy, sets))
+    assert (figures["precision"].value, figures["recall"].value) == both
+
+
+def test_pictures_given_for_fid_take_the_place_of_held_out_rows(
+        prior: Prior, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inception, "load_inception", lambda place: Coarse())
+    monkeypatch.setattr(inception, "load_head", lambda place: (_ for _ in ()).throw(
+        ValueError("should hold fc.weight")))
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+    given = np.random.default_rng(0).integers(0, 256, (6, 12, 8, 3)).astype(np.uint8)
+    batches = iter([([f"p{row}" for row in range(6)], given)])
+    report = evaluate(prior, trained, tmp_path, sight=Sight(
+        decoders=decoders(prior), inception=str(tmp_path / "weights.pth"),
+        reference=(batches, "images of photos")))
+    conditions = report.figures["fid"].conditions
+    assert (conditions["num_reference"], conditions["reference_images"]) == (6, "images of photos")
+    assert report.left_out["inception_score"] == "should hold fc.weight"
+
+
+def test_weights_that_are_not_there_are_told_before_anything_is_drawn(
+        prior: Prior, trained: Trained, tmp_path: Path) -> None:
+    sight = Sight(decoders=decoders(prior), inception=str(tmp_path / "gone.pth"))
+    with pytest.raises(FileNotFoundError, match=r"gone\.pth"):
+        evaluate(prior, trained, tmp_path, sight=sight)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_picture_shows_samples_beside_maps_and_nearest_rows(prior: Prior, trained: Trained,
+                                                                tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, samples=trained[0].url)
+    evaluate(prior, trained, tmp_path, config, Sight(decoders=decoders(prior)))
+    sheet = np.asarray(Image.open(tmp_path / PICTURE))
+    factor = -(-96 // (GRID[1] * SIDE))
+    height, width = GRID[0] * SIDE * factor, GRID[1] * SIDE * factor
+    top, across = 4 + 14, width + 4
+    sample, given, near = (sheet[top:top + height, 4 + place * across:4 + place * across + width]
+                           for place in range(3))
+    np.testing.assert_array_equal(sample, near)  # of a row of training given as a sample
+    assert len(np.unique(given.reshape(-1, 3), axis=0)) <= 4
+    assert sheet.shape[0] == 8 * (height + 14 + 4) + 4 + 220
+
+
+def test_without_decoders_codes_are_shown_as_cells(prior: Prior, trained: Trained,
+                                                   tmp_path: Path) -> None:
+    report = evaluate(prior, trained, tmp_path)
+    assert Image.open(tmp_path / PICTURE).size[0] == 640
+    assert report.left_out["fid"] == "no tokenizer to decode the images: give --tokenizer"
+    assert report.left_out["segmentation_agreement"] == report.left_out["fid"]
+    seen = evaluate(prior, trained, tmp_path, sight=Sight(decoders=decoders(prior)))
+    assert seen.left_out["segmentation_agreement"].startswith("nothing reads this map")
+    assert seen.left_out["fid"].startswith("no weights: give --inception")
+    lines = report.table().splitlines()
+    assert any(line.startswith("bits per code") and line.endswith("lower is better")
+               for line in lines)
+
+
+@pytest.mark.parametrize("name", ["limit", "num_compared", "batch_size"])
+def test_counts_below_one_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        PriorEvaluationConfig(**{name: 0})
