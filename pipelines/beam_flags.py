@@ -15,7 +15,7 @@ AddFlags = Callable[[Any], None]
 """Adds the flags of a job service to a parser."""
 
 
-class KnownFlags(options.PipelineOptions):  # type: ignore[misc, name-defined]
+class KnownFlags(options.PipelineOptions):  # type: ignore[name-defined]
     """Options of a pipeline, which refuse what the job service does not know either."""
 
     def get_all_options(self, *given: Any, **named: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.plan import load_plan
 from tokenizer import configs
-from tokenizer.deltas import EXTEND, RETRY
+from tokenizer.deltas import EXTEND, RETRY, job_url
 from tokenizer.schema import CodeSpec, CodeUsage, Manifest
 from tokenizer.tokens import TokenCorpus
 
@@ -28,6 +28,7 @@ def describe(corpus: TokenCorpus) -> str:
     lines += describe_buckets(manifest)
     lines += describe_classes(manifest)
     lines += describe_deltas(manifest)
+    lines += describe_begun(corpus)
     lines.append(f"dead letters: {manifest.num_dead_letters or 'none'}")
     lines += [f"  {number:>8}  {error}" for error, number in sorted(
         manifest.dead_letters.items(), key=lambda item: (-item[1], item[0]))]
@@ -147,6 +148,15 @@ def describe_deltas(manifest: Manifest) -> list[str]:
             f"{kinds[delta.kind][1]}, {count(delta.num_rows, 'row')} in "
             f"{count(delta.num_shards, 'shard')}"
             for number, delta in enumerate(manifest.deltas, 1)]
+
+
+def describe_begun(corpus: TokenCorpus) -> list[str]:
+    """One line about a delta that is not finished, and which the manifest does not count."""
+    number = 1 + len(corpus.manifest.deltas)
+    if (plan := load_plan(job_url(corpus.url, number))) is None:
+        return []
+    return [f"delta {number}: of {count(plan.num_inputs, 'input')}, not finished and not counted "
+            "here; the encode command or `img2tokens retry` goes on with it"]
 
 
 def failures(dead_letters: Mapping[str, int]) -> str:

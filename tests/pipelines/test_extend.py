@@ -16,6 +16,7 @@ from pipelines.array import Part
 from pipelines.encode import EncodeConfig, EncodeTask, encode_corpus, encode_part
 from pipelines.job import JobFailed, TooManyErrors
 from pipelines.plan import PlanMismatch
+from pipelines.report import describe
 from pipelines.retry import retry_corpus
 from tokenizer import storage
 from tokenizer.tokens import Receipt, TokenCorpus
@@ -67,7 +68,10 @@ def test_new_inputs_that_all_fail_are_dead_letters_unless_that_is_too_many(
     with pytest.raises(TooManyErrors, match="2 of 2 images failed, more than the 1 that .*, such "
                                             "as a: .*_deltas/001/_dead says which and why"):
         encode_corpus(dataclasses.replace(extended(make), max_errors=1))
+    begun = "delta 1: of 2 inputs, not finished and not counted here"
+    assert begun in describe(TokenCorpus.open(make.output))
     assert encode_corpus(extended(make)).dead_letters == {"UnreadableImage": 2}
+    assert begun not in describe(TokenCorpus.open(make.output))
     require_sound(make, 12)
     assert [letter.key for letter in TokenCorpus.open(make.output).dead_letters()] == ["a", "b"]
     (tmp_path / "photos/c.png").write_bytes(b"no image")
