@@ -17,7 +17,8 @@ def lines_of(text: str) -> list[list[str]]:
     """Command lines ``img2tokens COMMAND ...`` in a text, split into words."""
     joined = re.sub(r"\\\n\s*", " ", text)
     names = "|".join(COMMANDS)
-    found = re.findall(rf"^\s*(img2tokens (?:{names})\b[^\n#|]*)", joined, re.MULTILINE)
+    rest = r"""(?:[^\n#|"']|"[^"\n]*"|'[^'\n]*')*"""  # up to a comment or a pipe, not one in quotes
+    found = re.findall(rf"^\s*(img2tokens (?:{names})\b{rest})", joined, re.MULTILINE)
     return [shlex.split(line)[1:] for line in found if "..." not in line]
 
 
