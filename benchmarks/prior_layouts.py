@@ -172,7 +172,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3],
                         help="learning rates; of one nothing is searched")
     parser.add_argument("--recipe", default="small")
-    parser.add_argument("--held-out", default="200", help="images measured: a count or a share")
+    parser.add_argument("--held-out", default="0.1", help="images measured: a count or a share")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=["training.evaluate_rows=200"],
                         help="a further setting of both")

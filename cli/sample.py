@@ -1,5 +1,5 @@
 """``img2tokens sample``: draw images from a prior."""
-import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +10,7 @@ from cli.options import (
     part_of,
     reports_errors,
     takes_device,
+    takes_engine,
     takes_part,
 )
 from cli.priors import load_decoders
@@ -18,10 +19,11 @@ from cli.sections import Sections
 from cli.values import ASSIGNMENT, BOX, SIZE, TOKENIZER_FOLDER, at_least
 
 if TYPE_CHECKING:
+    from cli.sampling_engines import SamplingEngine
     from prior.generate import Generation
     from prior.givens import Givens
     from prior.model import Prior
-    from prior.sampling import SamplingConfig
+    from prior.sampling import SampleJob, SamplingConfig
     from tokenizer.codec import Codec
     from tokenizer.schema import Manifest
 
@@ -33,7 +35,9 @@ SECTIONS = {
                             "--guidance", "--guidance-schedule", "--guidance-power", "--passes",
                             "--schedule"),
     "What is kept": ("--tokenizer", "--num", "--samples-each", "--size", "--best-of",
-                     "--likelihood")}
+                     "--likelihood"),
+    "The job": ("--device", "--num-workers", "--overwrite", "--engine", "--array-index",
+                "--array-size")}
 """Headings of the help."""
 
 
@@ -88,8 +92,11 @@ SECTIONS = {
 @click.option("--shard-size", type=at_least(1), default=512, show_default=True,
               help="Images in one Parquet file.")
 @takes_device
+@click.option("--num-workers", type=at_least(1), default=1, show_default=True,
+              help="Processes that draw at the same time, on one core each.")
 @click.option("--overwrite", is_flag=True, help="Start over in OUT; samples there are removed.")
 @takes_part
+@takes_engine
 @reports_errors
 def sample(prior: str, out: str, tokenizers: tuple[tuple[str, str], ...], device: str,
            **options: Any) -> None:
@@ -115,22 +122,48 @@ def sample(prior: str, out: str, tokenizers: tuple[tuple[str, str], ...], device
           --mask mask.png --num 8
       img2tokens sample prior wide --tokenizer tok --size 256x1024 --num 2
       img2tokens sample prior ranked --tokenizer tok --label cat --samples-each 4 --best-of 32
+      img2tokens sample prior many --num 50000 --num-workers 8
       img2tokens sample prior many --num 50000 --array-index 3 --array-size 16
+      img2tokens sample /shared/prior /shared/many --num 50000 --engine dask://10.0.0.5:8786
     """
-    from prior.model import Prior
-    from prior.windows import enlarged
-    loaded = Prior.load(prior, device)
-    if size := options["size"]:
-        loaded = dataclasses.replace(loaded, config=enlarged(loaded.config, size))
+    from cli.sampling_engines import SamplingEngine, carrier
+    from prior.windows import load_at_size
+    settings = SamplingEngine(engine=options["engine"], num_workers=options["num_workers"],
+                              beam_flags=options["beam_flags"])
+    part = find_part(settings, options)
+    carry = carrier(settings, prior, device, options["size"], out)
+    loaded = load_at_size(prior, device, options["size"])
     decoders = load_decoders(tokenizers, loaded.config, device)
-    num_images = draw(loaded, out, decoders, options)
+    num_images = draw(loaded, out, decoders, options, part, carry)
     where = f"; see {out}/grid.png" if decoders else ""
     click.echo(f"{num_images} images in {out}{where}" if num_images else
                f"{out}: this task of the array is done; shards are left to the others")
 
 
-def draw(prior: "Prior", out: str, codecs: "dict[str, Codec]", options: dict[str, Any]) -> int:
-    """Sample, and decode when there are codecs; the number of images, 0 while some are missing."""
+def find_part(settings: "SamplingEngine", options: dict[str, Any]) -> tuple[int, int] | None:
+    """The part of the shards that the options of an array ask for, or nothing for all.
+
+    Raises:
+        click.UsageError: there is no such part.
+        ValueError: an engine is asked for besides.
+    """
+    from pipelines.array import require_own_machine
+    part = part_of(options["array_index"], options["array_size"])
+    if part is None:
+        return None
+    require_own_machine(settings)
+    if settings.num_workers > 1:
+        raise click.UsageError("a task of an array draws in one process: leave out --num-workers")
+    return part.index, part.size
+
+
+def draw(prior: "Prior", out: str, codecs: "dict[str, Codec]", options: dict[str, Any],
+         part: tuple[int, int] | None, carry: "Callable[[SampleJob], object] | None") -> int:
+    """Sample, and decode when there are codecs; the number of images, 0 while some are missing.
+
+    Args:
+        part, carry: as `sample_corpus` takes them.
+    """
     from prior.sampling import SamplingConfig, sample_corpus
     from tokenizer.bars import progress_bar
     config = SamplingConfig(num=options["num"], samples_each=options["samples_each"],
@@ -142,10 +175,10 @@ def draw(prior: "Prior", out: str, codecs: "dict[str, Codec]", options: dict[str
         if name not in (prior.config.target, *givens.conditions):
             raise click.UsageError(f"--tokenizer {name}= shows the {name} that samples are given, "
                                    "and none is given here: leave it out, or give --condition-from")
-    part = part_of(options["array_index"], options["array_size"])
-    with progress_bar(total=config.num_images(len(givens)), unit=" images", delay=0.5) as bar:
+    with progress_bar(total=config.num_images(len(givens)), unit=" images", delay=0.5,
+                      disable=carry is not None) as bar:  # the job on an engine has its own
         manifest = sample_corpus(prior, givens, out, config, bar.update, options["overwrite"],
-                                 part=(part.index, part.size) if part else None)
+                                 part, carry)
     if manifest is None:
         return 0
     if codecs:

@@ -110,7 +110,7 @@ class ArrayJob(Job):
     def __init__(self, plan: Plan, task: ShardTask, part: Part, engine: Engine | None = None,
                  max_errors: int | float | None = None, unit: str = "images") -> None:
         super().__init__(plan, task, engine or self._run_here, max_errors, unit)
-        self._part = part
+        self._part, self._keys = part, plan.keys
         self._shards = part.shards(plan.num_shards)
 
     def run_part(self, finish: Callable[[Sequence[Receipt]], None]) -> Unfinished | None:
@@ -156,7 +156,7 @@ class ArrayJob(Job):
     def _num_inputs(self) -> int:
         if len(self._shards) == self._plan.num_shards:
             return super()._num_inputs()
-        return sum(len(self._plan.keys(shard)) for shard in self._shards)
+        return sum(len(self._keys(shard)) for shard in self._shards)
 
     def _require_few_errors(self) -> None:
         super()._require_few_errors()

@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -89,6 +90,29 @@ class ShardTask(ABC):
         """
 
 
+class Work(Protocol):
+    """What a job has to do, as its driver sees it: a `Plan`, or what follows from a request.
+
+    Attributes:
+        url: folder of the job; ``corpus_url`` that of the corpus it makes, or adds to.
+        fingerprint: of its receipts.
+        num_shards: shards; ``num_inputs`` what they are made of.
+        delta: number of the delta of a corpus that it makes, or 0.
+    """
+    @property
+    def url(self) -> str: ...
+    @property
+    def corpus_url(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def num_shards(self) -> int: ...
+    @property
+    def num_inputs(self) -> int: ...
+    @property
+    def delta(self) -> int: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tally:
     """What became of some shards.
@@ -155,14 +179,14 @@ class Job:
     """The driver of one job.
 
     Args:
-        plan: what there is to do.
+        plan: what there is to do, a `Plan` or other `Work`.
         task: makes its shards.
         engine: runs the task.
         max_errors: how many inputs may fail, as a number or a share; see `ErrorLimit`.
         unit: what an input is called, in the plural.
     """
 
-    def __init__(self, plan: Plan, task: ShardTask, engine: Engine,
+    def __init__(self, plan: Work, task: ShardTask, engine: Engine,
                  max_errors: int | float | None = None, unit: str = "images") -> None:
         self._plan = plan
         self._task = task

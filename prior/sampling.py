@@ -36,7 +36,8 @@ GALLERY = ("images", "grid.png", "likelihood.png")
 CLAIM = Claim(name=SAMPLING, keys=frozenset({"prior", "generation", "content"}), noun="samples",
               participle="sampled",
               parts=(tokens.SUCCESS, tokens.MANIFEST, tokens.CARD, tokens.RECEIPTS, tokens.DATA,
-                     *GALLERY))
+                     *GALLERY, "_failed"))
+"""The last is what engines leave of shards that could not be made."""
 
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Of N images: numbers of their draws ``(N,)``, codes ``(N[, D], h, w)``, log-likelihoods."""
@@ -89,7 +90,8 @@ class SamplingConfig:
 
 def sample_corpus(prior: Prior, givens: Givens, out: str, config: SamplingConfig,
                   done: Callable[[int], object] = lambda count: None,
-                  overwrite: bool = False, part: tuple[int, int] | None = None) -> Manifest | None:
+                  overwrite: bool = False, part: tuple[int, int] | None = None,
+                  carry: "Callable[[SampleJob], object] | None" = None) -> Manifest | None:
     """Generate images into the token corpus ``out``.
 
     Args:
@@ -98,6 +100,7 @@ def sample_corpus(prior: Prior, givens: Givens, out: str, config: SamplingConfig
         overwrite: remove the samples in ``out`` first.
         part: ``(index, size)`` for every size-th shard from index alone; whoever finds that all
             are there completes the corpus.
+        carry: has all shards that have no receipt made, elsewhere; this process otherwise.
     Returns:
         The manifest, or nothing where shards are left to other parts.
     Raises:
@@ -107,37 +110,35 @@ def sample_corpus(prior: Prior, givens: Givens, out: str, config: SamplingConfig
         OSError: the store refuses.
     """
     _check_guidance(prior.config, config.generation.guidance, givens.conditions)
-    job = _Job(prior, givens, config)
-    request = job.describe()
-    fingerprint = f"sha256:{storage.sha256(configs.canonical_json(request).encode())}"
+    job = SampleJob(prior, givens, config, out)
     if overwrite and part:
         raise ValueError("the tasks of an array cannot overwrite: each would remove what the "
                          f"others have made; remove {out} before they start")
-    _claim(out, request, givens, overwrite)
-    receipts = _make_shards(job, out, fingerprint, part or (0, 1), done)
+    _claim(out, job.describe(), givens, overwrite)
+    if carry is not None:
+        carry(job)
+    receipts = _make_shards(job, part or (0, 1), done)
     if len(receipts) < job.num_shards:
         return None
     try:
-        return audit.complete(out, job.spec, fingerprint, receipts.values(), job.classes, job.num,
-                              lambda shard: [key_of(row) for row in job.rows(shard)])
+        return audit.complete(out, job.spec, job.fingerprint, receipts.values(), job.classes,
+                              job.num, lambda shard: [key_of(row) for row in job.rows(shard)])
     except tokens.AuditFailure as error:
         for shard in error.shards:
             storage.remove(storage.join(out, tokens.receipt_name(shard)))
         raise
 
 
-def _make_shards(job: "_Job", out: str, fingerprint: str, part: tuple[int, int],
+def _make_shards(job: "SampleJob", part: tuple[int, int],
                  done: Callable[[int], object]) -> dict[int, Receipt]:
     """Make the shards of a part that have no receipt; the receipts of all that are there now."""
-    receipts = tokens.read_receipts(out, fingerprint)
+    receipts = tokens.read_receipts(job.out, job.fingerprint)
     for shard in range(part[0], job.num_shards, part[1]):
-        rows = job.rows(shard)
         if shard in receipts:
-            done(len(rows))
+            done(len(job.rows(shard)))
         else:
-            receipts[shard] = tokens.commit_shard(out, shard, job.num_shards, fingerprint,
-                                                  job.table(rows, done))
-    return receipts | tokens.read_receipts(out, fingerprint, receipts)
+            receipts[shard] = job.make(shard, done)
+    return receipts | tokens.read_receipts(job.out, job.fingerprint, receipts)
 
 
 def describe_generation(generation: Generation) -> dict[str, Any]:
@@ -154,11 +155,17 @@ def key_of(index: int) -> str:
     return f"sample-{index:05d}"
 
 
-class _Job:
-    """One run: which image gets which conditions, and its rows in the corpus."""
+class SampleJob:
+    """One run: which image gets which conditions, and its rows in the corpus.
 
-    def __init__(self, prior: Prior, givens: Givens, config: SamplingConfig) -> None:
-        self.prior, self.givens, self.config = prior, givens, config
+    Attributes:
+        prior, givens, config, out: as `sample_corpus` takes them.
+        num: N images, in ``num_shards`` shards.
+        fingerprint: hash over all that decides the codes.
+    """
+
+    def __init__(self, prior: Prior, givens: Givens, config: SamplingConfig, out: str) -> None:
+        self.prior, self.givens, self.config, self.out = prior, givens, config, out
         self.num = config.num_images(len(givens))
         self.num_shards = -(-self.num // config.rows_a_shard)
         self.maps = [name for name in givens.conditions if name not in NOT_MAPS]
@@ -171,6 +178,8 @@ class _Job:
             quality=(COLUMN,) if config.likelihood or config.best_of else ())
         has_label = LABEL in [condition.name for condition in prior.config.conditions]
         self.classes = prior.config.classes if has_label else ()
+        request = configs.canonical_json(self.describe())
+        self.fingerprint = f"sha256:{storage.sha256(request.encode())}"
 
     def describe(self) -> dict[str, Any]:
         """All that decides the codes, as JSON values."""
@@ -191,6 +200,11 @@ class _Job:
         """Indices of the images in a shard."""
         first = shard * self.config.rows_a_shard
         return range(first, min(first + self.config.rows_a_shard, self.num))
+
+    def make(self, shard: int, done: Callable[[int], object] = lambda count: None) -> Receipt:
+        """Generate the images of a shard and commit it; to do it twice does no harm."""
+        return tokens.commit_shard(self.out, shard, self.num_shards, self.fingerprint,
+                                   self.table(self.rows(shard), done))
 
     def table(self, rows: range, done: Callable[[int], object]) -> pa.Table:
         """Generate the images of a shard."""

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from prior.generate import Generation
 from prior.guidance import Guidance
-from prior.model import PriorConfig
+from prior.model import Prior, PriorConfig
 from prior.samplers import Sampler
 from prior.scoring import given_names
 from prior.sequence import LABEL, SequenceLayout
@@ -122,6 +122,18 @@ def enlarged(config: PriorConfig, image_size: tuple[int, int]) -> PriorConfig:
                          f"{image_size[0]} x {image_size[1]}")
     return dataclasses.replace(config, spec=TokenSpec(codes=tuple(
         _resized(code, own, image_size) for code in config.spec.codes)))
+
+
+def load_at_size(url: str, device: str, image_size: tuple[int, int] | None) -> Prior:
+    """The prior at ``url``, its config for pictures of another size if one is given.
+
+    Raises:
+        FileNotFoundError, ValueError: as of `Prior.load` and `enlarged`.
+    """
+    prior = Prior.load(url, device)
+    if image_size is None:
+        return prior
+    return dataclasses.replace(prior, config=enlarged(prior.config, image_size))
 
 
 def _resized(code: CodeSpec, own: tuple[int, int], size: tuple[int, int]) -> CodeSpec:
