@@ -1,16 +1,13 @@
-"""What importers of priors have in common.
-
-    files --open_source--> Source --PriorImporter.convert--> ImportedPrior --importing--> checkpoint
+"""What importers of priors have in common: what people say beside the files, and what is checked.
 """
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from prior.model import PriorConfig
 from prior.sequence import Segment
-from tokenizer.importers.source import Source, Tensors
+from tokenizer.importers.contract import Imported, Importer
+from tokenizer.importers.source import Source
 from tokenizer.schema import CodeSpec
 
 
@@ -37,43 +34,9 @@ class PriorGivens:
         return self.classes or tuple(map(str, range(count)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImportedPrior:
-    """A prior in our names, its tensors not yet read.
-
-    Attributes:
-        config: of our checkpoint.
-        tensors: by our names.
-        dropped: how many tensors of the file are not the transformer's, by the room they are in.
-        notes: what people should know of this import, one sentence each.
-    """
-    config: PriorConfig
-    tensors: Tensors
-    dropped: dict[str, int]
-    notes: tuple[str, ...] = ()
-
-
-class PriorImporter(ABC):
-    """One published format.
-
-    Attributes:
-        name: of the format.
-        description: which programs write it.
-    """
-    name: ClassVar[str]
-    description: ClassVar[str]
-
-    @abstractmethod
-    def recognises(self, source: Source) -> bool:
-        """Whether the names of the tensors are of this format."""
-
-    @abstractmethod
-    def convert(self, source: Source, givens: PriorGivens) -> ImportedPrior:
-        """The prior in our names.
-
-        Raises:
-            ValueError: the file holds what this program cannot express, or does not fit its config.
-        """
+ImportedPrior = Imported[PriorConfig]
+PriorImporter = Importer[PriorGivens, PriorConfig]
+"""What importers of priors derive from."""
 
 
 def count_layers(source: Source, pattern: str) -> int:

@@ -1,13 +1,10 @@
-"""What importers of tokenizers have in common: what is made of the files, as `source` found them.
-
-    files --open_source--> Source --Importer.convert--> Imported --importing--> checkpoint
-"""
-from abc import ABC, abstractmethod
+"""What importers of tokenizers have in common: what people say beside the files."""
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from tokenizer.corpus.images import STORED
-from tokenizer.importers.source import Source, Tensors
+from tokenizer.importers.contract import Imported, Importer
+from tokenizer.importers.source import Source
 from tokenizer.vqgan.model import VQGANConfig
 
 
@@ -31,43 +28,9 @@ class ImportOptions:
             raise ValueError(f"stage must be first or condition, got {self.stage!r}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Imported:
-    """A tokenizer in our names, its tensors not yet read.
-
-    Attributes:
-        config: of our checkpoint.
-        tensors: by our names.
-        dropped: how many tensors of the file serve training alone, by the room they are in.
-        notes: what people should know of this import, one sentence each.
-    """
-    config: VQGANConfig
-    tensors: Tensors
-    dropped: dict[str, int]
-    notes: tuple[str, ...] = ()
-
-
-class Importer(ABC):
-    """One published format.
-
-    Attributes:
-        name: what ``--format`` calls it.
-        description: which programs write it.
-    """
-    name: ClassVar[str]
-    description: ClassVar[str]
-
-    @abstractmethod
-    def recognises(self, source: Source) -> bool:
-        """Whether the names of the tensors, or the config, are of this format."""
-
-    @abstractmethod
-    def convert(self, source: Source, options: ImportOptions) -> Imported:
-        """The tokenizer in our names.
-
-        Raises:
-            ValueError: the file holds what this program cannot express, or does not fit its config.
-        """
+ImportedTokenizer = Imported[VQGANConfig]
+TokenizerImporter = Importer[ImportOptions, VQGANConfig]
+"""What importers of tokenizers derive from."""
 
 
 def modality_settings(name: str, options: ImportOptions,

@@ -10,9 +10,9 @@ from typing import Any
 
 from tokenizer.importers import shapes
 from tokenizer.importers.base import (
-    Imported,
-    Importer,
+    ImportedTokenizer,
     ImportOptions,
+    TokenizerImporter,
     modality_settings,
     require_no_stage,
 )
@@ -39,7 +39,7 @@ ONLY = {"act_fn": ("silu", "swish"), "norm_type": ("group",)}
 """Settings that this program has with these values alone."""
 
 
-class DiffusersImporter(Importer):
+class DiffusersImporter(TokenizerImporter):
     """``VQModel`` as its ``save_pretrained`` writes it."""
     name = "diffusers"
     description = "diffusers: VQModel"
@@ -48,7 +48,7 @@ class DiffusersImporter(Importer):
         return (source.settings.get("_class_name") == CLASS
                 or has(source.tensors, r"encoder\.down_blocks\.0\.resnets\."))
 
-    def convert(self, source: Source, options: ImportOptions) -> Imported:
+    def convert(self, source: Source, options: ImportOptions) -> ImportedTokenizer:
         said = source.settings
         _check_supported(said)
         require_no_stage(source, options)
@@ -73,7 +73,7 @@ class DiffusersImporter(Importer):
         size = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
         config = VQGANConfig(modality=modality, image_size=size, autoencoder=autoencoder,
                              quantizer=quantizer)
-        return Imported(config=config, tensors=tensors, dropped={}, notes=(
+        return ImportedTokenizer(config=config, tensors=tensors, dropped={}, notes=(
             f"pixels are taken in [{low:g}, {high:g}], which the config does not say",))
 
 

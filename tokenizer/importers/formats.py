@@ -1,5 +1,5 @@
 """The table of published formats."""
-from tokenizer.importers.base import Importer
+from tokenizer.importers.base import TokenizerImporter
 from tokenizer.importers.diffusers import DiffusersImporter
 from tokenizer.importers.latent_diffusion import LatentDiffusionImporter
 from tokenizer.importers.llamagen import LlamaGenImporter
@@ -7,13 +7,13 @@ from tokenizer.importers.maskgit import MaskGITImporter
 from tokenizer.importers.source import Source
 from tokenizer.importers.taming import TamingImporter
 
-IMPORTERS: dict[str, Importer] = {importer.name: importer for importer in (
+IMPORTERS: dict[str, TokenizerImporter] = {importer.name: importer for importer in (
     TamingImporter(), LatentDiffusionImporter(), LlamaGenImporter(), MaskGITImporter(),
     DiffusersImporter())}
 """Every importer by name."""
 
 
-def choose_importer(source: Source, name: str | None = None) -> Importer:
+def choose_importer(source: Source, name: str | None = None) -> TokenizerImporter:
     """The importer called ``name``, or the one that recognises the files.
 
     Raises:

@@ -3,7 +3,7 @@ from typing import TYPE_CHECKING
 
 from tokenizer import checkpoints, storage
 from tokenizer.codec import Codec
-from tokenizer.importers.base import Imported, ImportOptions
+from tokenizer.importers.base import ImportedTokenizer, ImportOptions
 from tokenizer.importers.files import open_source
 from tokenizer.importers.folders import claim_folder
 from tokenizer.importers.formats import choose_importer
@@ -60,7 +60,7 @@ def import_tokenizer(url: str, out: str, *, config: str | None = None,
     return report
 
 
-def read_tensors(source: Source, imported: Imported) -> "tuple[dict[str, Tensor], int]":
+def read_tensors(source: Source, imported: ImportedTokenizer) -> "tuple[dict[str, Tensor], int]":
     """The tensors of a tokenizer in float32, and how many were of another type.
 
     Raises:

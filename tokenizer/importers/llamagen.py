@@ -8,9 +8,9 @@ import re
 
 from tokenizer.importers import shapes
 from tokenizer.importers.base import (
-    Imported,
-    Importer,
+    ImportedTokenizer,
     ImportOptions,
+    TokenizerImporter,
     modality_settings,
     require_no_stage,
 )
@@ -25,7 +25,7 @@ MIDDLE = (r"(encoder|decoder)\.mid\.0\.", r"\1.mid.block_1."), (
 """Names of the middle layers, and ours."""
 
 
-class LlamaGenImporter(Importer):
+class LlamaGenImporter(TokenizerImporter):
     """VQ-16 and VQ-8."""
     name = "llamagen"
     description = "LlamaGen: VQ-16, VQ-8"
@@ -33,7 +33,7 @@ class LlamaGenImporter(Importer):
     def recognises(self, source: Source) -> bool:
         return has(source.tensors, r"encoder\.conv_blocks\.0\.res\.0\.")
 
-    def convert(self, source: Source, options: ImportOptions) -> Imported:
+    def convert(self, source: Source, options: ImportOptions) -> ImportedTokenizer:
         require_no_stage(source, options)
         tensors, dropped = without(source.tensors, TRAINING)
         numbers = [int(match[1]) for name in tensors
@@ -47,5 +47,5 @@ class LlamaGenImporter(Importer):
                              autoencoder=shapes.read_autoencoder(tensors),
                              quantizer=shapes.read_quantizer(tensors, "cosine"))
         part = f"; of the file, its {source.part!r} weights" if source.part else ""
-        return Imported(config=config, tensors=tensors, dropped=dropped, notes=(
+        return ImportedTokenizer(config=config, tensors=tensors, dropped=dropped, notes=(
             f"latents and codebook are taken at length 1, as LlamaGen does by default{part}",))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizer.importers import shapes
 from tokenizer.importers.base import (
-    Imported,
-    Importer,
+    ImportedTokenizer,
     ImportOptions,
+    TokenizerImporter,
     modality_settings,
     require_no_stage,
 )
@@ -29,7 +29,7 @@ RULES = ((r"^((?:en|de)coder)\.mid\.0\.", r"\1.mid.block_1."),
 """Names of open-muse, and ours."""
 
 
-class MaskGITImporter(Importer):
+class MaskGITImporter(TokenizerImporter):
     """``MaskGitVQGAN``."""
     name = "maskgit"
     description = "open-muse: MaskGitVQGAN"
@@ -38,7 +38,7 @@ class MaskGITImporter(Importer):
         return (source.settings.get("_class_name") == "MaskGitVQGAN"
                 or has(source.tensors, r"decoder\.up\.\d+\.upsample_conv\."))
 
-    def convert(self, source: Source, options: ImportOptions) -> Imported:
+    def convert(self, source: Source, options: ImportOptions) -> ImportedTokenizer:
         said = source.settings
         require_no_stage(source, options)
         if said.get("resample_with_conv", True) is not True:
@@ -55,7 +55,7 @@ class MaskGITImporter(Importer):
         low, high = modality["input_range"]
         config = VQGANConfig(modality=modality, image_size=(side, side), autoencoder=autoencoder,
                              quantizer=quantizer)
-        return Imported(config=config, tensors=tensors, dropped={}, notes=(
+        return ImportedTokenizer(config=config, tensors=tensors, dropped={}, notes=(
             "quant_conv and post_quant_conv are identities: the format has none",
             f"pixels are taken in [{low:g}, {high:g}]"))
 

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 from tokenizer.importers import shapes
 from tokenizer.importers.base import (
-    Imported,
-    Importer,
+    ImportedTokenizer,
     ImportOptions,
+    TokenizerImporter,
     modality_settings,
     require_no_stage,
 )
@@ -54,7 +54,7 @@ PRIORS = ("taming.models.cond_transformer.Net2NetTransformer",)
 """What configs call the priors whose checkpoints hold tokenizers."""
 
 
-class TamingImporter(Importer):
+class TamingImporter(TokenizerImporter):
     """The published VQGAN.
 
     Attributes:
@@ -71,7 +71,7 @@ class TamingImporter(Importer):
                 and has(source.tensors, r".*encoder\.conv_in\.bias$")
                 and target_of(source.settings) in {None, *self.tokenizers, *self.priors})
 
-    def convert(self, source: Source, options: ImportOptions) -> Imported:
+    def convert(self, source: Source, options: ImportOptions) -> ImportedTokenizer:
         target, params, room = self._tokenizer(source, options)
         tensors, dropped = _of_tokenizer(source, room)
         kind = "gumbel" if has(tensors, r"quantize\.embed\.weight") else "classic"
@@ -87,8 +87,8 @@ class TamingImporter(Importer):
             image_size=(side, side), quantizer=shapes.read_quantizer(tensors, kind),
             autoencoder=shapes.read_autoencoder(tensors, dropout=float(said.get("dropout", 0.0))))
         _check_config(source.url, config, tensors, params, remapped=bool(notes))
-        return Imported(config=config, tensors=tensors, dropped=dropped,
-                        notes=(*notes, *_notes(source, kind)))
+        return ImportedTokenizer(config=config, tensors=tensors, dropped=dropped,
+                                 notes=(*notes, *_notes(source, kind)))
 
     def _tokenizer(self, source: Source,
                    options: ImportOptions) -> tuple[str | None, Mapping[str, Any], str]:

@@ -8,7 +8,7 @@ import torch
 from checkpoint_files import taming_config
 from published import F16, LLAMAGEN, TAMING, Network, Shapes, layout, maskgit_layout, undrawn
 
-from tokenizer.importers.base import Imported, ImportOptions, modality_settings
+from tokenizer.importers.base import ImportedTokenizer, ImportOptions, modality_settings
 from tokenizer.importers.formats import IMPORTERS, choose_importer
 from tokenizer.importers.importing import read_tensors
 from tokenizer.importers.source import Source
@@ -26,12 +26,12 @@ def source(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Source:
 
 
 def convert(shapes: Shapes, settings: Mapping[str, Any] | None = None,
-            **options: Any) -> Imported:
+            **options: Any) -> ImportedTokenizer:
     found = source(shapes, settings)
     return choose_importer(found).convert(found, ImportOptions(**options))
 
 
-def num_parameters(imported: Imported) -> int:
+def num_parameters(imported: ImportedTokenizer) -> int:
     with torch.device("meta"):
         model = VQGAN(imported.config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.codec_weights().items()}
