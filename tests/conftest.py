@@ -1,5 +1,5 @@
 """Shared fixtures: one thread for torch, and folders of small drawn images."""
-import json
+import asyncio
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from object_store import SECONDS, ObjectStore
+from object_store import ObjectStore
 from object_store import start as object_store_start
 from PIL import Image
 
@@ -49,9 +49,7 @@ def image_folder(tmp_path: Path) -> Callable[[int], Path]:
 @pytest.fixture(scope="session")
 def object_store() -> Iterator[ObjectStore]:
     """An S3 server on loopback; ``s3://`` leads to it, for the processes of a test too."""
-    import fsspec
     store, stop = object_store_start()
-    options = {"config_kwargs": {"read_timeout": SECONDS / 2}}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
                 "ENDPOINT_URL": store.endpoint, "ACCESS_KEY_ID": "key", "MAX_ATTEMPTS": "3",
@@ -59,10 +57,11 @@ def object_store() -> Iterator[ObjectStore]:
                 "EC2_METADATA_DISABLED": "true", "CONFIG_FILE": os.devnull,
                 "SHARED_CREDENTIALS_FILE": os.devnull}.items():
             patch.setenv(f"AWS_{name}", value)
-        patch.setenv("FSSPEC_S3", json.dumps(options))
-        patch.setitem(fsspec.config.conf, "s3", options)
         # Clients wait before they try again, up to seconds; here a hundredth of that.
         patch.setattr("botocore.retryhandler.random", SimpleNamespace(random=lambda: 0.01))
+        patch.setattr("s3fs.core.asyncio", SimpleNamespace(
+            **vars(asyncio) | {"sleep": lambda seconds: asyncio.sleep(seconds / 100)}))
+        patch.setattr("tokenizer.stores.PAUSES", (0.001, 0.01))
         patch.setattr("s3fs.S3FileSystem.retries", 3)
         yield store
     stop()

@@ -22,7 +22,7 @@ SIGNED = ("AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, "
 """Proof of who asks, as far as the server looks."""
 
 SECONDS = 2.0
-"""How late a slow answer is; clients of the tests wait for half of it."""
+"""How late a slow answer is where nothing else is said."""
 
 
 @dataclass

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from delta_corpora import photo, require_sound
+from forked import Forked
 from job_fakes import run_inline, tree
 
 from pipelines.deltas import load_plans
@@ -35,12 +36,11 @@ def command(what: str, corpus: Path | str, out: Path | str) -> list[str]:
     return [sys.executable, str(SCRIPT), what, str(corpus), str(out), str(SECONDS_A_BATCH)]
 
 
-def start(what: str, corpus: Path, out: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(command(what, corpus, out), env=ENVIRONMENT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def start(what: str, corpus: Path, out: Path) -> Forked:
+    return Forked(SCRIPT, what, corpus, out, SECONDS_A_BATCH)
 
 
-def end_well(processes: Sequence["subprocess.Popen[str]"]) -> None:
+def end_well(processes: Sequence[Forked]) -> None:
     for process in processes:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors

@@ -200,6 +200,7 @@ def test_a_hub_that_cannot_be_reached_is_named(tmp_path: Path,
                                                monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # before the library asks again
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(OSError, match=r"someone/model:a\.pth cannot be had from the Hugging Face "
                                       r"hub .*give its path"):
