@@ -18,7 +18,7 @@ def bits_figures(bits: HeldOutBits, config: PriorConfig,
                                   "own", codes_per_image=bits.codes_per_image)}
     if bits.shuffled is not None and bits.num_rows > 1:
         figures["bits_per_code_shuffled"] = _figure(
-            bits.shuffled, "bits, conditions of others", common, given=SHUFFLED)
+            bits.shuffled, "bits, conditions of others", common, "", given=SHUFFLED)
         figures["gap"] = _gap(bits.shuffled - bits.matched, "gap, conditions of others", common,
                               "all")
     for name, value in bits.shuffled_each.items():
@@ -27,17 +27,18 @@ def bits_figures(bits: HeldOutBits, config: PriorConfig,
                                           name)
     if bits.without is not None:
         figures["bits_per_code_without"] = _figure(
-            bits.without, "bits, nothing given", common, given="nothing",
+            bits.without, "bits, nothing given", common, "", given="nothing",
             **_untrained(config, [condition.name for condition in config.conditions]))
     for name, value in bits.without_each.items():
         figures[f"bits_per_code_without_{name}"] = _figure(
-            value, f"bits, without {name}", common, given=f"each row's own without {name}",
+            value, f"bits, without {name}", common, "", given=f"each row's own without {name}",
             **_untrained(config, [name]))
     return figures
 
 
-def _figure(value: float, label: str, common: Mapping[str, Any], **own: Any) -> Figure:
-    return Figure(value=finite(value), label=label, unit="bits", better="lower",
+def _figure(value: float, label: str, common: Mapping[str, Any], better: str = "lower",
+            **own: Any) -> Figure:
+    return Figure(value=finite(value), label=label, unit="bits", better=better,
                   conditions={**common, **own})
 
 

@@ -16,7 +16,7 @@ from tokenizer.schema import CodeSpec
 
 CAPTION, PADDING, LEAST_SIDE = 14, 4, 96
 """Pixels: height of a caption, space between pictures, side up to which pictures are enlarged."""
-WIDTH, HEIGHT, MARGIN = 640, 220, 40
+WIDTH, HEIGHT, MARGIN = 800, 220, 40
 """Of the histogram and of what surrounds it, in pixels."""
 INK, FRAME = (40, 40, 40), (190, 190, 190)
 COLOURS = ((200, 90, 30), (31, 90, 160))
@@ -54,24 +54,30 @@ def draw_sheet(columns: Sequence[Column], shares: Mapping[str, np.ndarray]) -> n
     Returns:
         ``(height, width, 3)`` uint8.
     """
-    height, width = columns[0].pictures.shape[1:3]
-    factor = max(1, -(-LEAST_SIDE // min(height, width)))
-    height, width = height * factor, width * factor
-    num_rows = len(columns[0].pictures)
-    down, across = height + CAPTION + PADDING, max(width, LEAST_SIDE) + PADDING
-    grid = Image.new("RGB", (across * len(columns) + PADDING, down * num_rows + PADDING), "white")
-    draw = ImageDraw.Draw(grid)
-    for place, column in enumerate(columns):
-        size = (height // factor, width // factor)
-        pictures = enlarge(resample(column.pictures, size), factor)
-        for row, (caption, picture) in enumerate(zip(column.captions, pictures, strict=True)):
-            left, top = PADDING + place * across, PADDING + row * down
-            draw.text((left, top), _fitting(draw, caption, across - PADDING), fill=INK)
-            grid.paste(Image.fromarray(picture), (left, top + CAPTION))
-    panels = [np.asarray(grid), *([draw_histogram(shares)] if shares else [])]
+    panels = [draw_grid(columns), *([draw_histogram(shares)] if shares else [])]
     widest = max(panel.shape[1] for panel in panels)
     return np.concatenate([np.pad(panel, ((0, 0), (0, widest - panel.shape[1]), (0, 0)),
                                   constant_values=255) for panel in panels])
+
+
+def draw_grid(columns: Sequence[Column]) -> np.ndarray:
+    """Columns side by side as often as `WIDTH` has room for them, ``(H, W, 3)`` uint8."""
+    size = columns[0].pictures.shape[1:3]
+    factor = max(1, -(-LEAST_SIDE // min(size)))
+    across, down = max(size[1] * factor, LEAST_SIDE) + PADDING, size[0] * factor + CAPTION + PADDING
+    num_blocks = max(1, WIDTH // (across * len(columns)))
+    num_rows = -(-len(columns[0].pictures) // num_blocks)
+    grid = Image.new("RGB", (across * len(columns) * num_blocks + PADDING,
+                             down * num_rows + PADDING), "white")
+    draw = ImageDraw.Draw(grid)
+    for place, column in enumerate(columns):
+        pictures = enlarge(resample(column.pictures, (size[0], size[1])), factor)
+        for item, (caption, picture) in enumerate(zip(column.captions, pictures, strict=True)):
+            left = PADDING + (item // num_rows * len(columns) + place) * across
+            top = PADDING + item % num_rows * down
+            draw.text((left, top), _fitting(draw, caption, across - PADDING), fill=INK)
+            grid.paste(Image.fromarray(picture), (left, top + CAPTION))
+    return np.asarray(grid)
 
 
 def draw_histogram(shares: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -56,7 +56,7 @@ def test_a_table_is_printed_and_files_are_written(tokenized: Path, prior: Path,
     assert drawing["seed"] == 5 and drawing["generation"]["guidance"] == 2.0
     assert drawing["generation"]["sampler"]["top_k"] == 9
     with Image.open(out / "evaluation.png") as picture:
-        assert picture.size[0] == 640
+        assert picture.size[0] == 800
 
 
 def test_the_report_lies_with_the_prior_unless_said_otherwise(tokenized: Path,

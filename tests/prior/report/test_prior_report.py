@@ -7,22 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawn_codes import CORPUS, GRID
+from drawn_codes import CORPUS, GRID, conditions
 from pictured_codes import SIDE, Reading, decoders
 from PIL import Image
 
 from prior.dataset import CodeRows
 from prior.evaluation import held_out_bits
 from prior.generate import Generation
-from prior.model import Prior
+from prior.model import Prior, PriorConfig
+from prior.recipes import tiny
 from prior.report.evaluate import PriorEvaluationConfig, Sight, evaluate_prior
 from prior.report.report import PICTURE, RESULTS, PriorReport
 from prior.samplers import RandomSampler
 from prior.sampling import SamplingConfig
+from prior.transformer import Transformer
 from tokenizer.evaluation import inception
 from tokenizer.evaluation.frechet import FeatureStatistics, frechet_distance
 from tokenizer.evaluation.inception_score import inception_score
 from tokenizer.evaluation.manifolds import precision_recall
+from tokenizer.splits import Split
 from tokenizer.tokens import TokenCorpus
 
 Trained = tuple[TokenCorpus, str]
@@ -220,13 +223,13 @@ def test_the_picture_shows_samples_beside_maps_and_nearest_rows(prior: Prior, tr
                            for place in range(3))
     np.testing.assert_array_equal(sample, near)  # of a row of training given as a sample
     assert len(np.unique(given.reshape(-1, 3), axis=0)) <= 4
-    assert sheet.shape[0] == 8 * (height + 14 + 4) + 4 + 220
+    assert sheet.shape[:2] == (4 * (height + 14 + 4) + 4 + 220, 800)  # two blocks of four
 
 
 def test_without_decoders_codes_are_shown_as_cells(prior: Prior, trained: Trained,
                                                    tmp_path: Path) -> None:
     report = evaluate(prior, trained, tmp_path)
-    assert Image.open(tmp_path / PICTURE).size[0] == 640
+    assert Image.open(tmp_path / PICTURE).size[0] == 800
     assert report.left_out["fid"] == "no tokenizer to decode the images: give --tokenizer"
     assert report.left_out["segmentation_agreement"] == report.left_out["fid"]
     seen = evaluate(prior, trained, tmp_path, sight=Sight(decoders=decoders(prior)))
@@ -235,6 +238,17 @@ def test_without_decoders_codes_are_shown_as_cells(prior: Prior, trained: Traine
     lines = report.table().splitlines()
     assert any(line.startswith("bits per code") and line.endswith("lower is better")
                for line in lines)
+
+
+def test_a_prior_told_of_coordinates_is_measured_without_them_too(
+        trained: Trained, tmp_path: Path) -> None:
+    config = PriorConfig.of(trained[0], conditions=conditions("label", "coordinates"),
+                            split=Split(held_out=4), transformer=tiny().transformer)
+    model = Transformer(config.transformer, config.layout).eval()
+    report = evaluate(Prior(config, model, "sha256:untrained"), trained, tmp_path)
+    assert report.figures["bits_per_code"].value == pytest.approx(3.0, abs=1e-4)
+    assert {"gap_coordinates", "bits_per_code_without_coordinates"} <= report.figures.keys()
+    assert not [name for name in report.left_out if "coordinates" in name]
 
 
 @pytest.mark.parametrize("name", ["limit", "num_compared", "batch_size"])
