@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SECTIONS = {
     "What to encode": ("--tokenizer", "--maps", "--labels", "--size", "--buckets", "--crops",
-                       "--flips", "--crop-seed"),
+                       "--flips", "--crop-seed", "--max-pixels"),
     "What to store": ("--stats", "--precision", "--backend", "--batch-size", "--shard-size"),
     "The job": ("--dry-run", "--extend", "--max-errors", *JOB)}
 """Headings of the help."""
@@ -55,6 +55,9 @@ SECTIONS = {
 @click.option("--crop-seed", type=at_least(0), default=0, show_default=True,
               help="Of the draws of random:N and --flips, which depend on it, the image's key and "
                    "the crop's number alone.")
+@click.option("--max-pixels", type=at_least(1), default=178_000_000, show_default=True,
+              help="Larger images are dead letters, before they are decoded; a job keeps the limit "
+                   "it began with.")
 @click.option("--shard-size", type=at_least(1), default=512, show_default=True,
               help="Images in one Parquet file.")
 @click.option("--batch-size", type=at_least(1), default=8, show_default=True,
@@ -91,8 +94,8 @@ SECTIONS = {
 def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
            maps: tuple[tuple[str, str], ...], labels: str, size: tuple[int, int] | None,
            buckets: tuple[tuple[int, int], ...], crops: str, flips: bool, crop_seed: int,
-           shard_size: int, batch_size: int, precision: str, backend: str, stats: bool,
-           num_workers: int, max_errors: int | float | None, overwrite: bool,
+           max_pixels: int, shard_size: int, batch_size: int, precision: str, backend: str,
+           stats: bool, num_workers: int, max_errors: int | float | None, overwrite: bool,
            dry_run: bool, extend: bool, engine: str, beam_flags: tuple[str, ...],
            array_index: int | None, array_size: int | None) -> None:
     """Tokenise the images of CORPUS into Parquet shards under TOKENS.
@@ -127,10 +130,10 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
     config = EncodeConfig(
         corpus=corpus, output=tokens, tokenizers=tokenizers_of(tokenizers),
         maps=by_name("--maps", maps), labels=labels, size=size, buckets=buckets, crops=crops,
-        flips=flips, crop_seed=crop_seed, shard_size=shard_size, batch_size=batch_size,
-        precision=precision, backend=backend, engine=engine, num_workers=num_workers,
-        beam_flags=beam_flags, max_errors=max_errors, overwrite=overwrite, extend=extend,
-        stats=stats)
+        flips=flips, crop_seed=crop_seed, max_pixels=max_pixels, shard_size=shard_size,
+        batch_size=batch_size, precision=precision, backend=backend, engine=engine,
+        num_workers=num_workers, beam_flags=beam_flags, max_errors=max_errors, overwrite=overwrite,
+        extend=extend, stats=stats)
     if dry_run:
         if part is not None:
             raise click.UsageError("--dry-run is of the whole job: leave out --array-index and "

@@ -86,6 +86,21 @@ def at_size(codecs: "Mapping[str, Codec]", image_size: tuple[int, int], batch_si
             for name, codec in codecs.items()}
 
 
+def require_one_ratio(spec: TokenSpec) -> None:
+    """Refuse tokenizers that cannot share a crop.
+
+    Raises:
+        ValueError: their images have different ratios of height to width.
+    """
+    first, *others = spec.codes
+    height, width = first.image_size
+    for code in others:
+        if code.image_size[0] * width != code.image_size[1] * height:
+            raise ValueError(f"all modalities share one crop, but the {code.modality} tokenizer "
+                             f"takes {code.image_size[0]} x {code.image_size[1]} pixels, that of "
+                             f"{first.modality} {height} x {width}: their ratios must be equal")
+
+
 def spec_on_grid(codec: "Codec", grid: tuple[int, int]) -> CodeSpec:
     """The spec of a tokenizer for pictures of the size that gives this grid."""
     size = codec.spec.size_on(grid)

@@ -22,6 +22,7 @@ from pipelines.formats.base import read_range
 from pipelines.selection import KEY, Selection
 from tokenizer import pictures, storage
 from tokenizer.corpus.images import Crop
+from tokenizer.corpus.limits import at_most
 from tokenizer.corpus.sources import Entry, Source, open_source
 from tokenizer.corpus.sources.urls import split_options
 from tokenizer.grids import buckets_of, codes_of_rows
@@ -135,12 +136,17 @@ def chosen(corpus: TokenCorpus, selection: Selection, num: int, modalities: Sequ
 
 
 class Sources:
-    """Reads the files that rows of a corpus were made of."""
+    """Reads the files that rows of a corpus were made of.
+
+    Attributes:
+        max_pixels: of an image that could become a row; nothing for the usual limit.
+    """
 
     def __init__(self, corpus: TokenCorpus) -> None:
         self._plans = load_plans(corpus.url)
         self._opened: dict[str, Source] = {}
         self._shard = -1  # whose plan is held
+        self.max_pixels = (self._plans[0].settings.get("max_pixels") if self._plans else None)
         self._planned: dict[str, dict[str, Any]] = {}
 
     def read(self, row: Mapping[str, Any], modality: str) -> tuple[bytes, str]:
@@ -228,7 +234,8 @@ def original_of(row: Mapping[str, Any], decoder: "codecs.Codec", sources: Source
     modality = decoder.modality
     try:
         content, name = sources.read(row, modality.file_modality())
-        raw = modality.read(content, name)
+        with at_most(sources.max_pixels):
+            raw = modality.read(content, name)
         crop = Crop(left=row["left"], top=row["top"], width=row["crop_width"],
                     height=row["crop_height"], flipped=row["flipped"], index=row["crop_index"])
         return modality.fit(raw, crop, decoder.spec.image_size)

@@ -39,6 +39,7 @@ from pipelines.plan import Plan, fixed_size_shards, make_plan
 from pipelines.shard import encode_entries, token_spec
 from tokenizer import audit, buckets, configs, storage
 from tokenizer.corpus.crops import CENTRE, CropRule, crop_rule
+from tokenizer.corpus.limits import MAX_PIXELS
 from tokenizer.corpus.modalities import file_modality
 from tokenizer.corpus.sources import Source, is_within_corpus, open_source
 from tokenizer.deltas import RETRY, Generation
@@ -72,6 +73,8 @@ class EncodeConfig:
             `tokenizer.corpus.crops`.
         flips: whether crops are mirrored by a draw, left to right.
         crop_seed: of the draws of crops and flips.
+        max_pixels: of an image; larger ones are dead letters. Part of the fingerprint where it is
+            not the usual one, since it decides which rows there are.
         shard_size: inputs of one shard.
         batch_size: images that pass through a codec at once; part of the fingerprint.
         precision: arithmetic of the encoders, ``float32`` or ``bf16``; part of the codes' spec.
@@ -96,6 +99,7 @@ class EncodeConfig:
     crops: str = CENTRE.name
     flips: bool = False
     crop_seed: int = 0
+    max_pixels: int = MAX_PIXELS
     shard_size: int = 512
     batch_size: int = 8
     precision: str = "float32"
@@ -115,9 +119,9 @@ class EncodeConfig:
         if self.buckets and self.size is not None:
             raise ValueError("images have one size or buckets of several: leave out --size "
                              f"{buckets.size_name(self.size)} or --buckets")
-        for name, least in (("shard_size", 1), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("shard_size", "batch_size", "max_pixels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.extend and self.overwrite:
             raise ValueError("what is started over needs no delta: leave out --extend or "
                              "--overwrite")
@@ -179,6 +183,7 @@ class EncodeTask(ShardTask):
         tokenizers: folder of the tokenizer of each modality.
         num_threads: inputs that are read and decoded at once.
         crops: which boxes of each input become rows.
+        max_pixels: of an image.
         deltas: plans of the generations after the first one.
         changed_files: files with many inputs that are others than when ``plan`` was made.
     """
@@ -190,6 +195,7 @@ class EncodeTask(ShardTask):
     num_threads: int
     arithmetic: Mapping[str, str] = field(default_factory=dict)
     crops: CropRule = CENTRE
+    max_pixels: int = MAX_PIXELS
     deltas: tuple[Plan, ...] = ()
     changed_files: tuple[str, ...] = ()
 
@@ -207,7 +213,7 @@ class EncodeTask(ShardTask):
                                            **self.arithmetic)
         return encode_entries(map(entry_of, rows), self.source, encoders[0], self.num_threads,
                               self.crops, bool(self.spec.quality), may_all_be_gone,
-                              encoders if self.spec.buckets else ())
+                              encoders if self.spec.buckets else (), self.max_pixels)
 
     def run(self, shard: int) -> Receipt:
         planned = without_retried(self.plan.rows(shard), self.plan, self.deltas)
@@ -301,12 +307,13 @@ def open_task(config: EncodeConfig) -> EncodeTask:
     sizes = buckets.in_order(config.buckets)
     spec = token_spec(loaded, config.crop_rule, config.stats, [
         codecs.at_size(loaded, size, config.batch_size, **config.arithmetic) for size in sizes])
-    require_one_ratio(spec)
+    codecs.require_one_ratio(spec)
     unplanned = Plan(url=config.output, job="encode", settings={}, num_inputs=0, num_shards=0)
     return EncodeTask(plan=unplanned, source=source, spec=spec, tokenizers=urls,
                       batch_size=config.batch_size,
                       num_threads=num_decode_threads(config),
-                      arithmetic=config.arithmetic, crops=config.crop_rule)
+                      arithmetic=config.arithmetic, crops=config.crop_rule,
+                      max_pixels=config.max_pixels)
 
 
 def require_apart(config: EncodeConfig) -> None:
@@ -365,24 +372,11 @@ def settings_of(config: EncodeConfig, source: Source, spec: TokenSpec,
         settings["quality"] = list(spec.quality)
     if "backend" in config.arithmetic:
         settings["backend"] = config.backend
+    if config.max_pixels != MAX_PIXELS:
+        settings["max_pixels"] = config.max_pixels
     if files := source.files():
         settings["files"] = files
     return settings
-
-
-def require_one_ratio(spec: TokenSpec) -> None:
-    """Refuse tokenizers that cannot share a crop.
-
-    Raises:
-        ValueError: their images have different ratios of height to width.
-    """
-    first, *others = spec.codes
-    height, width = first.image_size
-    for code in others:
-        if code.image_size[0] * width != code.image_size[1] * height:
-            raise ValueError(f"all modalities share one crop, but the {code.modality} tokenizer "
-                             f"takes {code.image_size[0]} x {code.image_size[1]} pixels, that of "
-                             f"{first.modality} {height} x {width}: their ratios must be equal")
 
 
 def num_decode_threads(config: EncodeConfig) -> int:

@@ -25,6 +25,7 @@ from pipelines.ordered import ordered
 from tokenizer.buckets import Bucket, nearest
 from tokenizer.corpus.crops import CENTRE, CropRule
 from tokenizer.corpus.images import Crop
+from tokenizer.corpus.limits import at_most
 from tokenizer.corpus.modalities import Modality, fit_together
 from tokenizer.corpus.sources import Entry, InputError, Source
 from tokenizer.corpus.sources.web import UnreachableURL
@@ -106,7 +107,7 @@ class Encoded:
 def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str, Encoder],
                    num_threads: int, crops: CropRule = CENTRE, quality: bool = False,
                    may_all_be_gone: bool = False, buckets: Sequence[Mapping[str, Encoder]] = (),
-                   ) -> tuple[pa.Table, list[DeadLetter]]:
+                   max_pixels: int | None = None) -> tuple[pa.Table, list[DeadLetter]]:
     """Encode the inputs of one shard.
 
     Args:
@@ -118,6 +119,7 @@ def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str
         may_all_be_gone: whether that no file is there says nothing of the source.
         buckets: the same codecs at the size of each bucket, of which each input takes the nearest;
             nothing where all have the size of ``codecs``.
+        max_pixels: of an input, see `tokenizer.corpus.limits.at_most`.
     Returns:
         Rows of `TokenSpec.arrow_schema` in the order of the plan, those of one input by their
         crops, and a dead letter for each input that failed; both are the same whatever the number
@@ -133,7 +135,8 @@ def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str
     window = num_threads - (-2 * batch_size // crops.num_crops)
 
     def read(entry: Entry) -> list[Record] | DeadLetter:
-        return read_entry(entry, source, by_bucket, crops)
+        with at_most(max_pixels):
+            return read_entry(entry, source, by_bucket, crops)
     with ordered(read, entries, num_threads, window) as results:
         for batch in in_batches(_apart(results, dead), batch_size):
             own = by_bucket[next(iter(batch.values())).bucket]

@@ -25,7 +25,8 @@ WITHOUT_TORCH = ("storage", "configs", "schema", "buckets", "grids", "usage", "c
                  "audit", "census", "deltas", "receipts",
                  "tokens", "claims", "checkpoints", "filters", "quality", "code_statistics",
                  "distributions", "duplicates", "pictures",
-                 "corpus/images", "corpus/colours", "corpus/augment", "corpus/crops",
+                 "corpus/images", "corpus/limits", "corpus/colours", "corpus/augment",
+                 "corpus/crops",
                  *(f"corpus/sources/{name}" for name in (
                      "__init__", "base", "columns", "folder", "huggingface", "joined", "listed",
                      "lists", "ondisk", "parquet", "tables", "tar_members", "tars", "urls", "web")),

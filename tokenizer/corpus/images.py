@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
 from tokenizer.corpus.colours import keeps_levels, to_srgb, upright_cmyk
+from tokenizer.corpus.limits import pixel_limit, refuse_as_pillow
 
 STORED, SRGB, TURBO = "stored", "srgb", "turbo"
 ROUTES = {
@@ -28,9 +29,6 @@ ROUTES = {
     TURBO: "the same; plain JPEG is decoded by simplejpeg, and all is resampled by torch"}
 """Ways from the bytes of a colour image to its pixels. Specs and checkpoints that name none mean
 the first; new tokenizers take `SRGB` unless told otherwise."""
-
-MAX_PIXELS = 178_000_000
-"""Pixels beyond which an image is refused before it is decoded."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """Pillow's names of the formats that are read."""
@@ -102,8 +100,8 @@ def decode_image(payload: bytes, route: str = STORED) -> np.ndarray:
         white; 16-bit grey is scaled by 255/65535; float grey is taken in [0, 1], or in [0, 255]
         where it exceeds 1.
     Raises:
-        UnreadableImage: the file is no such image, is damaged or truncated, or has more than
-            `MAX_PIXELS` pixels.
+        UnreadableImage: the file is no such image, is damaged or truncated, or has more pixels
+            than `limits.pixel_limit` says.
     """
     with _telling_damage(payload):
         if route == TURBO and (pixels := _decode_plain_jpeg(payload)) is not None:
@@ -127,6 +125,7 @@ def open_image(payload: bytes) -> Image.Image:
         elif payload.startswith(JPEG_START):
             check_jpeg(payload)
         with Image.open(io.BytesIO(payload), formats=FORMATS) as image:
+            refuse_as_pillow(*image.size)
             check_size(*image.size)
             image.load()
             return _upright(image)
@@ -142,8 +141,8 @@ def _telling_damage(payload: bytes) -> Iterator[None]:
     except Image.UnidentifiedImageError as error:
         raise UnreadableImage(describe_unknown(payload)) from error
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(f"more than {MAX_PIXELS} pixels, the most that are decoded: make it "
-                              "smaller") from error
+        raise UnreadableImage(f"more than {pixel_limit()} pixels, the most that are decoded: make "
+                              "it smaller") from error
     except MemoryError as error:
         raise UnreadableImage("too little memory to decode it: make it smaller, or give the job "
                               "more") from error
@@ -154,10 +153,10 @@ def _telling_damage(payload: bytes) -> Iterator[None]:
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse an image of more than `MAX_PIXELS` pixels."""
-    if width * height > MAX_PIXELS:
-        raise UnreadableImage(f"{width} x {height} pixels; at most {MAX_PIXELS} pixels are decoded:"
-                              " make it smaller")
+    """Refuse an image of more than `pixel_limit` pixels."""
+    if width * height > pixel_limit():
+        raise UnreadableImage(f"{width} x {height} pixels; at most {pixel_limit()} pixels are "
+                              "decoded: make it smaller")
 
 
 def check_png(payload: bytes) -> None:
@@ -320,6 +319,7 @@ def _decode_plain_jpeg(payload: bytes) -> np.ndarray | None:
         return None
     check_jpeg(payload)
     with Image.open(io.BytesIO(payload), formats=("JPEG",)) as image:
+        refuse_as_pillow(*image.size)
         check_size(*image.size)
         if image.mode != "RGB" or not keeps_levels(image):
             return None

@@ -7,7 +7,7 @@ import pytest
 from corpus_files import encode, noise, png_chunk, raw_png
 from PIL import Image, ImageFile
 
-from tokenizer.corpus import images
+from tokenizer.corpus import images, limits
 from tokenizer.corpus.crops import crop_rule
 from tokenizer.corpus.images import ROUTES, UnreadableImage, decode_image
 from tokenizer.corpus.maps import decode_depth, decode_labels
@@ -56,7 +56,7 @@ def test_a_line_of_pixels_gives_crops_of_every_rule(shape: tuple[int, int], rout
 def test_a_bomb_of_every_format_is_refused_by_its_header(
         file_format: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = encode(np.zeros((10, 10, 3), np.uint8), file_format, **options)
-    monkeypatch.setattr(images, "MAX_PIXELS", 99)
+    monkeypatch.setattr(limits, "MAX_PIXELS", 99)
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("it was decoded"))
     with pytest.raises(UnreadableImage, match="10 x 10 pixels; at most 99 pixels are decoded"):
         decode_image(bomb)

@@ -4,7 +4,7 @@ import pytest
 from corpus_files import broken_files, encode, noise, png_chunk, raw_png
 from PIL import Image, ImageFile
 
-from tokenizer.corpus import images
+from tokenizer.corpus import images, limits
 from tokenizer.corpus.images import Crop, UnreadableImage, centre_crop, decode_image, resize
 
 LOSSLESS = {"PNG": {}, "BMP": {}, "TIFF": {}, "WEBP": {"lossless": True}}
@@ -186,7 +186,7 @@ def test_bytes_after_the_end_of_a_jpeg_do_no_harm() -> None:
 
 
 def test_the_pixel_limit_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_PIXELS", 24 * 32)
+    monkeypatch.setattr(limits, "MAX_PIXELS", 24 * 32)
     assert decode_image(encode(noise(8))).shape == (24, 32, 3)
     with pytest.raises(UnreadableImage, match="32 x 25 pixels; at most 768"):
         decode_image(encode(noise(8, 25)))

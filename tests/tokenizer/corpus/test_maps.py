@@ -6,7 +6,7 @@ import pytest
 from corpus_files import encode, noise, png_chunk, raw_png
 from PIL import Image
 
-from tokenizer.corpus import images, maps
+from tokenizer.corpus import images, limits, maps
 from tokenizer.corpus.images import UnreadableImage
 from tokenizer.corpus.maps import decode_depth, decode_labels, encode_depth, encode_labels
 
@@ -148,6 +148,6 @@ def test_written_labels_show_their_classes_as_colours() -> None:
 
 
 def test_the_pixel_limit_holds_for_npy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_PIXELS", 5)
+    monkeypatch.setattr(limits, "MAX_PIXELS", 5)
     with pytest.raises(UnreadableImage, match="3 x 2 pixels; at most 5"):
         maps.decode_depth(npy(DEPTH))
