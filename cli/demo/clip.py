@@ -6,10 +6,10 @@
 
 It has 0.6 million parameters, sees 32 x 32 pixels and knows the words of the captions alone: enough
 to tell scenes apart, and far from what a CLIP trained on photographs knows. What it is taught
-beyond that is to guide: see `cli.demo.versions` and `_push`.
+beyond that is to guide: see `cli.demo.versions`, `cli.demo.dreams` and `_Teacher._push`.
 
-Letters: N pictures of a batch, each seen twice; U distinct captions; E numbers of an embedding; S
-side of its images in pixels.
+Letters: N pictures of a batch, each seen twice, and n dreams; U distinct captions; E numbers of an
+embedding; S side of its images in pixels.
 """
 import json
 from collections.abc import Callable, Sequence
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
+from cli.demo.dreams import Dreams
 from cli.demo.render import Array
 from cli.demo.versions import NUM_CLEAN, NUM_VERSIONS, Captioned, read_scenes
 from cli.options import reports_errors
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTokenizerFast
 
     from clip_guidance.clip import Clip
+    from tokenizer.vqgan.model import VQGAN
 
 SIDE, LONGEST = 32, 48
 """Pixels along a side of its images, and tokens of a caption at most."""
@@ -52,19 +54,21 @@ class ClipSettings:
     Attributes:
         num_steps: of the optimiser.
         batch_size: N, pictures a step.
+        dreams: n, of them a step.
         learning_rate: at its greatest.
         push: how far pixels are pushed to mislead it, at most: length of the change of a view, of
             which white is 1 in every channel of every pixel.
         seed: of weights and of everything drawn.
     """
     num_steps: int = 500
-    batch_size: int = 48
+    batch_size: int = 32
+    dreams: int = 8
     learning_rate: float = 1e-3
     push: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size"):
+        for name in ("num_steps", "batch_size", "dreams"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
@@ -89,10 +93,13 @@ class Retrieval:
         return cls(num=num, share=num_right / num, chance=chance)
 
 
-def train_clip(out: Path, trained: Captioned, held: Captioned, settings: ClipSettings,
+def train_clip(out: Path, trained: Captioned, held: Captioned, guided: "VQGAN",
+               settings: ClipSettings,
                say: Callable[[str], object] = lambda line: None) -> Retrieval:
     """Train a CLIP and save it as ``transformers`` does.
 
+    Args:
+        guided: the tokenizer that it is to guide.
     Returns:
         Retrieval among the held-out pictures, as they were drawn.
     """
@@ -101,7 +108,7 @@ def train_clip(out: Path, trained: Captioned, held: Captioned, settings: ClipSet
     tokenizer = build_tokenizer(captions)
     torch.manual_seed(settings.seed)
     model = _build_model(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
-    teacher = _Teacher(model, tokenizer, trained, settings)
+    teacher = _Teacher(model, tokenizer, trained, guided, settings)
     for step in range(1, settings.num_steps + 1):
         loss = teacher.teach(step)
         if step % 50 == 0:
@@ -167,7 +174,7 @@ class _Teacher:
     """Teaches a CLIP, step by step, which pictures belong to which captions."""
 
     def __init__(self, model: "CLIPModel", tokenizer: "CLIPTokenizerFast", trained: Captioned,
-                 settings: ClipSettings) -> None:
+                 guided: "VQGAN", settings: ClipSettings) -> None:
         import torch
 
         from clip_guidance.cutouts import CutoutConfig
@@ -178,6 +185,7 @@ class _Teacher:
         self.tokens = tokenizer(captions, padding=True, return_tensors="pt")
         self.changes = CutoutConfig(num=1, **CUTOUTS)
         self.rng = np.random.default_rng(settings.seed)
+        self.dreams = Dreams(guided, len(captions), self.rng)
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate,
                                            weight_decay=0.05)
 
@@ -194,8 +202,11 @@ class _Teacher:
         own = torch.from_numpy(numbers)
         texts = self._embed_texts(captions)
         views = self._push(self._views(chosen, draw_versions(num, self.rng)), texts.detach()[own])
+        chosen = self.rng.choice(len(captions), min(settings.dreams, len(captions)), replace=False)
+        dreamt = self._dream(captions[chosen], texts.detach()[chosen])
         scale = self.model.logit_scale.exp().clamp(max=GREATEST_SCALE)
-        loss = guiding_loss(scale * self._embed_images(views) @ texts.T, own)
+        cosines = self._embed_images(torch.cat([views, dreamt])) @ texts.T
+        loss = guiding_loss(scale * cosines, own, torch.from_numpy(chosen))
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
@@ -208,13 +219,28 @@ class _Teacher:
             versions: numbers of two versions of each picture, ``(2, N)``.
         """
         import torch
+        pictures = self.versions[np.tile(chosen, 2), versions.reshape(-1)]
+        return self._cut(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255)
+
+    def _dream(self, numbers: Array, texts: "Tensor") -> "Tensor":
+        """Cutouts ``(n, 3, S, S)`` of the dreams of some captions, which move on.
+
+        Args:
+            texts: embeddings ``(n, E)`` of the captions.
+        """
+        def judge(images: "Tensor") -> "Tensor":
+            return (self._embed_images(self._cut(images)) * texts).sum(1)
+
+        return self._cut(self.dreams.move(numbers, judge))
+
+    def _cut(self, images: "Tensor") -> "Tensor":
+        """One cutout of each image, ``(..., 3, S, S)`` of ``(..., 3, H, W)``."""
+        import torch
 
         from clip_guidance.cutouts import cut, draw_cutout
-        pictures = self.versions[np.tile(chosen, 2), versions.reshape(-1)]
-        pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
-        size = (pixels.shape[2], pixels.shape[3])
+        size = (images.shape[2], images.shape[3])
         return torch.stack([cut(image, draw_cutout(self.changes, size, self.rng), SIDE)
-                            for image in pixels])
+                            for image in images])
 
     def _push(self, views: "Tensor", texts: "Tensor") -> "Tensor":
         """Views changed a little to mislead: the better versions away from their texts, the others
@@ -261,26 +287,32 @@ def draw_versions(num: int, rng: np.random.Generator) -> Array:
     return np.stack([first, second])
 
 
-def guiding_loss(cosines: "Tensor", own: "Tensor") -> "Tensor":
+def guiding_loss(cosines: "Tensor", own: "Tensor", dreamt: "Tensor") -> "Tensor":
     """What a CLIP that guides has to get right.
 
     Views find their captions, the better ones above all; captions find the better views of their
-    pictures among all; and of two versions of a picture the better one is closer to its caption.
+    pictures among all; of two versions of a picture the better one is closer to its caption, and
+    pictures are closer than dreams.
 
     Args:
-        cosines: scaled, ``(2 N, U)``, of better versions and of the others to the captions.
+        cosines: scaled, ``(2 N + n, U)``, of better versions, of the others and of dreams to the
+            captions.
         own: ``(N,)`` int64, number of each picture's caption; each caption is some picture's.
+        dreamt: ``(n,)`` int64, likewise of each dream.
     """
     import torch
     from torch.nn.functional import cross_entropy, softplus
     num = len(own)
-    better, others = cosines[:num], cosines[num:]
-    to_texts = (2 * cross_entropy(better, own) + cross_entropy(others, own)) / 3
+    better, others, dreams = cosines.split([num, num, len(dreamt)])
+    to_texts = ((2 * cross_entropy(better, own) + cross_entropy(others, own)) / 3
+                + cross_entropy(dreams, dreamt) / 2)
     belongs = own[:, None] == torch.arange(cosines.shape[1])
     to_images = (cosines.logsumexp(0)
                  - better.masked_fill(~belongs, -torch.inf).logsumexp(0)).mean()
     gains = (better - others).gather(1, own[:, None])
-    return to_texts + to_images + softplus(1 - gains).mean()
+    means = (better * belongs).sum(0) / belongs.sum(0)
+    leads = means[dreamt] - dreams.gather(1, dreamt[:, None])[:, 0]
+    return to_texts + to_images + softplus(1 - gains).mean() + softplus(1 - leads).mean()
 
 
 @click.command()
@@ -299,9 +331,11 @@ def main(scenes: Path, tokenizer: str, out: Path, held_out: int, most: int, step
          seed: int) -> None:
     """Train a tiny CLIP on the drawn SCENES and their captions, to guide TOKENIZER; save it in OUT.
     """
-    from tokenizer.codec import Codec
-    trained, held = read_scenes(scenes, Codec.load(tokenizer), held_out, most)
-    found = train_clip(out, trained, held, ClipSettings(num_steps=steps, seed=seed), click.echo)
+    from clip_guidance.job import Tokenizer
+    guided = Tokenizer.load(tokenizer)
+    trained, held = read_scenes(scenes, guided.codec, held_out, most)
+    found = train_clip(out, trained, held, guided.model,
+                       ClipSettings(num_steps=steps, seed=seed), click.echo)
     click.echo(f"{out}: of {found.num} held-out scenes {found.share:.0%} find their caption "
                f"(chance {found.chance:.0%})")
 
