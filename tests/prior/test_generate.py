@@ -111,12 +111,12 @@ def test_separate_scales_and_schedules_are_the_same_with_and_without_a_cache(
 def test_guided_samples_follow_their_conditions_more_closely(prior: Prior) -> None:
     given = givens(200)  # 1200 codes: shares to 0.015
     expected = given["segmentation"] * 2 + given["label"]
-    hot = RandomSampler(temperature=3.0)
+    hot = RandomSampler(temperature=8.0)  # which the plain prior hardly stands
     plain, guided = (
         (generate(prior.model, given, [(7, row) for row in range(200)],
                   Generation(batch_size=200, sampler=hot, guidance=Guidance(scale=scale)))
          .reshape(200, -1) == expected).mean() for scale in (1.0, 4.0))
-    assert guided > plain + 0.1, (plain, guided)
+    assert guided > plain + 0.15, (plain, guided)  # seen: 0.215 and 0.490
 
 
 # Images with holes
