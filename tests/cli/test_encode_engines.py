@@ -101,6 +101,14 @@ def test_a_dask_worker_that_is_killed_in_mid_run_costs_nothing(corpus: Path, tok
     assert victims[0] not in dask.workers()
 
 
+@pytest.mark.slow
+def test_a_flag_that_a_job_service_does_not_know_is_one_line(corpus: Path, tokenizer: str,
+                                                             service: JobService) -> None:
+    done = encode(corpus, tokenizer, "unknown", "--engine", service.engine, "--", "--zzz=1")
+    assert done.exit_code == 1 and done.output.count("\n") == 1
+    assert "behind -- stands --zzz=1, which neither Beam nor what it runs on knows" in done.output
+
+
 def test_an_engine_that_does_not_answer_is_one_line(corpus: Path, tokenizer: str) -> None:
     done = encode(corpus, tokenizer, "nowhere", "--engine", "dask://127.0.0.1:9")
     assert done.exit_code == 1 and done.output.count("\n") == 1
