@@ -25,6 +25,7 @@ from prior.dataset import Batch
 from prior.evaluation import sequence_loss
 from prior.generate import Generation, generate
 from prior.sequence import Segment, SequenceLayout
+from prior.stepping import store_by_columns
 from prior.transformer import Transformer, TransformerConfig
 
 
@@ -35,6 +36,7 @@ def build(layers: int, width: int, side: int, num_codes: int) -> Transformer:
     config = TransformerConfig(num_layers=layers, width=width, num_heads=max(1, width // 64))
     model = Transformer(config, layout)
     torch.nn.init.normal_(model.head.weight, std=0.02)
+    store_by_columns(model)  # as `Prior.load` does
     return model
 
 

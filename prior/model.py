@@ -14,6 +14,7 @@ from prior.coordinates import LEVELS, CoordinateSegment
 from prior.layouts import layout_class
 from prior.loading.config import Mixture, Share
 from prior.sequence import COORDINATES, LABEL, NOT_MAPS, Segment, SequenceLayout
+from prior.stepping import store_by_columns
 from prior.transformer import Transformer, TransformerConfig
 from tokenizer import checkpoints, configs
 from tokenizer.devices import usable_device
@@ -189,6 +190,7 @@ class Prior:
         config = checkpoints.load_config(url, KIND, PriorConfig)
         model = Transformer(config.transformer, config.layout)
         _load_weights(model, checkpoints.load_weights(url), url)
+        store_by_columns(model)
         return cls(config, model.to(place).eval(), checkpoints.fingerprint(url))
 
 

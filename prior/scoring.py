@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prior.guidance import Guidance
 from prior.sequence import SequenceLayout
+from prior.stepping import Stepper
 from prior.transformer import Cache, Transformer
 
 POSITIONS_AT_ONCE = 256
@@ -38,6 +39,7 @@ class Scores:
                                    model.head.weight.device)
         self._cache = (read_conditions(model, self._first[:, :model.layout.prefix_length])
                        if cached else None)
+        self._stepper = Stepper(model, self._cache) if self._cache is not None else None
 
     @torch.inference_mode()
     def next(self, codes: Tensor, count: int) -> Tensor:
@@ -46,7 +48,11 @@ class Scores:
         Args:
             codes: ``(B, n)`` int64; the first ``count`` are read, but those read before.
         """
-        scores = self._model.next_scores(self._inputs(codes, count), self._cache)
+        inputs = self._inputs(codes, count)
+        if self._stepper is not None and inputs.shape[1] == 1:
+            scores = self._stepper.next_scores(inputs[:, 0])
+        else:
+            scores = self._model.next_scores(inputs, self._cache)
         return self._guided(scores.float(), count)
 
     @torch.inference_mode()
@@ -75,7 +81,8 @@ class Scores:
         num_read = self._cache.length if self._cache is not None else 0
         first = num_read - self._layout.prefix_length
         inputs = self._layout.target_inputs(codes, max(first, 1), last)
-        inputs = inputs.repeat(len(self._chain.stages), 1)
+        if len(self._chain.stages) > 1:
+            inputs = inputs.repeat(len(self._chain.stages), 1)
         return inputs if first > 0 else torch.cat([self._first[:, num_read:], inputs], 1)
 
     def _guided(self, scores: Tensor, count: int) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prior.operations import rms_norm, rotate, swiglu
 from prior.sequence import SequenceLayout
 from tokenizer import configs
 
@@ -92,14 +93,18 @@ class Cache:
         config: of the transformer.
         num_rows: B.
         length: L, most positions it will hold.
+
+    Attributes:
+        pairs: keys, then values: ``(2, layers, B, N, L, D)``.
+        length: positions read so far.
     """
 
     def __init__(self, config: TransformerConfig, num_rows: int, length: int,
                  device: torch.device) -> None:
         shape = (config.num_layers, num_rows, config.num_heads, length,
                  config.width // config.num_heads)
-        self.keys = torch.empty(shape, device=device)
-        self.values = torch.empty_like(self.keys)
+        self.pairs = torch.empty((2, *shape), device=device)
+        self.keys, self.values = self.pairs
         self.length = 0
 
     def copy_rows(self, rows: Tensor, places: Tensor, source: "Cache") -> None:
@@ -122,18 +127,14 @@ class Cache:
 
 
 class RMSNorm(nn.RMSNorm):
-    """RMS norm computed in float32 (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    """RMS norm computed in float32."""
 
     def __init__(self, size: int, epsilon: float = EPSILON) -> None:
         super().__init__(size, eps=epsilon)
         self.epsilon = epsilon
 
     def forward(self, inputs: Tensor) -> Tensor:
-        values = inputs.float()
-        # As torch's own, in half the calls: they are what a step of one code waits for.
-        length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
-        scale = torch.rsqrt(length.square() / values.shape[-1] + self.epsilon)
-        return (values * scale * self.weight).to(inputs.dtype)
+        return rms_norm(inputs, self.weight, self.epsilon)
 
 
 def build_norm(config: TransformerConfig) -> nn.Module:
@@ -158,13 +159,19 @@ class Attention(nn.Module):
 
     def forward(self, inputs: Tensor, turn: Tensor | None, mask: Tensor | None, causal: bool,
                 cache: Cache | None, layer: int) -> Tensor:
-        """Inputs ``(B, T, C)`` to outputs of the same shape; ``turn`` as `rotate` takes it."""
+        """Inputs ``(B, T, C)`` to outputs of the same shape.
+
+        Args:
+            turn: ``(2, T, 1, D / 2)``, as `rotate` takes it.
+        """
         rows, length, width = inputs.shape
         packed = self.qkv(inputs).view(rows, length, 3, self.num_heads, width // self.num_heads)
-        queries, keys, values = packed.permute(2, 0, 3, 1, 4)  # each (B, N, T, D)
+        queries, keys, values = packed.unbind(2)
         queries, keys = self.norm_queries(queries), self.norm_keys(keys)
         if turn is not None:
-            queries, keys = rotate(torch.stack([queries, keys]), turn)
+            queries, keys = rotate(queries, turn), rotate(keys, turn)
+        # From here on each is (B, N, T, D).
+        queries, keys, values = (part.transpose(1, 2) for part in (queries, keys, values))
         if cache is not None:
             keys, values = cache.extend(layer, keys, values)
         mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask,
@@ -181,8 +188,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(config.hidden, config.width, bias=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        gate, up = self.gate_and_up(inputs).chunk(2, -1)
-        return self.down(functional.silu(gate) * up)
+        return self.down(swiglu(self.gate_and_up(inputs)))
 
 
 class GELUFeedForward(nn.Module):
@@ -276,7 +282,7 @@ class Transformer(nn.Module):
             raise ValueError(f"the first call takes all {self.layout.prefix_length} positions of "
                              f"the conditions, got {end}")
         hidden = self._embed(ids, start, end)
-        turn = self.turns[:, start:end] if self.config.rotary else None
+        turn = self.turns[:, start:end, None] if self.config.rotary else None
         mask, causal = self._mask(start, end)
         for layer, block in enumerate(self.blocks):
             hidden = block(hidden, turn, mask, causal, cache, layer)
@@ -368,10 +374,3 @@ def rotations(coordinates: Tensor, size: int, base: float = 100.0) -> Tensor:
     rates = base ** -(torch.arange(num_rates, device=coordinates.device) / num_rates)
     angles = (coordinates[:, :, None] * rates).flatten(1)
     return torch.stack([angles.cos(), angles.sin()])
-
-
-def rotate(inputs: Tensor, turn: Tensor) -> Tensor:
-    """Turn the channel pairs ``(d, d + D/2)`` of ``(..., T, D)`` by ``turn``, ``(2, T, D/2)``."""
-    first, second = inputs.chunk(2, -1)
-    cosines, sines = turn.to(inputs.dtype)
-    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], -1)

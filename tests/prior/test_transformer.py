@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from prior.layouts import LlamaGenLayout, TamingLayout
+from prior.operations import rotate
 from prior.sequence import LABEL, Segment, SequenceLayout
-from prior.transformer import RMSNorm, Transformer, TransformerConfig, rotate, rotations
+from prior.transformer import RMSNorm, Transformer, TransformerConfig, rotations
 from tokenizer import configs
 
 LAYOUT = SequenceLayout((Segment(name=LABEL, grid=(1, 1), vocabulary=5),
