@@ -1,8 +1,6 @@
 """``img2tokens encode`` on real tokenizers: exact codes, one line of outcome, any interruption."""
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from forked import Forked
 from PIL import Image
 from random_tokenizers import encode, save_tokenizer, tree
 
@@ -116,32 +115,27 @@ def test_another_tokenizer_is_refused_by_fingerprint(image_folder: ImageFolder, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [("--shard-size", 3),
-                                     ("--crops", "random:3", "--flips", "--shard-size", 4)],
-                         ids=["centre", "crops"])
-def test_one_and_two_processes_write_the_same_bytes(
-        image_folder: ImageFolder, tokenizer: str, tmp_path: Path,
-        options: tuple[str | int, ...]) -> None:
+def test_one_and_two_processes_write_the_same_bytes(image_folder: ImageFolder, tokenizer: str,
+                                                    tmp_path: Path) -> None:
     photos = image_folder(23)
     (photos / "img-007.png").write_bytes(b"no image")
     for num_workers in (1, 2):
         done = encode(photos, tmp_path / f"by-{num_workers}", "--tokenizer", f"image={tokenizer}",
-                      *options, "--num-workers", num_workers)
+                      "--shard-size", 3, "--num-workers", num_workers)
         assert done.exit_code == 0, done.output
     assert tree(tmp_path / "by-1") == tree(tmp_path / "by-2")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_job_killed_in_mid_run_continues_to_the_same_bytes(
-        image_folder: ImageFolder, tokenizer: str, tmp_path: Path, num_workers: int) -> None:
+@pytest.mark.slow  # several processes are killed in test_faults.py
+def test_a_job_killed_in_mid_run_continues_to_the_same_bytes(image_folder: ImageFolder,
+                                                             tokenizer: str,
+                                                             tmp_path: Path) -> None:
     photos = image_folder(80)
     (photos / "img-007.png").write_bytes(b"no image")
     options = ("--tokenizer", f"image={tokenizer}", "--shard-size", 1)
     assert encode(photos, tmp_path / "undisturbed", *options).exit_code == 0
     killed = tmp_path / "killed"
-    num_done = stop_in_mid_run([photos, killed, *options, "--num-workers", num_workers], killed,
-                               signal.SIGKILL)
+    num_done = stop_in_mid_run([photos, killed, *options], killed, signal.SIGKILL)
     assert 3 <= num_done < 80 and not (killed / "_SUCCESS").exists()
     done = encode(photos, killed, *options)
     assert done.exit_code == 0, done.output
@@ -160,8 +154,7 @@ def test_ctrl_c_says_how_to_continue_and_loses_nothing(image_folder: ImageFolder
 
 def stop_in_mid_run(arguments: Sequence[object], out: Path, number: signal.Signals) -> int:
     """Run the command in a process, stop it once three shards are done; returns how many were."""
-    process = subprocess.Popen([sys.executable, "-m", "cli", "encode", *map(str, arguments)],
-                               stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = Forked("cli", "encode", *arguments)
     receipts, deadline = out / "_receipts", time.monotonic() + 300
     while not (receipts.exists() and len(list(receipts.glob("*.json"))) >= 3):
         assert process.poll() is None and time.monotonic() < deadline

@@ -15,7 +15,7 @@ from random_tokenizers import tree
 from cli.main import main
 
 NUM_IMAGES = 40
-WAYS = ("two processes", "Dask", "job service", "loopback", "flags")
+WAYS = ("Dask", "job service", "loopback", "flags")  # processes of this machine: test_encode.py
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +48,13 @@ def decode(folder: Path, tokenizer: str, out: str, *options: object) -> Result:
 
 def options_of(way: str, request: pytest.FixtureRequest) -> list[str]:
     """What asks for an engine; the cluster that it needs is started."""
-    if way == "two processes":
-        return ["--num-workers", "2"]
     if way == "Dask":
         return ["--engine", request.getfixturevalue("dask").engine]
     service: JobService = request.getfixturevalue("service")
     return {"job service": ["--engine", service.engine, "--", *service.flags],
             "loopback": ["--engine", service.engine],
-            "flags": ["--engine", "beam", "--", "--runner=FlinkRunner", *service.flags,
-                      f"--job_endpoint={service.address}"]}[way]
+            "flags": ["--engine", "beam", "--", "--runner=FlinkRunner",
+                      "--environment_type=LOOPBACK", f"--job_endpoint={service.address}"]}[way]
 
 
 @pytest.mark.slow

@@ -1,13 +1,11 @@
 """``img2tokens train-tokenizer``: settings by name, the last line, and errors in one line."""
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from launched import run_ranks
 from random_tokenizers import save_tokenizer
 from safetensors.torch import load_file
 
@@ -197,14 +195,10 @@ def test_two_processes_learn_what_one_learns(image_folder: Folder, tmp_path: Pat
     settings = [str(corpus), "--recipe", "tiny", "--steps", "3", "--held-out", "2",
                 "--set", "model.quantizer.revive_after=0", "--set", "training.log_every=1",
                 "--set", "training.optimizer.warmup_steps=1"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node",
-               "2", "-m", "cli", "train-tokenizer", settings[0], str(tmp_path / "two"),
-               *settings[1:]]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True,
-                              timeout=300)
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count("tokenizer in ") == 1
+    codes, outputs, errors = run_ranks("cli", "train-tokenizer", settings[0],
+                                       str(tmp_path / "two"), *settings[1:])
+    assert codes == [0, 0], errors
+    assert outputs[0].endswith(f"tokenizer in {tmp_path / 'two'}") and outputs[1] == ""
     assert run(settings[0], tmp_path / "one", *settings[1:]).exit_code == 0
     one, two = ([line["train/reconstruction"] for line in read_metrics(str(tmp_path / name))
                  if "train/reconstruction" in line] for name in ("one", "two"))
