@@ -2,10 +2,12 @@
 
 A map is read off a picture by an estimator, which the caller brings. The same is done with the
 pictures of held-out rows: what the estimator cannot read there, it cannot find in samples either.
+Maps of other samples show what agrees by chance.
 
 Letters: N rows, H and W sides of a picture and h and w of a map in pixels.
 """
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +15,10 @@ import numpy as np
 from prior.dataset import CodeRows
 from prior.gallery import DECODED_AT_ONCE, Decoder, Pixels
 from tokenizer.evaluation.figures import SCORES, Figure, finite
+
+COMPARED = {"samples": "samples", "others": "maps of others", "held_out": "held-out rows"}
+"""What scores are taken of, as labels say it: samples with their own maps and with those of other
+samples, and held-out rows with theirs."""
 
 Sums = dict[str, np.ndarray]
 
@@ -46,31 +52,60 @@ class MapDecoder(Decoder, Protocol):
         """How its pixels are compared."""
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """The scores of maps read off the pictures of some rows, by name.
+
+    Attributes:
+        own: against each row's own map.
+        others: against maps of other rows, as of `other_maps`; empty where not asked for.
+    """
+    own: dict[str, float]
+    others: dict[str, float]
+
+
 def agreement(rows: CodeRows, name: str, image: tuple[str, Decoder], decoder: MapDecoder,
-              estimator: Estimator,
-              done: Callable[[int], object] = lambda count: None) -> dict[str, float]:
-    """The score of maps read off the pictures of some rows, against those of their codes.
+              estimator: Estimator, by_chance: bool = False,
+              done: Callable[[int], object] = lambda count: None) -> Agreement:
+    """Compare maps read off the pictures of some rows with those of their codes.
 
     Args:
         rows: with codes of pictures and of maps.
         name: modality of the maps, and ``decoder`` its codec.
         image: modality of the pictures, and its codec.
+        by_chance: compare with maps of other rows too, where there are different ones.
         done: called with the number of rows of each batch.
     Raises:
         ValueError: the estimator returns something else than its contract says.
     """
-    total: Sums = {}
+    others = other_maps(rows.codes[name]) if by_chance else None
+    sets = [rows.codes[name], *([] if others is None else [others])]
+    totals: list[Sums] = [{} for _ in sets]
     for part in parts(len(rows)):
-        pictures = image[1].decode(rows.codes[image[0]][part])
-        given = decoder.decode(rows.codes[name][part])
-        found = estimator(pictures)
-        if found.shape != given.shape:
-            raise ValueError(f"maps of {name} read off pictures must be of shape {given.shape}, "
-                             f"got {found.shape}; see the contract in docs/evaluation.md")
-        for key, value in decoder.modality.sums(found, given).items():
-            total[key] = value + total.get(key, 0)
-        done(len(given))
-    return decoder.modality.figures(total)
+        found = estimator(image[1].decode(rows.codes[image[0]][part]))
+        for total, codes in zip(totals, sets, strict=True):
+            given = decoder.decode(codes[part])
+            if found.shape != given.shape:
+                raise ValueError(f"maps of {name} read off pictures must be of shape "
+                                 f"{given.shape}, got {found.shape}; see docs/evaluation.md")
+            for key, value in decoder.modality.sums(found, given).items():
+                total[key] = value + total.get(key, 0)
+        done(len(found))
+    own, *chance = map(decoder.modality.figures, totals)
+    return Agreement(own, chance[0] if chance else {})
+
+
+def other_maps(codes: np.ndarray) -> np.ndarray | None:
+    """For each row of codes ``(N, ...)`` another one's, half way round all that are different.
+
+    Nothing where all rows are equal.
+    """
+    _, firsts, places = np.unique(codes.reshape(len(codes), -1), axis=0, return_index=True,
+                                  return_inverse=True)
+    if len(firsts) < 2:
+        return None
+    other: np.ndarray = codes[firsts[(places.reshape(-1) + len(firsts) // 2) % len(firsts)]]
+    return other
 
 
 def parts(count: int) -> Iterator[slice]:
@@ -84,15 +119,14 @@ def agreement_figures(name: str, scores: Mapping[str, Mapping[str, float]],
     """Scores of one map as figures.
 
     Args:
-        scores: by name, of what is compared: ``samples``, ``held_out``.
+        scores: by name, of what is compared: a key of `COMPARED`.
         conditions: likewise.
     """
-    words = {"samples": "samples", "held_out": "held-out rows"}
     figures = {}
     for score in next(iter(scores.values())):
         label, unit, better = SCORES.get(score, (score, "", ""))
         for which, values in scores.items():
             figures[f"{name}_{score}_{which}"] = Figure(
-                value=finite(values[score]), label=f"{name} {label}, {words[which]}", unit=unit,
-                better=better, conditions=dict(conditions[which]))
+                value=finite(values[score]), label=f"{name} {label}, {COMPARED[which]}", unit=unit,
+                better=better if which != "others" else "", conditions=dict(conditions[which]))
     return figures

@@ -253,13 +253,19 @@ class _Evaluation:
         sets = {"samples": self.samples.rows, "held_out": self.measured.rows}
         decoder, estimator = self.sight.decoders[name], self.sight.estimators[name]
         with _bar(sum(map(len, sets.values())), f"reading {name}", "image") as bar:
-            scores = {which: agreement(rows, name, (target, self.sight.decoders[target]),
-                                       cast(MapDecoder, decoder), estimator, bar.update)
-                      for which, rows in sets.items()}
+            found = {which: agreement(rows, name, (target, self.sight.decoders[target]),
+                                      cast(MapDecoder, decoder), estimator,
+                                      by_chance=which == "samples", done=bar.update)
+                     for which, rows in sets.items()}
         words = {"given": "maps decoded from their codes", "estimator": estimator.words}
-        self.figures |= agreement_figures(name, scores, {
+        scores = {"samples": found["samples"].own, "held_out": found["held_out"].own}
+        conditions = {
             "samples": {**self.of_samples, **words},
-            "held_out": {**self.common, "num_images": len(self.measured.rows), **words}})
+            "held_out": {**self.common, "num_images": len(self.measured.rows), **words}}
+        if found["samples"].others:
+            scores["others"] = found["samples"].others
+            conditions["others"] = {**conditions["samples"], "given": "maps of other samples"}
+        self.figures |= agreement_figures(name, scores, conditions)
 
     def _pictures(self, rows: CodeRows) -> Iterator[tuple[list[str], np.ndarray]]:
         """Keys and decoded pictures of rows, some at a time."""

@@ -135,7 +135,9 @@ def test_maps_read_off_samples_are_compared_with_those_given(prior: Prior, train
     exact = (samples.codes["image"] // 2 == samples.codes["segmentation"]).mean()
     assert figures["segmentation_pixel_accuracy_samples"].value == pytest.approx(exact)
     assert found.value is not None and 0.5 < found.value <= 1.0
-    assert found.conditions["estimator"] == "drawn:reading"
+    others = figures["segmentation_miou_others"]
+    assert others.value is not None and others.value < 0.5
+    assert found.conditions["estimator"] == others.conditions["estimator"] == "drawn:reading"
     assert "fid" in report.left_out and report.left_out["fid"].startswith("no weights: give")
 
 
@@ -238,6 +240,25 @@ def test_without_decoders_codes_are_shown_as_cells(prior: Prior, trained: Traine
     lines = report.table().splitlines()
     assert any(line.startswith("bits per code") and line.endswith("lower is better")
                for line in lines)
+
+
+def test_of_one_sample_and_one_row_what_can_be_measured_is(
+        prior: Prior, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inception, "load_inception", lambda place: Coarse())
+    monkeypatch.setattr(inception, "load_head", lambda place: torch.ones(5, 12))
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+    config = dataclasses.replace(CONFIG, limit=1,
+                                 sampling=dataclasses.replace(SAMPLING, num=1))
+    report = evaluate(prior, trained, tmp_path, config, Sight(
+        decoders=decoders(prior), estimators={"segmentation": Reading()},
+        inception=str(tmp_path / "weights.pth")))
+    assert report.left_out == {
+        "fid": "a covariance needs at least 2 images, got 1",
+        **dict.fromkeys(("precision", "recall"),
+                        "precision and recall need more than 3 images, got 1")}
+    assert report.figures["inception_score"].value == pytest.approx(1.0)
+    names = set(report.figures)
+    assert "bits_per_code" in names and not names & {"gap", "segmentation_miou_others"}
 
 
 def test_a_prior_told_of_coordinates_is_measured_without_them_too(
