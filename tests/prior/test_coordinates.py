@@ -15,11 +15,13 @@ from prior.generate import Generation
 from prior.givens import from_codes, from_corpus, from_labels
 from prior.model import Condition, Prior, PriorConfig
 from prior.recipes import tiny
+from prior.report.rows import measured_rows
 from prior.sampling import SamplingConfig, sample_corpus
 from prior.sequence import COORDINATES
 from prior.training import train_prior
 from prior.windows import Windows, enlarged
 from tokenizer import configs
+from tokenizer.splits import Split
 from tokenizer.tokens import TokenCorpus
 
 Make = Callable[..., TokenCorpus]
@@ -140,6 +142,14 @@ def test_rows_of_a_corpus_bring_those_of_their_crops(cropped: TokenCorpus) -> No
     givens = from_corpus(config_of(cropped, COORDINATES), cropped)
     assert np.array_equal(givens.conditions[COORDINATES], coordinates_of(cropped))
     assert givens.crops is not None and givens.crops[:, 2].tolist() == CROPS["top"]
+
+
+def test_a_prior_is_measured_with_the_coordinates_of_each_row(cropped: TokenCorpus) -> None:
+    config = config_of(cropped, COORDINATES, split=Split(held_out=4))
+    givens = measured_rows(config, cropped, limit=6).givens(config, 6)
+    assert len(givens) == 6
+    assert np.array_equal(givens.conditions[COORDINATES], coordinates_of(cropped)[givens.rows])
+    assert givens.crops[:, 3].tolist() == givens.rows.tolist()  # what is left of the crop of row i
 
 
 def test_what_comes_from_no_corpus_is_a_whole_image(corpus: TokenCorpus) -> None:
