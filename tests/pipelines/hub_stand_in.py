@@ -64,7 +64,7 @@ def serving() -> Iterator[StandIn]:
             self._respond(self.rfile.read(int(self.headers.get("Content-Length", 0))))
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield hub
