@@ -58,6 +58,10 @@ class MapReader:
         except ValueError as error:
             raise ValueError(f"{self.words} returned no {self._modality.name} map: "
                              f"{error}") from error
+        ignored = getattr(self._modality, "ignore_id", None)
+        if ignored is not None and (raw == ignored).any():
+            raise ValueError(f"{self.words} returned class id {ignored}, which stands for pixels "
+                             "without a class: every pixel of a picture has one")
         crop = centre_crop(raw.shape[0], raw.shape[1], self._size)
         return self._modality.fit(raw, crop, self._size)
 

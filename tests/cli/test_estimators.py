@@ -78,6 +78,13 @@ def test_depth_that_is_not_finite_is_told(tmp_path: Path, pictures: np.ndarray) 
         reader(pictures)
 
 
+def test_pixels_without_a_class_are_refused(tmp_path: Path, pictures: np.ndarray) -> None:
+    reader = MapReader(lambda given: np.full(given.shape[:3], 255), "mine:segment",
+                       codec(tmp_path, "segmentation", num_classes=3, ignore_id=255))
+    with pytest.raises(ValueError, match="class id 255, which stands for pixels without a class"):
+        reader(pictures)
+
+
 def test_edges_need_no_estimator(tmp_path: Path, pictures: np.ndarray) -> None:
     mine = codec(tmp_path, "edges")
     reader = find_estimators([], {"edges": mine}, ["edges", "depth"])["edges"]
