@@ -70,6 +70,7 @@ def train_prior(tokens: tuple[str, ...], out: str, tokenizers: tuple[tuple[str, 
       img2tokens train-prior photos=3 drawings=1 prior --minutes 60 --cache /scratch/codes
       img2tokens train-prior tokens prior --minutes 15 --filter 'class_name != "unknown"' \\
           --set training.loader.crops=one
+      img2tokens train-prior tokens prior --minutes 15 --filter 'bucket == "192x320"'
     """
     if options["steps"] is None and options["minutes"] is None:
         raise click.UsageError("say how long to train: --steps N or --minutes M")
@@ -77,11 +78,13 @@ def train_prior(tokens: tuple[str, ...], out: str, tokenizers: tuple[tuple[str, 
     from prior.gallery import show
     from prior.training import train_prior as train
     mixture = open_mixture(tokens)
+    taken = parse_filter(mixture, row_filter)
+    mixture = mixture.of_one_grid(taken)
     config, training = build_configs(mixture, options)
     pictures = {name: lambda codes, decoder=decoder: show(decoder, codes)
                 for name, decoder in load_decoders(tokenizers, config, "cpu").items()}
     trained = train(mixture, out, config, training, pictures, cache=cache,
-                    row_filter=parse_filter(mixture, row_filter))
+                    row_filter=taken)
     click.echo(f"{trained.summary()}; prior in {out}")
 
 

@@ -17,6 +17,7 @@ from tokenizer.code_statistics import census_of, count_corpus, entropy_picture
 from tokenizer.distributions import quality_statistics
 from tokenizer.duplicates import find_duplicates
 from tokenizer.filters import RowFilter
+from tokenizer.one_bucket import one_bucket
 from tokenizer.quality import lower_is_better
 from tokenizer.tokens import TokenCorpus
 
@@ -57,6 +58,8 @@ def gather(corpus: TokenCorpus, asked: Asked) -> dict[str, Any]:
     rows = (None if asked.filter is None else
             RowFilter.parse(asked.filter, corpus.spec.arrow_schema()))
     found: dict[str, Any] = {}
+    if asked.entropy_map or asked.duplicates is not None:
+        corpus = one_bucket(corpus, rows)
     if rows is not None:
         found["selected"] = census_of(corpus, rows)
     if asked.stats or asked.worst:
@@ -69,8 +72,7 @@ def gather(corpus: TokenCorpus, asked: Asked) -> dict[str, Any]:
         if asked.entropy_map:
             if entropies is None:
                 raise ValueError(f"the entropy by place of the {first.modality} codes was not "
-                                 "counted: there are no rows, they have several grids, or too "
-                                 "many places and codes")
+                                 "counted: there are no rows, or too many places and codes")
             pictures.save_png(asked.entropy_map, entropy_picture(entropies, first.codebook_size))
     if asked.duplicates is not None:
         found["duplicates"] = find_duplicates(corpus, first.modality, asked.duplicates, rows)

@@ -14,6 +14,7 @@ from prior.masks import rows_hole
 from prior.model import PriorConfig
 from prior.sequence import COORDINATES, LABEL, NOT_MAPS, Segment
 from tokenizer.filters import RowFilter
+from tokenizer.one_bucket import one_bucket
 from tokenizer.schema import TokenSpec
 from tokenizer.tokens import TokenCorpus
 
@@ -84,6 +85,7 @@ def from_corpus(config: PriorConfig, corpus: TokenCorpus, *, labels: Sequence[st
         ValueError: codes are of other tokenizers than the prior's, a class is none of the prior's,
             no row has the key or passes the filter, or the prior needs more than is given.
     """
+    corpus = one_bucket(corpus, row_filter)
     held = {COORDINATES, *corpus.spec.modalities}
     names = [condition.name for condition in config.conditions]
     modalities = [name for name in names if name in held]
@@ -235,7 +237,7 @@ def _narrow(chosen: np.ndarray, corpus: TokenCorpus, rows: CodeRows, key: str | 
         if not chosen.any():
             raise ValueError(f"{corpus.url} holds no row with the key {key!r} to sample from")
     if row_filter is not None:
-        parsed = RowFilter.parse(row_filter, corpus.spec.arrow_schema())
+        parsed = RowFilter.parse(row_filter, corpus.manifest.spec.arrow_schema())
         chosen &= np.concatenate([parsed.mask(table) for table in corpus.tables(parsed.columns)])
         if not chosen.any():
             raise ValueError(f"the filter {row_filter!r} leaves no row of {corpus.url} to sample "

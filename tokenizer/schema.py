@@ -370,7 +370,7 @@ def codes_array(spec: CodeSpec, table: pa.Table) -> np.ndarray:
     """
     if spec.buckets:
         raise ValueError(f"the {spec.modality} codes have several grids, {spec.shapes}, and one "
-                         "is needed: encode with --size in place of --buckets")
+                         "is needed: take one bucket by --filter, or encode with --size")
     column = table.column(spec.column).combine_chunks()
     flat = column.flatten().to_numpy(zero_copy_only=False)
     return flat.astype(spec.dtype, copy=False).reshape(-1, *spec.code_shape)

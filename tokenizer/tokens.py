@@ -10,7 +10,7 @@ Letters: h and w the rows and columns of the code grid, K codebook size.
 """
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -186,7 +186,12 @@ class TokenCorpus:
         Raises:
             ValueError: the file is damaged, or holds codes of another spec.
         """
-        return read_shard(self.url, self.manifest.shards[shard], self.spec, columns)
+        return read_shard(self.url, self.manifest.shards[shard], self.manifest.spec, columns,
+                          self.read_columns)
+
+    def read_columns(self, file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
+        """Some columns of a shard, or all, as this corpus has them; read on this thread alone."""
+        return read_columns(file, columns)
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows shard by shard, in order."""
@@ -199,9 +204,19 @@ class TokenCorpus:
             yield from read_dead_letters(self.url, entry)
 
 
+def read_columns(file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
+    """Some columns of a Parquet file, or all, read on this thread alone."""
+    return file.read(columns=list(columns) if columns is not None else None, use_threads=False)
+
+
 def read_shard(url: str, entry: ShardEntry, spec: TokenSpec,
-               columns: Sequence[str] | None = None) -> pa.Table:
+               columns: Sequence[str] | None = None,
+               read: Callable[[pq.ParquetFile, Sequence[str] | None], pa.Table] = read_columns,
+               ) -> pa.Table:
     """Rows of the shard ``entry`` of the corpus at ``url``, checked against ``spec``.
+
+    Args:
+        read: takes columns from the file; see `read_columns`.
 
     Raises:
         FileNotFoundError: the file is missing.
@@ -217,8 +232,7 @@ def read_shard(url: str, entry: ShardEntry, spec: TokenSpec,
     with file, file.telling_damage(remedy):
         parquet = pq.ParquetFile(file)
         spec.require_equal(TokenSpec.from_arrow(parquet.schema_arrow, name), name)
-        return parquet.read(columns=list(columns) if columns is not None else None,
-                            use_threads=False)
+        return read(parquet, columns)
 
 
 def read_dead_letters(url: str, entry: ShardEntry) -> list[DeadLetter]:

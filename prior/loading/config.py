@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokenizer import configs, storage
+from tokenizer.filters import RowFilter
+from tokenizer.one_bucket import one_bucket
 from tokenizer.schema import TokenSpec
 from tokenizer.tokens import TokenCorpus
 
@@ -107,6 +109,15 @@ class Mixture:
             return self.first.manifest.fingerprint
         text = configs.canonical_json([configs.to_dict(share) for share in self.shares])
         return f"sha256:{storage.sha256(text.encode())}"
+
+    def of_one_grid(self, row_filter: RowFilter | None) -> "Mixture":
+        """The same, of corpora with buckets only the one whose rows the filter takes.
+
+        Raises:
+            ValueError: it takes rows of several buckets; see `tokenizer.one_bucket`.
+        """
+        corpora = tuple(one_bucket(corpus, row_filter) for corpus in self.corpora)
+        return Mixture(corpora, self.weights)
 
     def require_alike(self, modalities: Sequence[str], labelled: bool) -> None:
         """Refuse corpora whose codes do not mean the same.

@@ -62,8 +62,9 @@ class ShardReader:
         try:
             file = pq.ParquetFile(pa.BufferReader(content))
             if shard not in self._checked:
-                self.corpus.spec.require_equal(TokenSpec.from_arrow(file.schema_arrow, name), name)
-            table = file.read(columns=list(columns), use_threads=False)
+                stored = self.corpus.manifest.spec
+                stored.require_equal(TokenSpec.from_arrow(file.schema_arrow, name), name)
+            table = self.corpus.read_columns(file, columns)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{name} is damaged: {error}; {self._remedy}") from error
         if table.num_rows != entry.rows:

@@ -22,6 +22,7 @@ from prior.sequence import COORDINATES, LABEL
 from tokenizer import storage
 from tokenizer.evaluation.figures import ReferenceHash
 from tokenizer.filters import RowFilter
+from tokenizer.one_bucket import one_bucket
 from tokenizer.schema import TokenSpec
 from tokenizer.tokens import TokenCorpus
 
@@ -130,6 +131,7 @@ def measured_rows(config: PriorConfig, corpus: TokenCorpus, limit: int,
     Raises:
         ValueError: the codes are of other tokenizers, no row was held out, or none is left.
     """
+    corpus = one_bucket(corpus, row_filter)
     require_codes(config, corpus, config.spec.modalities)
     reader = ShardReader(corpus, config.columns)
     keys = reader.shard_keys()
@@ -143,7 +145,8 @@ def measured_rows(config: PriorConfig, corpus: TokenCorpus, limit: int,
                              "that none is left to measure: give another corpus, or train with "
                              "--held-out")
     if row_filter is not None:
-        chosen &= reader.mask(RowFilter.parse(row_filter, corpus.spec.arrow_schema()))
+        chosen &= reader.mask(RowFilter.parse(row_filter,
+                                              corpus.manifest.spec.arrow_schema()))
         selection += f", for which {row_filter}"
     numbers = np.flatnonzero(chosen)
     if not len(numbers):

@@ -92,3 +92,23 @@ def test_buckets_that_cannot_be_used_are_refused_before_anything_is_written(
     done = encode(photos, tmp_path / "tokens", "--tokenizer", tok, "--buckets", buckets)
     assert done.exit_code == code and words in done.output
     assert not (tmp_path / "tokens").exists()
+
+
+@pytest.mark.slow
+def test_a_prior_learns_and_draws_pictures_of_one_bucket(photos: Path, tmp_path: Path) -> None:
+    tok, out = save_tokenizer(tmp_path / "tok"), tmp_path / "tokens"
+    encode(photos, out, "--tokenizer", tok, "--buckets", BUCKETS)
+    train = ("train-prior", out, tmp_path / "prior", "--recipe", "tiny", "--steps", 2,
+             "--held-out", 1, "--tokenizer", tok)
+    refused = run(*train)
+    assert refused.exit_code == 1 and not (tmp_path / "prior").exists()
+    assert "3 of 16x32, 1 of 24x24, 2 of 32x16; take one bucket, as with --filter" in refused.output
+    done = run(*train, "--filter", 'bucket == "16x32"')
+    assert done.exit_code == 0, done.output
+    drawn = run("sample", tmp_path / "prior", tmp_path / "samples", "--tokenizer", tok, "--num", 2)
+    assert drawn.exit_code == 0, drawn.output
+    with Image.open(tmp_path / "samples/images/sample-00001.png") as image:
+        assert (image.height, image.width) == (16, 32)
+    given = run("sample", tmp_path / "prior", tmp_path / "completed", "--tokenizer", tok, "--num",
+                2, "--complete-from", out, "--keep", 0.5, "--filter", 'bucket == "16x32"')
+    assert given.exit_code == 0, given.output

@@ -291,17 +291,20 @@ def test_quality_columns_and_statistics_go_by_the_grid_of_each_row(bucketed: Set
     codes = [code for row in rows.values() if row["bucket"] == "16x32"
              for code in row["image_codes"]]
     assert found["codes"]["image"]["used"] == len(set(codes))
-    with pytest.raises(ValueError, match="they have several grids"):
+    with pytest.raises(ValueError, match=r"rows of one grid are needed.*3 of 16x32, 2 of 20x20"):
         gather(corpus, Asked(entropy_map=str(tmp_path / "map.png")))
+    gather(corpus, Asked(entropy_map=str(tmp_path / "map.png"), filter='bucket == "16x32"'))
+    with Image.open(tmp_path / "map.png") as image:
+        assert image.width - 4 == 2 * (image.height - 4)  # a margin of 4
 
 
 def test_what_needs_one_grid_says_so(bucketed: Settings, tmp_path: Path) -> None:
     make = bucketed()
     encode_corpus(make)
     corpus = TokenCorpus.open(make.output)
-    with pytest.raises(ValueError, match=r"several grids, 4 x 8, 5 x 5, 8 x 4.*--size"):
+    with pytest.raises(ValueError, match=r"several grids, 4 x 8, 5 x 5, 8 x 4.*--filter.*--size"):
         CodeRows.load(corpus, ["image"])
-    with pytest.raises(ValueError, match="several grids"):
+    with pytest.raises(ValueError, match="take one bucket, as with --filter 'bucket == \"16x32\"'"):
         gather(corpus, Asked(duplicates=0))
     for layout in ("llamagen", "webdataset"):
         with pytest.raises(ValueError, match=f"{layout} holds codes of one grid.*16x32, 20x20"):
