@@ -6,7 +6,7 @@ import click
 from cli.options import reports_errors, takes_device
 from cli.sampling_inputs import encode_files, find_hole, is_picture
 from cli.sections import Sections
-from cli.values import BOX, SIZE, at_least
+from cli.values import BOX, BYTES, SIZE, at_least
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -25,7 +25,8 @@ SECTIONS = {
     "What is asked for": ("--then", "--every", "--num", "--size", "--seed"),
     "What judges": ("--clip", "--prior", "--prior-weight", "--label", "--condition-from"),
     "Start, and what is kept": ("--start", "--hole", "--mask"),
-    "Steps": ("--steps", "--cutouts", "--cutout-batch", "--set", "--frames", "--save-every")}
+    "Steps": ("--steps", "--cutouts", "--cutout-batch", "--memory-limit", "--set", "--frames",
+              "--save-every")}
 """Headings of the help."""
 
 
@@ -67,6 +68,9 @@ SECTIONS = {
 @click.option("--cutout-batch", type=click.IntRange(min=1), metavar="N",
               help="Cutouts in memory at once; the result does not depend on it but for rounding.  "
                    "[default: all]")
+@click.option("--memory-limit", type=BYTES, help="Choose --cutout-batch, and whether the decoder "
+                                                 "computes its features twice, so that so much "
+                                                 "memory suffices, such as 2GiB.")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE",
               help="Any other setting, such as learning_rate=0.2 or cutouts.noise=0; see "
                    "docs/guiding.md. Repeatable.")
@@ -109,7 +113,8 @@ def guide(prompt: str, out: str, tokenizer: str, clip: str, device: str,
     prompts = tell_story((prompt, *options["chapters"]), optimisation.num_steps, options["every"])
     config = GuideConfig(prompts=prompts, optimisation=optimisation,
                          **{name: options[name] for name in
-                            ("num", "seed", "frames", "cutout_batch", "save_every")})
+                            ("num", "seed", "frames", "cutout_batch", "memory_limit",
+                             "save_every")})
     loaded = Tokenizer.load(tokenizer, device, size)
     guiding = find_prior(device, options)
     start = find_start(loaded.codec, guiding, options)

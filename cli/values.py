@@ -104,6 +104,17 @@ def tokenizer_folder(text: str) -> tuple[str, str]:
     return name, folder
 
 
+def byte_count(text: str) -> int:
+    """Bytes, as in ``2GiB``, ``1.5GB`` or ``800MiB``."""
+    units = {f"{letter}{kind}": base ** power for kind, base in (("iB", 1024), ("B", 1000))
+             for power, letter in enumerate("KMGT", 1)}
+    for unit, factor in units.items():
+        number = text.strip().removesuffix(unit).strip()
+        if number != text.strip() and number.replace(".", "", 1).isdecimal() and float(number):
+            return int(float(number) * factor)
+    raise ValueError(f"{text!r} is no amount of memory, for example 2GiB or 800MiB")
+
+
 def guidance_scale(text: str) -> tuple[str, float]:
     """``SCALE`` of all conditions (name ``""``), or ``NAME=SCALE`` of one."""
     name, _, scale = text.rpartition("=")
@@ -141,6 +152,7 @@ BOX = Value("top,left,height,width", box)
 ERROR_LIMIT = Value("n|share", error_limit)
 IMAGE_COUNT = Value("count|share", image_count)
 TOKENIZER_FOLDER = Value("[modality=]folder", tokenizer_folder)
+BYTES = Value("n(mib|gib)", byte_count)
 GUIDANCE_SCALE = Value("[name=]scale", guidance_scale)
 ESTIMATOR = Value("[name=]module:function", estimator)
 CONDITION_NAME = Value("name[=dropout]", condition_name)

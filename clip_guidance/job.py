@@ -30,6 +30,7 @@ from PIL import Image
 from clip_guidance.clip import Clip
 from clip_guidance.curves import draw_curves, json_lines
 from clip_guidance.likelihood import GuidingPrior
+from clip_guidance.memory import Arrangement, arrange, used_bytes
 from clip_guidance.optimise import Guided, OptimiseConfig, Record, guide, noise_codes
 from clip_guidance.prompts import THEN, Prompt, chapters_of, check_course
 from clip_guidance.starts import SampledStart, Start
@@ -37,6 +38,7 @@ from prior.likelihood import COLUMN as LIKELIHOOD
 from tokenizer import audit, checkpoints, configs, storage, tokens
 from tokenizer.claims import Claim
 from tokenizer.codec import Codec
+from tokenizer.memory import return_freed_memory
 from tokenizer.pictures import png_bytes, save_png
 from tokenizer.schema import CodeSpec, Manifest, TokenSpec, rows_table
 from tokenizer.tokens import TokenCorpus
@@ -71,6 +73,8 @@ class GuideConfig:
         frames: steps between two frames; 0 writes none.
         cutout_batch: cutouts that pass through CLIP at once, all if ``None``; less takes less
             memory, and changes losses by rounding alone.
+        memory_limit: bytes that may be taken, in place of ``cutout_batch``: of a GPU by torch, else
+            of the machine by this process.
         save_every: steps between two saved states.
     """
     prompts: tuple[Prompt, ...]
@@ -79,6 +83,7 @@ class GuideConfig:
     optimisation: OptimiseConfig = field(default_factory=OptimiseConfig)
     frames: int = 0
     cutout_batch: int | None = None
+    memory_limit: int | None = None
     save_every: int = 50
 
     def __post_init__(self) -> None:
@@ -88,6 +93,9 @@ class GuideConfig:
                 raise ValueError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
         if self.cutout_batch is not None and self.cutout_batch < 1:
             raise ValueError(f"cutout_batch must be at least 1, got {self.cutout_batch}")
+        if self.cutout_batch and self.memory_limit:
+            raise ValueError("a memory limit decides how many cutouts there are at once: give it "
+                             f"or cutout_batch, got {self.memory_limit} and {self.cutout_batch}")
 
     @property
     def text(self) -> str:
@@ -153,6 +161,8 @@ def guide_corpus(tokenizer: Tokenizer, clip: Clip, out: str, config: GuideConfig
         OSError: the store refuses.
     """
     job = _Job(tokenizer, clip, out, config, start, prior)
+    if config.memory_limit is not None:
+        job.fit_into(config.memory_limit)
     CLAIM.claim(out, job.request, overwrite)
     if not storage.exists(storage.join(out, tokens.SUCCESS)):
         made = [job.make(index, each or (lambda index, guided: None))
@@ -185,6 +195,7 @@ class _Job:
                 used.require(self.codes)
         self.targets = clip.embed_prompts(config.prompts)
         self.request = self._request()
+        self.arrangement: Arrangement | None = None
 
     def make(self, index: int, each: Callable[[int, Guided], object]) -> Made:
         """An image with all its files, continued from its saved state where there is one."""
@@ -204,6 +215,17 @@ class _Job:
         codes = guide(guided, after).cpu().numpy()
         self._write_pictures(index, guided)
         return codes, guided.records[-1]
+
+    def fit_into(self, limit: int) -> None:
+        """Choose how steps are made by the memory there is.
+
+        Raises:
+            ValueError: not even one cutout at a time fits.
+        """
+        return_freed_memory()
+        guided = self._guided(0)
+        self.arrangement = arrange(guided.measure(), self.config.optimisation.cutouts.num,
+                                   used_bytes(guided.targets.device), limit)
 
     def table(self, made: Sequence[Made]) -> pa.Table:
         """The rows of all images."""
@@ -232,10 +254,12 @@ class _Job:
             codes = start.codes_of(*seed)
             free = None if start.free is None else torch.from_numpy(start.free)
         device = self.targets.device
-        return Guided(self.tokenizer.model, self.clip, self.config.prompts, self.targets,
-                      torch.from_numpy(codes).to(device), self.config.optimisation, seed,
-                      free=None if free is None else free.to(device),
-                      cutout_batch=self.config.cutout_batch, prior=self.prior)
+        guided = Guided(self.tokenizer.model, self.clip, self.config.prompts, self.targets,
+                        torch.from_numpy(codes).to(device), self.config.optimisation, seed,
+                        free=None if free is None else free.to(device),
+                        cutout_batch=self.config.cutout_batch, prior=self.prior)
+        guided.arrangement = self.arrangement or guided.arrangement
+        return guided
 
     def _keep_frame(self, key: str, guided: Guided) -> None:
         """Write the image as it stands, if a frame is due."""

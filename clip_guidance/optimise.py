@@ -17,6 +17,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,13 @@ from torch import Tensor
 from clip_guidance.cutouts import CutoutConfig, cut, draw_cutout
 from clip_guidance.latents import LatentSpace
 from clip_guidance.likelihood import GuidingPrior
+from clip_guidance.memory import (
+    Arrangement,
+    StepBytes,
+    checkpointed,
+    measure_decoder,
+    peak_bytes,
+)
 from clip_guidance.prompts import Prompt, prompt_losses, similarities
 from tokenizer.vqgan.model import VQGAN
 from tokenizer.vqgan.quantizers.base import straight_through
@@ -90,6 +98,7 @@ class Guided:
 
     Attributes:
         records: of all steps so far; one more than there are steps once all are taken.
+        arrangement: of the next step.
     """
 
     def __init__(self, model: VQGAN, judge: Judge, prompts: Sequence[Prompt], targets: Tensor,
@@ -114,7 +123,7 @@ class Guided:
         self._modality = model.config.build_modality()
         self._seed, self._kept = seed, codes
         self._free, self._prior = free, prior if prior and prior.weight else None
-        self._cutout_batch = cutout_batch or config.cutouts.num
+        self.arrangement = Arrangement(cutout_batch=cutout_batch or config.cutouts.num)
         self._scale = self._space.scale[:, None, None]
         self._points = (self._space.latents(codes) / self._scale).detach().requires_grad_()
         self._adam = torch.optim.Adam([self._points], lr=config.learning_rate)
@@ -193,27 +202,56 @@ class Guided:
     def _decode(self) -> Tensor:
         """The image ``(1, 3, H, W)`` of the nearest codes, black 0 and white 1."""
         latents = straight_through(self._points * self._scale, self._space.latents(self.codes))
-        outputs = self.model.decoder(self.model.post_quant_conv(latents))
+        with checkpointed(self.model.decoder, self.arrangement.checkpoints):
+            outputs = self.model.decoder(self.model.post_quant_conv(latents))
         return clamp_to_levels((self._modality.centred(outputs) + 1) / 2)
 
     def _judge(self, image: Tensor, moves: bool) -> tuple[Record, Tensor]:
         """The record of an image ``(1, 3, H, W)``, and its gradient, 0 unless it ``moves``."""
-        num, step = self.config.cutouts.num, len(self.records)
-        acting = self._acting(step)
-        prompts = tuple(self.prompts[number] for number in acting)
+        num, step, at_once = (self.config.cutouts.num, len(self.records),
+                              self.arrangement.cutout_batch)
         leaf, gradient = image.requires_grad_(moves), torch.zeros_like(image)
         loss, found = 0.0, torch.zeros(len(self.prompts), dtype=torch.float64)
-        for first in range(0, num, self._cutout_batch):
-            chunk = range(first, min(first + self._cutout_batch, num))
-            with torch.set_grad_enabled(moves):
-                embeddings = self.judge.embed_images(self._cutouts(leaf[0], step, chunk))
-                losses = prompt_losses(embeddings, self.targets[acting], prompts).sum() / num
+        for first in range(0, num, at_once):
+            losses, cosines = self._judge_chunk(leaf, range(first, min(first + at_once, num)))
             if moves:
                 gradient += torch.autograd.grad(losses, leaf)[0]
             loss += float(losses.detach())
-            found += similarities(embeddings.detach(), self.targets).double().sum(0).cpu() / num
+            found += cosines
         return Record(step=step, loss=loss, similarities=tuple(found.tolist()),
-                      leading=acting[0]), gradient
+                      leading=self._acting(step)[0]), gradient
+
+    def _judge_chunk(self, leaf: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """What cutouts add to the loss, with graph if the image has one, and to similarities."""
+        num, step = self.config.cutouts.num, len(self.records)
+        acting = self._acting(step)
+        prompts = tuple(self.prompts[number] for number in acting)
+        with torch.set_grad_enabled(leaf.requires_grad):
+            embeddings = self.judge.embed_images(self._cutouts(leaf[0], step, numbers))
+            losses = prompt_losses(embeddings, self.targets[acting], prompts).sum() / num
+        cosines = similarities(embeddings.detach(), self.targets).double().sum(0).cpu() / num
+        return losses, cosines
+
+    def measure(self) -> StepBytes:
+        """What a step takes beside the weights; two cutouts are judged for that, and no more."""
+        config, grid = self.model.config, (self._points.shape[-2], self._points.shape[-1])
+        plain, checkpointed = (
+            measure_decoder(config.autoencoder, self._modality.out_channels, grid, checkpoints)
+            for checkpoints in (False, True))
+        side = config.autoencoder.downsampling
+        image = torch.full((1, 3, grid[0] * side, grid[1] * side), 0.5, device=self._points.device)
+
+        def judge(num: int) -> None:
+            leaf = image.clone().requires_grad_()
+            torch.autograd.grad(self._judge_chunk(leaf, range(num))[0], leaf)
+
+        one, two = (peak_bytes(partial(judge, num)) for num in (1, 2))
+        other = 0
+        if self._prior is not None:
+            record = Record(step=0, loss=0.0, similarities=())
+            other = peak_bytes(partial(self._add_prior, self._prior, record))
+        return StepBytes(plain=plain, checkpointed=checkpointed, first=one, each=two - one,
+                         other=other)
 
     def _cutouts(self, image: Tensor, step: int, numbers: Sequence[int]) -> Tensor:
         """Cutouts ``(n, 3, S, S)`` of an image ``(3, H, W)``, those of these numbers at a step."""

@@ -10,6 +10,7 @@ from random_prior import random_prior, save_prior
 from tiny_clip import save_clip
 
 from cli.main import main
+from cli.values import byte_count
 from tokenizer.schema import codes_array
 from tokenizer.tokens import TokenCorpus
 
@@ -61,6 +62,26 @@ def test_prompts_follow_one_another_and_may_be_pictures(tokenized: Path, clip: P
     lines = (out / "curves/guided-00000.jsonl").read_text().splitlines()
     assert [json.loads(line)["prompt"] for line in lines] == [0, 0, 2, 2]
     assert TokenCorpus.open(str(out)).read_shard(0)["caption"].to_pylist() == ["a lake"]
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("2GiB", 2 << 30), ("1.5 GB", 1_500_000_000), ("800MiB", 800 << 20), ("64KB", 64_000)])
+def test_amounts_of_memory_have_units(text: str, expected: int) -> None:
+    assert byte_count(text) == expected
+
+
+@pytest.mark.parametrize("text", ["2", "GiB", "-1GiB", "0GiB", "2 gigs", "1e3MiB", "1.2.3GB"])
+def test_what_is_no_amount_of_memory_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"'{text}' is no amount of memory"):
+        byte_count(text)
+
+
+def test_a_memory_limit_changes_no_more_than_rounding(tokenized: Path, clip: Path,
+                                                      tmp_path: Path) -> None:
+    plain, limited = tmp_path / "plain", tmp_path / "limited"
+    for out, options in ((plain, []), (limited, ["--memory-limit", "64GiB"])):
+        assert guide("fog", out, tokenized, clip, *options).exit_code == 0
+    np.testing.assert_array_equal(codes_of(plain), codes_of(limited))
 
 
 def test_a_stored_row_keeps_what_lies_outside_the_hole(tokenized: Path, clip: Path,
@@ -126,6 +147,8 @@ def test_a_prior_that_does_not_fit_is_one_clear_line(tokenized: Path, clip: Path
     ("x" * 40, [], "of which this CLIP reads 24: shorten"),
     ("a house", ["--start", "tokens#photos/003"], "tokens holds no completed token corpus"),
     ("a house", ["--set", "cutouts.blur=1"], "cutouts.blur"),
+    ("a house", ["--memory-limit", "1MiB"], "guidance needs about "),
+    ("a house", ["--memory-limit", "2GiB", "--cutout-batch", "1"], "give it or cutout_batch"),
     ("@no.png", [], "no.png"), ("@", [], "behind @ a prompt names an image file"),
     ("a house", ["--then", ""], "a prompt needs words, got ''"),
     ("a house", ["--then", "fog", "--every", "2"], "take more than the 2 steps there are"),
@@ -158,6 +181,7 @@ def test_a_tokenizer_of_maps_is_refused(tokenized: Path, clip: Path, tmp_path: P
     (["--start", "prior"], "are about a prior; give --prior"),
     (["--prior-weight", "1"], "are about a prior; give --prior"),
     (["--prior", "prior"], "acts by --start prior or --prior-weight; give one or both"),
+    (["--memory-limit", "lots"], "'lots' is no amount of memory, for example 2GiB"),
     (["--every", "1"], "--every says when the prompts of --then follow"),
     (["--start", "tokens"], "--start takes an image file, TOKENS#KEY or prior, got tokens")])
 def test_options_that_do_not_go_together_are_wrong_usage(tokenized: Path, clip: Path,

@@ -117,6 +117,27 @@ def test_a_picture_that_cannot_be_read_is_named(clip: Clip, tmp_path: Path, cont
         clip.embed_prompts(parse_prompts(f"@{file}"))
 
 
+def test_a_folder_laid_out_as_the_published_one_is_read(clip_folder: Path, tmp_path: Path) -> None:
+    """ViT-B/32 in half precision, with two of its twelve layers and another tokenizer."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizerFast
+    tokenizer = CLIPTokenizerFast.from_pretrained(clip_folder)
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    model = CLIPModel(CLIPConfig(text_config={**ends, "num_hidden_layers": 2},
+                                 vision_config={"num_hidden_layers": 2}))
+    model.half().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({
+        "crop_size": 224, "do_center_crop": True, "do_normalize": True, "do_resize": True,
+        "feature_extractor_type": "CLIPFeatureExtractor", "resample": 3, "size": 224,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711]}))
+    Image.effect_noise((300, 250), 90).convert("RGB").save(tmp_path / "photo.png")
+    found = Clip.load(str(tmp_path))
+    embeddings = found.embed_prompts(parse_prompts(f"a photo | @{tmp_path}/photo.png"))
+    assert found.side == 224 and embeddings.shape == (2, 512)
+    assert embeddings.dtype == torch.float32 and embeddings.isfinite().all()
+
+
 def test_weights_in_half_precision_are_computed_with_in_full(copied: Path) -> None:
     from transformers import CLIPModel
     CLIPModel.from_pretrained(copied).half().save_pretrained(copied)
