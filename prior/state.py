@@ -1,6 +1,7 @@
 """A prior's training: its settings, and all that changes while it runs."""
 import copy
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,9 @@ from prior.dataset import Batch
 from prior.evaluation import sequence_loss
 from prior.loading.config import LoaderConfig
 from prior.model import PriorConfig
+from prior.sharding import optimizer_like, share, tensors_like, whole
 from prior.transformer import Transformer
+from tokenizer import configs
 from tokenizer.training.divergence import require_finite
 from tokenizer.training.optim import (
     ExponentialAverage,
@@ -24,7 +27,8 @@ from tokenizer.training.optim import (
 from tokenizer.training.settings import TrainingSettings
 
 KEEP_RULES = ("best", "last")
-HOUSEKEEPING = ("steps", "minutes", "checkpoint_minutes", "log_every", "num_pictures")
+HOUSEKEEPING = ("steps", "minutes", "checkpoint_minutes", "log_every", "num_pictures",
+                "shard_weights")
 """Settings that may change when a training is resumed."""
 
 
@@ -37,11 +41,14 @@ class TrainingConfig(TrainingSettings):
             last ones. Without held-out rows it is always the last.
         evaluate_rows: most held-out rows measured, spread evenly over all of them.
         loader: in which order training goes through its rows.
+        shard_weights: whether several processes share one copy of the weights; see
+            `prior.sharding`.
     """
     batch_size: int = 32
     keep: str = "best"
     evaluate_rows: int = 512
     loader: LoaderConfig = field(default_factory=LoaderConfig)
+    shard_weights: bool = field(default=False, metadata=configs.LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,6 +56,9 @@ class TrainingConfig(TrainingSettings):
             raise ValueError(f"training.evaluate_rows must be at least 1, got {self.evaluate_rows}")
         if self.keep not in KEEP_RULES:
             raise ValueError(f"training.keep is one of {', '.join(KEEP_RULES)}, got {self.keep!r}")
+        if self.shard_weights and self.mixed_precision == "fp16":
+            raise ValueError("training.shard_weights does not go with mixed_precision=fp16, whose "
+                             "scaled gradients each process would judge by its part: use bf16")
 
 
 class TrainingState:
@@ -60,7 +70,8 @@ class TrainingState:
         step: optimiser steps done.
         seconds: time spent training.
         best: lowest bits per held-out code so far.
-        model: the transformer itself; ``wrapped`` is the same as `accelerate` prepared it.
+        model: the transformer itself; ``wrapped`` is the same as several processes call it.
+        is_shared: whether each process holds a part of the weights alone.
         average: averaged weights, the ones saved for use.
     """
 
@@ -71,9 +82,15 @@ class TrainingState:
         self.step, self.seconds, self.best = 0, 0.0, float("inf")
         self.model = Transformer(config.transformer, config.layout).train()
         self._copy = copy.deepcopy(self.model).eval().to(accelerator.device)
-        self.wrapped: nn.Module
-        self.wrapped, self.optimizer = accelerator.prepare(
-            self.model, build_adamw(self.model.parameters(), training.optimizer))
+        self.wrapped: nn.Module = self.model
+        self.is_shared = training.shard_weights and accelerator.num_processes > 1
+        if self.is_shared:
+            share(self.model.to(accelerator.device), accelerator.num_processes)
+        optimizer = build_adamw(self.model.parameters(), training.optimizer)
+        if self.is_shared:
+            self.optimizer = accelerator.prepare(optimizer)
+        else:
+            self.wrapped, self.optimizer = accelerator.prepare(self.model, optimizer)
         self.average = ExponentialAverage(self.model, training.ema_decay)
         self._sums = torch.zeros(3, dtype=torch.float64, device=accelerator.device)
 
@@ -98,8 +115,9 @@ class TrainingState:
         total += self._backward(parts[-1], len(parts))
         self.accelerator.unscale_gradients(self.optimizer)
         clip = training.optimizer.clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(),
-                                              float("inf") if clip is None else clip)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(),
+                                                    float("inf") if clip is None else clip)
+                     ).to(total.device)
         figures = {"loss": total}
         if self.accelerator.scaler is None:  # which skips such a step, and scales less
             figures["gradient_norm"] = norm  # of all processes together, so they decide alike
@@ -119,30 +137,40 @@ class TrainingState:
 
     def _backward(self, part: Batch, num_parts: int) -> Tensor:
         """Add the gradients of one part; its share of the loss, without graph."""
-        loss = sequence_loss(self.wrapped, self.model.layout, part) / num_parts
+        # What `accelerate` prepares computes in the chosen precision by itself.
+        with self.accelerator.autocast() if self.is_shared else nullcontext():
+            loss = sequence_loss(self.wrapped, self.model.layout, part) / num_parts
         self.accelerator.backward(loss)
         return loss.detach()
 
     def averaged_model(self) -> Transformer:
-        """The transformer with averaged weights, in evaluation mode; valid until the next call."""
-        self.average.copy_to(self._copy)
+        """The transformer with averaged weights, in evaluation mode; valid until the next call.
+
+        All processes call it.
+        """
+        self._copy.load_state_dict(whole(self.average.tensors))
         return self._copy
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers and containers of these; `load_state_dict` continues from it."""
+        """Tensors, numbers and containers of these; `load_state_dict` continues from it.
+
+        All processes call it.
+        """
         state = {"step": self.step, "seconds": self.seconds, "best": self.best,
                  "sums": self._sums, "model": self.model.state_dict(),
                  "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
-        return state
+        return whole(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned for the same configs."""
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         self._sums.copy_(state["sums"])
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.model.load_state_dict(tensors_like(state["model"], self.model.state_dict()))
+        average = state["average"]
+        self.average.load_state_dict({**average, "tensors": tensors_like(average["tensors"],
+                                                                         self.average.tensors)})
+        self.optimizer.load_state_dict(optimizer_like(state["optimizer"], self.optimizer))
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])

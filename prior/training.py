@@ -29,6 +29,7 @@ from prior.loading.data import Selection, TrainingRows, open_rows
 from prior.model import KIND, PriorConfig
 from prior.sequence import LABEL
 from prior.state import HOUSEKEEPING, TrainingConfig, TrainingState
+from prior.transformer import Transformer
 from prior.watch import Watch
 from tokenizer import checkpoints, configs, storage
 from tokenizer.bars import progress_bar, remark
@@ -231,9 +232,9 @@ class _Loop:
     def _evaluate(self) -> None:
         """Measure the averaged weights, keep them when they are to be kept, and show samples."""
         state, training = self.state, self.state.training
+        model = state.averaged_model()
         if not state.accelerator.is_main_process:
             return
-        model = state.averaged_model()
         if len(self.held_out):
             self.bits = held_out_bits(model, self.held_out, training.batch_size,
                                       training.evaluate_rows)
@@ -243,7 +244,7 @@ class _Loop:
             self._remark(figures)
             if training.keep == "last" or self.bits.matched < state.best:
                 state.best = self.bits.matched
-                self._save_weights(self.bits)
+                self._save_weights(model, self.bits)
         if self.batches.layout.target.name in self.pictures:
             sheet = sample_sheet(model, self._shown, training.num_pictures, self.pictures,
                                  training.seed)
@@ -262,8 +263,8 @@ class _Loop:
         columns = self.batches.stream.take(np.arange(self.state.training.num_pictures))
         return CodeRows.of([""] * len(columns[LABEL]), columns, ())
 
-    def _save_weights(self, bits: HeldOutBits | None) -> None:
-        checkpoints.save_weights(self.out, self.state.averaged_model().state_dict())
+    def _save_weights(self, model: Transformer, bits: HeldOutBits | None) -> None:
+        checkpoints.save_weights(self.out, model.state_dict())
         if bits is not None:
             data = {"step": self.state.step, "minutes": round(self.state.seconds / 60, 2),
                     "modality": self.batches.layout.target.name,
@@ -275,16 +276,18 @@ class _Loop:
         """A checkpoint; the weights too, unless those kept are better than the last."""
         state = self.state
         is_kept = state.best < float("inf") and state.training.keep == "best"
+        model = state.averaged_model()
         if state.accelerator.is_main_process and not is_kept:
-            self._save_weights(None)
+            self._save_weights(model, None)
         self._save_state()
 
     def _save_state(self) -> None:
         state = self.state
+        saved = state.state_dict()
         if state.accelerator.is_main_process:
             checkpoints.save_state(self.out, {
                 "run": dict(self.run), "place": self.batches.position(state.step),
-                "watch": self.watch.state_dict(), **state.state_dict()})
+                "watch": self.watch.state_dict(), **saved})
         state.accelerator.wait_for_everyone()
 
     def _saved_bits(self) -> HeldOutBits | None:

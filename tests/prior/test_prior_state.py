@@ -63,3 +63,8 @@ def test_the_scale_goes_on_where_it_was(config: PriorConfig, batches: Batches) -
     scaler = again.accelerator.scaler
     assert scaler is not None and scaler.get_scale() == 2 * SCALE
     assert scaler.state_dict() == first.accelerator.scaler.state_dict()
+
+
+def test_weights_in_parts_are_refused_with_scaled_losses() -> None:
+    with pytest.raises(ValueError, match="shard_weights does not go with mixed_precision=fp16"):
+        tiny_training("shard_weights=true", "mixed_precision=fp16")

@@ -1,4 +1,5 @@
 """Two processes train a prior as one does, may come and go between two steps, and end together."""
+import shutil
 from pathlib import Path
 
 import diverging_prior
@@ -42,6 +43,24 @@ def test_two_processes_train_as_one_and_one_goes_on_where_two_stopped(tmp_path: 
     for folder in (joined, alone):
         train(corpus, str(folder / "half"), WHOLE)
     assert_equal_trainings(joined / "half", alone / "half")
+
+
+def test_processes_that_share_one_copy_of_the_weights_train_as_one(tmp_path: Path) -> None:
+    """Stopped half way, their checkpoint is as good for one process, and goes on for both."""
+    corpus = write_corpus(str(tmp_path / "tokens"), num_shards=5).url
+    alone, joined, left = tmp_path / "alone", tmp_path / "joined", tmp_path / "left"
+    for steps in (HALF, WHOLE):
+        train(corpus, str(alone), steps)
+        codes, outputs, errors = run_ranks(shared_prior_training.__file__, corpus, str(joined),
+                                           str(steps), "sharded")
+        assert codes == [0, 0], errors
+        (all_numbers, first, _), (_, second, _) = (map(int, text.split()) for text in outputs)
+        assert first + second == all_numbers and first < 0.6 * all_numbers
+        if steps == HALF:
+            shutil.copytree(joined, left)
+    assert_equal_trainings(joined, alone)
+    train(corpus, str(left), WHOLE)
+    assert_equal_trainings(left, alone)
 
 
 def test_a_loss_that_one_process_alone_sees_spoilt_ends_all_at_that_step(tmp_path: Path) -> None:

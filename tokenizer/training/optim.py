@@ -90,8 +90,9 @@ class ExponentialAverage:
         """Move the average towards the model's parameters; copy its buffers."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         current = model.state_dict()
-        averages = [self.tensors[name] for name in self._averaged]
-        torch._foreach_lerp_(averages, [current[name] for name in self._averaged], 1 - decay)
+        averages, values = ([_own_part(tensors[name]) for name in self._averaged]
+                            for tensors in (self.tensors, current))
+        torch._foreach_lerp_(averages, values, 1 - decay)
         for name in current.keys() - set(self._averaged):
             self.tensors[name].copy_(current[name])
         self.num_updates += 1
@@ -112,3 +113,8 @@ class ExponentialAverage:
         self.num_updates = num_updates
         for name in tensors.keys() | set(self._averaged):
             self.tensors[name].copy_(tensors[name])
+
+
+def _own_part(tensor: Tensor) -> Tensor:
+    """A tensor, or of one that several processes share in parts the part of this process."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -56,7 +56,8 @@ def build_accelerator(settings: TrainingSettings) -> Accelerator:
     if accelerator.distributed_type in SHARDED:
         raise ValueError(f"training in several processes keeps whole weights in each, got "
                          f"{accelerator.distributed_type.value}: choose none of FSDP, DeepSpeed "
-                         "and Megatron-LM in `accelerate config`")
+                         "and Megatron-LM in `accelerate config` (training.shard_weights=true "
+                         "of a prior shares its weights as FSDP does)")
     if settings.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("training.mixed_precision=fp16 needs a GPU, and this machine offers none: "
                          "use bf16 or no")
