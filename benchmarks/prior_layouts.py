@@ -158,7 +158,8 @@ def report(found: Mapping[str, Mapping[str, Any]], contest: Contest, minutes: fl
                      + (f"; bits by rate after the short trainings {searched}" if searched else ""))
     lower = found["published"]["matched"] - found["ours"]["matched"]
     return "\n".join([*lines, "", table(found), "",
-                      f"ours: {lower:.3f} bits per held-out code lower (goal {GOAL:g})"])
+                      f"ours: {abs(lower):.3f} bits per held-out code "
+                      f"{'lower' if lower >= 0 else 'higher'} (goal: {GOAL:g} lower)"])
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
