@@ -13,7 +13,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 sys.path += [str(ROOT), str(ROOT / "tests/cli")]
 
 from clusters import DaskCluster, dask_cluster  # noqa: E402
+from forked import Forked  # noqa: E402
 from PIL import Image  # noqa: E402
 from random_tokenizers import encode, save_tokenizer, tree  # noqa: E402
 
@@ -118,9 +118,7 @@ class Scene:
         A driver that loses a worker must end well by itself.
         """
         workers = self.cluster.workers() if self.cluster and kind.engine == "dask" else []
-        driver = subprocess.Popen([sys.executable, "-m", "cli", "encode",
-                                   *self.arguments(out, kind)], stderr=subprocess.DEVNULL,
-                                  stdout=subprocess.DEVNULL, cwd=ROOT, start_new_session=True)
+        driver = Forked("cli", "encode", *self.arguments(out, kind))
         while not out.exists() or num_receipts(out) < moment.num_done:
             if driver.poll() is not None:
                 return None

@@ -89,9 +89,9 @@ def test_a_failed_command_says_so_in_its_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["two processes", "Dask", "loopback"])
+@pytest.mark.parametrize("engine", ["dask", "service"])
 def test_a_retry_on_every_engine_writes_the_same_bytes(
-        image_folder: ImageFolder, tmp_path: Path, tokenizer: str, way: str,
+        image_folder: ImageFolder, tmp_path: Path, tokenizer: str, engine: str,
         request: pytest.FixtureRequest) -> None:
     photos, out = image_folder(8), tmp_path / "tokens"
     command = (photos, out, "--tokenizer", f"image={tokenizer}", "--shard-size", 2)
@@ -103,8 +103,7 @@ def test_a_retry_on_every_engine_writes_the_same_bytes(
         path.write_bytes(content)
     shutil.copytree(out, tmp_path / "alone")
     assert run("retry", tmp_path / "alone", "--tokenizer", f"image={tokenizer}").exit_code == 0
-    options = (["--num-workers", 2] if way == "two processes" else
-               ["--engine", request.getfixturevalue({"Dask": "dask"}.get(way, "service")).engine])
-    done = run("retry", out, "--tokenizer", f"image={tokenizer}", *options)
+    done = run("retry", out, "--tokenizer", f"image={tokenizer}", "--engine",
+               request.getfixturevalue(engine).engine)
     assert done.exit_code == 0, done.output
     assert tree(out) == tree(tmp_path / "alone")

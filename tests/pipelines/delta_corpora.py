@@ -1,13 +1,16 @@
 """What tests of corpora with deltas ask of them."""
 import shutil
 from pathlib import Path
+from unittest import mock
 
+import pytest
 from job_fakes import tree
 
-from pipelines.encode import EncodeConfig
+from pipelines.encode import EncodeConfig, EncodeTask, encode_corpus
+from pipelines.job import JobFailed
 from tokenizer.audit import verify
 from tokenizer.schema import Manifest, codes_array
-from tokenizer.tokens import TokenCorpus
+from tokenizer.tokens import Receipt, TokenCorpus
 
 WRITTEN_ANEW = {"README.md", "manifest.json"}
 
@@ -21,6 +24,19 @@ def mend(config: EncodeConfig, *indices: int) -> None:
     for index in indices:
         shutil.copy2(Path(config.output).parent / "good" / photo(config, index).name,
                      photo(config, index))
+
+
+def encode_all_but(failing: int, config: EncodeConfig) -> str:
+    """Encode as if the store were down for one shard; returns how the job fails."""
+    run = EncodeTask.run
+
+    def fail(task: EncodeTask, shard: int) -> Receipt:
+        if shard == failing:
+            raise OSError("the store is down")
+        return run(task, shard)
+    with mock.patch.object(EncodeTask, "run", fail), pytest.raises(JobFailed) as caught:
+        encode_corpus(config)
+    return str(caught.value)
 
 
 def codes_by_key(url: str) -> dict[str, list[int]]:

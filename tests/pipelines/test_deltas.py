@@ -10,15 +10,22 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
-from delta_corpora import codes_by_key, mend, photo, require_sound, require_untouched
+from delta_corpora import (
+    codes_by_key,
+    encode_all_but,
+    mend,
+    photo,
+    require_sound,
+    require_untouched,
+)
 from job_fakes import FakeCodec, save_maps, tree
 
 from pipelines import deltas
 from pipelines.array import Part
 from pipelines.decode import DecodeConfig, decode_corpus
 from pipelines.deltas import load_plans
-from pipelines.encode import EncodeConfig, EncodeTask, encode_corpus, encode_part
-from pipelines.job import JobFailed, TooManyErrors
+from pipelines.encode import EncodeConfig, encode_corpus, encode_part
+from pipelines.job import TooManyErrors
 from pipelines.plan import Plan, PlanMismatch
 from pipelines.report import describe, retried
 from pipelines.retry import Retried, retry_corpus
@@ -26,7 +33,7 @@ from prior.dataset import CodeRows
 from tokenizer import storage, tokens
 from tokenizer.audit import check_retries, verify
 from tokenizer.deltas import Generation
-from tokenizer.tokens import AuditFailure, Receipt, TokenCorpus
+from tokenizer.tokens import AuditFailure, TokenCorpus
 
 Settings = Callable[..., EncodeConfig]
 BROKEN = (1, 5, 9)
@@ -193,20 +200,11 @@ def test_a_retry_stopped_anywhere_goes_on_to_the_same_bytes(
 
 
 def test_an_unfinished_corpus_is_finished_before_its_dead_letters_are_tried_again(
-        broken: EncodeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        broken: EncodeConfig, tmp_path: Path) -> None:
     mend(broken, *BROKEN)
     unfinished = dataclasses.replace(broken, output=str(tmp_path / "unfinished"))
     photo(unfinished, 1).write_bytes(b"no image")
-    run = EncodeTask.run
-
-    def fail(task: EncodeTask, shard: int) -> Receipt:
-        if shard == 2:
-            raise OSError("the store is down")
-        return run(task, shard)
-    with monkeypatch.context() as patch:
-        patch.setattr(EncodeTask, "run", fail)
-        with pytest.raises(JobFailed):
-            encode_corpus(unfinished)
+    encode_all_but(2, unfinished)
     mend(unfinished, 1)
     done = retry(unfinished)
     assert done.num_tried == 1 and done.manifest.num_dead_letters == 0
