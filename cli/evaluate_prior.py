@@ -88,10 +88,9 @@ def evaluate_prior(prior: str, tokens: str, out: str | None, **options: Any) -> 
         limit=options["limit"], row_filter=options["row_filter"], samples=options["samples"],
         sampling=build_sampling(options), num_compared=options["num_compared"],
         batch_size=options["batch_size"], overwrite=options["overwrite"])
-    training = options["training"]
+    training = options["training"] and TokenCorpus.open(options["training"])
     report = evaluate(loaded, prior, TokenCorpus.open(tokens), out, config,
-                      build_sight(loaded.config, codecs, options),
-                      None if training is None else TokenCorpus.open(training))
+                      build_sight(loaded.config, codecs, options), training)
     click.echo(f"{report.table()}\nreport in {out}")
 
 

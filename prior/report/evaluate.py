@@ -46,6 +46,7 @@ from tokenizer.bars import progress_bar
 from tokenizer.devices import full_float32
 from tokenizer.evaluation.features import ADVICE, PictureFeatures, arithmetic
 from tokenizer.evaluation.figures import Figure, ReferenceHash
+from tokenizer.one_bucket import one_bucket
 from tokenizer.tokens import TokenCorpus
 
 DRAWN = "samples"
@@ -118,7 +119,8 @@ def evaluate_prior(prior: Prior, place: str, corpus: TokenCorpus, out: str,
     sight = sight or Sight()
     check_decoders(prior.config.spec, sight.decoders)
     measured = measured_rows(prior.config, corpus, config.limit, config.row_filter)
-    trained = measured.training if training is None else _trained_on(prior, training)
+    trained = measured.training if training is None else _trained_on(prior, one_bucket(
+        training, config.row_filter))
     work = _Evaluation(prior, measured, trained, config, sight)
     with full_float32():
         work.add_bits()

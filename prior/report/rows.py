@@ -22,8 +22,8 @@ from prior.sequence import COORDINATES, LABEL
 from tokenizer import storage
 from tokenizer.evaluation.figures import ReferenceHash
 from tokenizer.filters import RowFilter
-from tokenizer.one_bucket import one_bucket
-from tokenizer.schema import TokenSpec
+from tokenizer.one_bucket import OneBucket, one_bucket
+from tokenizer.schema import BUCKET, TokenSpec
 from tokenizer.tokens import TokenCorpus
 
 BLOCK = 4096
@@ -135,15 +135,8 @@ def measured_rows(config: PriorConfig, corpus: TokenCorpus, limit: int,
     require_codes(config, corpus, config.spec.modalities)
     reader = ShardReader(corpus, config.columns)
     keys = reader.shard_keys()
-    chosen, selection = np.ones(corpus.manifest.num_rows, bool), "all rows, of another corpus"
     training = training_codes(config, corpus, keys)
-    if training is not None:
-        chosen = ~training.taken
-        selection = f"held out of training: {config.split.held_out} by {config.split.by}"
-        if not chosen.any():
-            raise ValueError(f"the prior was trained on {corpus.url} with no rows held out, so "
-                             "that none is left to measure: give another corpus, or train with "
-                             "--held-out")
+    chosen, selection = _not_trained_on(config, corpus, training)
     if row_filter is not None:
         chosen &= reader.mask(RowFilter.parse(row_filter,
                                               corpus.manifest.spec.arrow_schema()))
@@ -159,6 +152,18 @@ def measured_rows(config: PriorConfig, corpus: TokenCorpus, limit: int,
                         url=corpus.url, selection=selection, training=training)
 
 
+def _not_trained_on(config: PriorConfig, corpus: TokenCorpus,
+                    training: TrainingCodes | None) -> tuple[np.ndarray, str]:
+    """Which rows of a corpus the prior was not trained on, bool ``(N,)``, and that in words."""
+    if training is None:
+        return np.ones(corpus.manifest.num_rows, bool), "all rows, of another corpus"
+    if training.taken.all():
+        raise ValueError(f"the prior was trained on {corpus.url} with no rows held out, so that "
+                         "none is left to measure: give another corpus, or train with --held-out")
+    return (~training.taken,
+            f"held out of training: {config.split.held_out} by {config.split.by}")
+
+
 def training_codes(config: PriorConfig, corpus: TokenCorpus,
                    keys: list[pa.Array] | None = None) -> TrainingCodes | None:
     """The rows of a corpus that the prior was trained on; nothing if it was not.
@@ -170,7 +175,11 @@ def training_codes(config: PriorConfig, corpus: TokenCorpus,
         return None
     reader = ShardReader(corpus, [config.target])
     keys = reader.shard_keys() if keys is None else keys
-    return TrainingCodes(reader, keys, ~held_out_rows(keys, config.split))
+    taken = ~held_out_rows(keys, config.split)
+    if isinstance(corpus, OneBucket):
+        taken &= reader.mask(RowFilter.parse(f'{BUCKET} == "{corpus.bucket}"',
+                                             corpus.manifest.spec.arrow_schema()))
+    return TrainingCodes(reader, keys, taken)
 
 
 def read_samples(prior: Prior, corpus: TokenCorpus) -> Samples:

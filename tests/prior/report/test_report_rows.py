@@ -14,8 +14,12 @@ from prior.recipes import tiny
 from prior.report import rows as report_rows
 from prior.report.rows import measured_rows, read_samples, training_codes
 from prior.sampling import SamplingConfig, sample_corpus
+from tokenizer.audit import complete
+from tokenizer.buckets import Bucket
+from tokenizer.one_bucket import one_bucket
+from tokenizer.schema import GEOMETRY, CodeSpec, TokenSpec, rows_table
 from tokenizer.splits import Split
-from tokenizer.tokens import TokenCorpus
+from tokenizer.tokens import TokenCorpus, commit_shard
 
 Make = Callable[..., TokenCorpus]
 
@@ -73,6 +77,38 @@ def test_filters_narrow_what_is_measured(corpus: TokenCorpus) -> None:
     measured = measured_rows(config_of(corpus), corpus, 100, 'class_name == "dog"')
     assert 0 < len(measured.rows) < 12 and (measured.rows.labels == 1).all()
     assert 'for which class_name == "dog"' in measured.selection
+
+
+def bucketed(url: str, num_rows: int = 20) -> TokenCorpus:
+    """A corpus whose rows take turns between two buckets, of 4 and of 2 codes."""
+    buckets = (Bucket(image_size=(16, 16), grid=(2, 2)), Bucket(image_size=(8, 16), grid=(1, 2)))
+    spec = TokenSpec(codes=(CodeSpec(modality="image", grid=(2, 2), image_size=(16, 16),
+                                     codebook_size=16, tokenizer="sha256:a", buckets=buckets),))
+    grids = [buckets[row % 2].grid for row in range(num_rows)]
+    columns = {
+        "key": [f"k{row:02d}" for row in range(num_rows)], "source": ["drawn"] * num_rows,
+        "flipped": [False] * num_rows, "bucket": [spec.buckets[row % 2] for row in range(num_rows)],
+        **{name: [1] * num_rows for name in GEOMETRY},
+        "image_grid_height": [grid[0] for grid in grids],
+        "image_grid_width": [grid[1] for grid in grids]}
+    codes = [np.full(grid, 1 + row % 15) for row, grid in enumerate(grids)]
+    receipt = commit_shard(url, 0, 1, "sha256:b", rows_table(spec, {"image": codes}, columns))
+    complete(url, spec, "sha256:b", [receipt], (), num_rows)
+    return TokenCorpus.open(url)
+
+
+def test_of_buckets_a_filter_takes_one_for_training_and_for_measuring(tmp_path: Path) -> None:
+    corpus, text = bucketed(str(tmp_path)), 'bucket == "16x16"'
+    config = PriorConfig.of(one_bucket(corpus, text), split=Split(held_out=8),
+                            transformer=tiny().transformer)
+    with pytest.raises(ValueError, match="rows of one grid are needed"):
+        measured_rows(config, corpus, 100)
+    measured = measured_rows(config, corpus, 100, text)
+    assert measured.training is not None and measured.training.taken[1::2].sum() == 0
+    blocks = [codes for _, codes in measured.training.blocks()]
+    assert len(measured.rows) + len(measured.training) == 10
+    for codes in (*blocks, measured.rows.codes["image"].reshape(-1, 4)):
+        assert (codes > 0).all()  # codes of other buckets are read as zeros
 
 
 def test_samples_take_conditions_of_rows_spread_evenly(corpus: TokenCorpus) -> None:
