@@ -193,7 +193,7 @@ class _Layer:
         self._is_gated = isinstance(feed_forward, FeedForward)
         self._up = _Product(cast(nn.Linear, feed_forward.gate_and_up if self._is_gated
                                  else feed_forward.up))
-        self._down = _Product(cast(nn.Linear, feed_forward.down))
+        self._down = _Product(feed_forward.down)
 
     def step(self, turn: tuple[Tensor, ...], new: Tensor, keys: Tensor, values: Tensor) -> None:
         """Bring the hidden state through this block.
