@@ -43,7 +43,7 @@ SECTIONS = {
 @click.option("--every", type=at_least(1),
               help="Of --then: steps of each prompt before the next; the last stays.  [default: "
                    "an equal part of all]")
-@click.option("--num", type=click.IntRange(min=1), default=1, show_default=True,
+@click.option("--num", type=at_least(1), default=1, show_default=True,
               help="Images to make, one after the other.")
 @click.option("--size", type=SIZE, help="Height and width in pixels.  [default: the tokenizer's]")
 @click.option("--start", metavar="FILE|TOKENS#KEY|prior",
@@ -62,10 +62,10 @@ SECTIONS = {
 @click.option("--condition-from", metavar="TOKENS[#KEY]",
               help="Token corpus whose rows give --prior its conditions, each in turn, or those of "
                    "one key.")
-@click.option("--steps", type=click.IntRange(min=1), help="Of the optimiser.  [default: 500]")
-@click.option("--cutouts", type=click.IntRange(min=1), help="Parts of the image that CLIP sees at "
+@click.option("--steps", type=at_least(1), help="Of the optimiser.  [default: 500]")
+@click.option("--cutouts", type=at_least(1), help="Parts of the image that CLIP sees at "
                                                             "each step.  [default: 32]")
-@click.option("--cutout-batch", type=click.IntRange(min=1), metavar="N",
+@click.option("--cutout-batch", type=at_least(1),
               help="Cutouts in memory at once; the result does not depend on it but for rounding.  "
                    "[default: all]")
 @click.option("--memory-limit", type=BYTES, help="Choose --cutout-batch, and whether the decoder "
@@ -74,11 +74,11 @@ SECTIONS = {
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE",
               help="Any other setting, such as learning_rate=0.2 or cutouts.noise=0; see "
                    "docs/guiding.md. Repeatable.")
-@click.option("--frames", type=click.IntRange(min=0), default=0, metavar="N",
+@click.option("--frames", type=at_least(0), default=0,
               help="Keep the image every N steps, and an animation of them.")
-@click.option("--save-every", type=click.IntRange(min=1), default=50, show_default=True,
+@click.option("--save-every", type=at_least(1), default=50, show_default=True,
               help="Steps after which the same command can go on.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=at_least(0), default=0, show_default=True)
 @takes_device
 @click.option("--overwrite", is_flag=True,
               help="Start over in OUT; guided images there are removed.")

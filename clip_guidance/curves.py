@@ -61,11 +61,7 @@ def panel(title: str, steps: Sequence[float], lines: Mapping[str, Sequence[float
     draw = ImageDraw.Draw(picture)
     values = np.array(list(lines.values()))
     low, high = float(values.min()), float(values.max())
-    draw.rectangle((MARGIN, MARGIN // 2, WIDTH - MARGIN // 2, HEIGHT - MARGIN // 2), outline=FRAME)
-    draw.text((4, MARGIN // 2), f"{high:.3g}", fill=INK)
-    draw.text((4, HEIGHT - MARGIN // 2 - 12), f"{low:.3g}", fill=INK)
-    draw.text((MARGIN, HEIGHT - 18), f"{unit} {steps[0]:g}", fill=INK)
-    draw.text((WIDTH - 110, HEIGHT - 18), f"{unit} {steps[-1]:g}", fill=INK)
+    _frame(draw, (low, high), (f"{unit} {steps[0]:g}", f"{unit} {steps[-1]:g}"))
     ends = (steps[0], max(steps[-1], steps[0] + 1))
     across = np.interp(steps, ends, (MARGIN, WIDTH - MARGIN // 2))
     for mark in np.interp(marks, ends, (MARGIN, WIDTH - MARGIN // 2)).tolist():
@@ -81,3 +77,12 @@ def panel(title: str, steps: Sequence[float], lines: Mapping[str, Sequence[float
         draw.text((left, 6), shown, fill=colour)
         left += int(draw.textlength(shown)) + 20
     return np.asarray(picture)
+
+
+def _frame(draw: ImageDraw.ImageDraw, values: tuple[float, float], ends: tuple[str, str]) -> None:
+    """Draw a frame, its lowest and highest value, and what stands at its left and right end."""
+    draw.rectangle((MARGIN, MARGIN // 2, WIDTH - MARGIN // 2, HEIGHT - MARGIN // 2), outline=FRAME)
+    draw.text((4, MARGIN // 2), f"{values[1]:.3g}", fill=INK)
+    draw.text((4, HEIGHT - MARGIN // 2 - 12), f"{values[0]:.3g}", fill=INK)
+    draw.text((MARGIN, HEIGHT - 18), ends[0], fill=INK)
+    draw.text((WIDTH - 110, HEIGHT - 18), ends[1], fill=INK)

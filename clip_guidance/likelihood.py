@@ -28,7 +28,7 @@ class GuidingPrior:
     """A prior that guides, and what it is given.
 
     Attributes:
-        prior: on the device of the tokenizer.
+        prior: on the device of the tokenizer; its weights take no gradients from now on.
         givens: rows of conditions; images take them in turn.
         weight: of the bits for a code in the loss; 0 leaves the term out.
     """
@@ -39,6 +39,7 @@ class GuidingPrior:
     def __post_init__(self) -> None:
         if not 0 <= self.weight < math.inf:
             raise ValueError(f"the weight of a prior is at least 0, got {self.weight}")
+        self.prior.model.requires_grad_(False)
 
     def require(self, spec: CodeSpec) -> None:
         """Refuse a prior of other codes than these.

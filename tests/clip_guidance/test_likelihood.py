@@ -1,4 +1,5 @@
 """A prior beside CLIP makes codes likelier, and gives the codes that images start from."""
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -101,6 +102,22 @@ def test_the_term_is_the_weight_times_the_bits(model: VQGAN, clip: Clip,
     assert found.bits == pytest.approx(-logs.sum() / math.log(2) / 16, rel=1e-4)
     assert found.loss == pytest.approx(plain.loss + 0.25 * found.bits, rel=1e-5)
     assert plain.bits is None and found.similarities == plain.similarities
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_gains_lie_at_the_codes_that_they_are_of(tokenizer: Tokenizer, depth: int) -> None:
+    """Of the last code in the sequence a gain is exact: what another code takes off the bits."""
+    prior = guiding(dataclasses.replace(tokenizer.codec.spec, depth=depth))
+    shape = (1, 4, 4) if depth == 1 else (1, depth, 4, 4)
+    codes = torch.randint(0, 32, shape, generator=torch.Generator().manual_seed(1))
+    bits, gains = prior.judge(codes, 0)
+    assert gains.shape == (1, depth, 4, 4, 32)
+    own = int(codes.flatten()[-1])
+    for code in (0, 13, 31):
+        changed = codes.clone()
+        changed.view(-1)[-1] = code
+        gain = gains[0, -1, 3, 3, code] - gains[0, -1, 3, 3, own]
+        assert bits - prior.judge(changed, 0)[0] == pytest.approx(float(gain), abs=1e-4)
 
 
 def test_a_stopped_image_with_a_prior_goes_on_as_it_would_have(model: VQGAN, clip: Clip,
