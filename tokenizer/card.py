@@ -39,6 +39,9 @@ def dataset_card(manifest: Manifest, data: str) -> str:
         lines.append(f"| {spec.modality} | {spec.shapes} | {spec.codebook_size} "
                      f"| {usage.used}{usage.by_depth} | {usage.perplexity:.1f} "
                      f"| `{spec.tokenizer}` |")
+    if manifest.spec.buckets:
+        lines += ["", "Each row has the grid of its `bucket`, `MODALITY_grid_height` by "
+                  "`MODALITY_grid_width`."]
     lines += ["", "Codes are stored in raster order; `manifest.json` holds the spec, and each "
               "shard's metadata repeats it.", "", "```python", "from datasets import load_dataset",
               'rows = load_dataset("REPO or folder", split="train", streaming=True)', "```", ""]

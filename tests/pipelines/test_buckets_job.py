@@ -24,6 +24,7 @@ from pipelines.retry import retry_corpus
 from pipelines.statistics import Asked, gather
 from prior.dataset import CodeRows
 from tokenizer import audit, tokens
+from tokenizer.card import hub_metadata
 from tokenizer.corpus.crops import crop_rule
 from tokenizer.corpus.images import Crop
 from tokenizer.corpus.modalities import RGB, Depth, Edges, fit_together
@@ -330,6 +331,15 @@ def test_datasets_reads_rows_of_several_grids(bucketed: Settings, tmp_path: Path
                                       cache_dir=str(tmp_path / "cache"))
         assert {row["key"]: row["image_codes"] for row in found} == {
             key: row["image_codes"] for key, row in rows.items()}
+
+
+def test_the_card_says_grids_and_bytes_of_all_buckets(bucketed: Settings) -> None:
+    make = bucketed()
+    manifest = encode_corpus(make)
+    card = (Path(make.output) / "README.md").read_text()
+    assert "| image | 4 x 8, 5 x 5, 8 x 4 |" in card and "`MODALITY_grid_height`" in card
+    num_codes = sum(len(row["image_codes"]) for row in rows_of(make.output).values())
+    assert hub_metadata(manifest, "data")["dataset_info"]["dataset_size"] == 2 * num_codes
 
 
 def test_a_corpus_without_buckets_reads_as_before(config: Settings) -> None:
