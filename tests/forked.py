@@ -81,6 +81,7 @@ class Forked:
 def _run(words: list[str], variables: dict[str, str], texts: list[Path]) -> None:
     """What the forked process does."""
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # that of any other process
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(variables)
