@@ -104,6 +104,8 @@ def train_clip(out: Path, trained: Captioned, held: Captioned, guided: "VQGAN",
         Retrieval among the held-out pictures, as they were drawn.
     """
     import torch
+    from transformers.utils import logging
+    logging.disable_progress_bar()  # of one file that is written at once
     captions = sorted({*trained.captions, *held.captions})
     tokenizer = build_tokenizer(captions)
     torch.manual_seed(settings.seed)

@@ -47,7 +47,7 @@ def test_words_of_captions_are_tokens_and_others_are_spelled() -> None:
 def test_pictures_find_their_captions_and_clean_ones_are_closer(tmp_path: Path,
                                                                 guided: VQGAN) -> None:
     held = plain_pictures(12, seed=1)
-    settings = ClipSettings(num_steps=30, batch_size=12, dreams=1, learning_rate=2e-3, push=0.5)
+    settings = ClipSettings(num_steps=20, batch_size=9, dreams=1, learning_rate=3e-3, push=0.3)
     found = train_clip(tmp_path, plain_pictures(36, seed=0), held, guided, settings)
     assert found == Retrieval(num=12, share=1.0, chance=1 / 3) == read_retrieval(tmp_path)
     clip, captions = Clip.load(str(tmp_path)), list(COLOURS)
