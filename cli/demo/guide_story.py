@@ -53,7 +53,7 @@ class GuideDemoSettings:
     """
     corpus: DemoSettings = CORPUS
     most: int = 1000
-    clip_steps: tuple[int, int] = (700, 250)
+    clip_steps: tuple[int, int] = (600, 200)
     steps: int = 200
     cutouts: int = 16
     learning_rate: float = 0.1
