@@ -112,3 +112,6 @@ def test_a_prior_learns_and_draws_pictures_of_one_bucket(photos: Path, tmp_path:
     given = run("sample", tmp_path / "prior", tmp_path / "completed", "--tokenizer", tok, "--num",
                 2, "--complete-from", out, "--keep", 0.5, "--filter", 'bucket == "16x32"')
     assert given.exit_code == 0, given.output
+    measured = run("evaluate-prior", tmp_path / "prior", out, "--filter", 'bucket == "16x32"',
+                   "--num", 2)
+    assert measured.exit_code == 0, measured.output
