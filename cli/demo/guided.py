@@ -162,7 +162,7 @@ def card(guide: "Clip", images: Sequence[GuidedImage], number: int, table: Array
     note = "closest to its own prompt" if best == number else f"closer to prompt {best + 1}"
     lines = [Series("cutouts", list(enumerate(image.similarities))),
              Series("whole picture", list(zip(steps, whole[:, number].tolist(), strict=True))),
-             Series("to the nearest other prompt", list(zip(steps, others.tolist(), strict=True)))]
+             Series("nearest other", list(zip(steps, others.tolist(), strict=True)))]
     return GuidedCard(
         title=f"{number + 1} · {image.prompt}", figure=f"{own:.2f}", unit=note,
         picture=picture(image.pixels, image.prompt, image.prompt),
