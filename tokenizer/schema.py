@@ -170,7 +170,7 @@ class TokenSpec:
         names = [spec.modality for spec in self.codes]
         if len(set(names)) != len(names) or not names:
             raise ValueError(f"a corpus holds each of its modalities once, got {names}")
-        if len({spec.buckets and len(spec.buckets) for spec in self.codes}) > 1:
+        if len({len(spec.buckets) for spec in self.codes}) > 1:
             raise ValueError("all modalities have the same buckets, got " + ", ".join(
                 f"{len(spec.buckets)} of {spec.modality}" for spec in self.codes))
         if self.format_version != FORMAT_VERSION:
@@ -353,6 +353,12 @@ def codes_column(spec: CodeSpec, codes: np.ndarray | Sequence[np.ndarray]) -> pa
     """
     kind = spec.column_type
     if spec.buckets:
+        grids = {part.code_shape: part for part in spec.grids}
+        for row in codes:
+            if row.shape not in grids:
+                raise ValueError(f"{spec.modality} codes of a row must be of one of the shapes "
+                                 f"{spec.shapes}, got {row.shape}")
+            grids[row.shape].check_codes(row)
         flat = np.concatenate([np.zeros(0, spec.dtype), *(row.reshape(-1) for row in codes)])
         ends = np.cumsum([0, *(row.size for row in codes)], dtype=np.int32)
         return pa.ListArray.from_arrays(ends, pa.array(flat.astype(spec.dtype)), type=kind)

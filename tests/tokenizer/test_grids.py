@@ -9,7 +9,14 @@ import pytest
 from tokenizer import configs
 from tokenizer.buckets import Bucket
 from tokenizer.grids import buckets_of, check_grids, codes_by_grid, codes_of_rows
-from tokenizer.schema import GEOMETRY, CodeSpec, TokenSpec, codes_array, rows_table
+from tokenizer.schema import (
+    GEOMETRY,
+    CodeSpec,
+    TokenSpec,
+    codes_array,
+    codes_column,
+    rows_table,
+)
 
 BUCKETS = (Bucket(image_size=(8, 16), grid=(1, 2)), Bucket(image_size=(16, 16), grid=(2, 2)),
            Bucket(image_size=(16, 8), grid=(2, 1)))
@@ -79,6 +86,17 @@ def test_rows_whose_columns_disagree_are_refused(changed: dict[str, list[Any]],
                                                  words: str) -> None:
     with pytest.raises(ValueError, match=words):
         check_grids(SPEC, table(**changed))
+
+
+@pytest.mark.parametrize(("row", "words"), [
+    (np.array([[3, 16]]), r"image codes must lie in \[0, 16\), got 3 to 16"),
+    (np.array([[-1, 3]]), "got -1 to 3"),
+    (np.zeros((1, 3), int), r"one of the shapes 1 x 2, 2 x 2, 2 x 1, got \(1, 3\)"),
+    (np.zeros((1, 1, 2), int), r"got \(1, 1, 2\)"),
+    (np.zeros((1, 2)), "must be integers")])
+def test_codes_that_no_bucket_has_do_not_become_rows(row: np.ndarray, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        codes_column(SPEC["image"], [np.zeros((2, 2), np.uint16), row])
 
 
 def test_what_needs_one_grid_is_refused_in_words() -> None:
