@@ -52,7 +52,8 @@ def one_bucket(corpus: TokenCorpus, row_filter: RowFilter | str | None) -> Token
     """A corpus with rows of one grid: itself, or with buckets the one whose rows a filter takes.
 
     Raises:
-        ValueError: the filter takes rows of several buckets, or none, or cannot be read.
+        ValueError: the filter takes rows of several buckets, or none, or cannot be read; or there
+            are no rows.
     """
     if not corpus.spec.buckets:
         return corpus
@@ -63,6 +64,9 @@ def one_bucket(corpus: TokenCorpus, row_filter: RowFilter | str | None) -> Token
         tables = selected_tables(corpus, [BUCKET], row_filter)
         counts = Counter(name for table in tables for name in table[BUCKET].to_pylist())
         row_filter.require_rows(counts.total(), corpus.url)
+    if not counts:
+        raise ValueError(f"{corpus.url} holds no rows, so that none of its buckets can be taken; "
+                         f"`img2tokens inspect {corpus.url}` says why")
     if len(counts) != 1:
         found = ", ".join(f"{number} of {name}" for name, number in sorted(counts.items()))
         raise ValueError(f"rows of one grid are needed, and {corpus.url} has several: {found}; "

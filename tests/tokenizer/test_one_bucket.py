@@ -73,6 +73,13 @@ def test_a_filter_that_takes_several_buckets_or_none_is_refused(corpus: TokenCor
         one_bucket(corpus, 'bucket == "9x9"')
 
 
+def test_a_corpus_without_rows_has_no_bucket_to_take(tmp_path: Path) -> None:
+    receipt = commit_shard(str(tmp_path), 0, 1, "sha256:f", table([]))
+    audit.complete(str(tmp_path), SPEC, "sha256:f", [receipt], (), 0)
+    with pytest.raises(ValueError, match="holds no rows, so that none of its buckets can be taken"):
+        one_bucket(TokenCorpus.open(str(tmp_path)), None)
+
+
 def test_any_filter_that_leaves_one_bucket_will_do(corpus: TokenCorpus) -> None:
     wide = one_bucket(corpus, 'key == "1"')
     assert isinstance(wide, OneBucket) and wide.bucket == "8x16"
