@@ -3,6 +3,7 @@
 A job may have a limit of its own. Jobs that share a process, on threads of their own, each keep
 theirs, and what they say of an image does not depend on the others.
 """
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +17,7 @@ PILLOW_PIXELS = Image.MAX_IMAGE_PIXELS or MAX_PIXELS
 """Pillow warns beyond so many, and refuses twice as many by itself."""
 
 _LIMIT: ContextVar[int | None] = ContextVar("max_pixels", default=None)
+_RAISING = threading.Lock()
 
 
 @contextmanager
@@ -24,9 +26,10 @@ def at_most(max_pixels: int | None) -> Iterator[None]:
 
     Pillow's own limit, which is that of the process, is raised where it is lower, and stays so.
     """
+    with _RAISING:
+        if Image.MAX_IMAGE_PIXELS is not None:
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, -(-(max_pixels or 0) // 2))
     token = _LIMIT.set(max_pixels)
-    if Image.MAX_IMAGE_PIXELS is not None:
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, -(-(max_pixels or 0) // 2))
     try:
         yield
     finally:

@@ -1,4 +1,5 @@
 """The limit in pixels: exact, of a thread by itself, and told alike whatever others have done."""
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -53,3 +54,32 @@ def test_what_is_said_does_not_depend_on_the_limits_of_other_jobs(
         assert decode_image(payloads[0]).shape == (24, 32, 3)
     assert told() == before
     assert before[1].startswith("40 x 5 pixels") and before[0].startswith("more than 199 pixels")
+
+
+def test_of_two_jobs_that_raise_pillow_s_limit_at_once_neither_lowers_it(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    def enter(max_pixels: int) -> None:
+        with limits.at_most(max_pixels):
+            pass
+    other = threading.Thread(target=enter, args=(1000,))
+
+    class Pillow:
+        """Begins the other job where the first one has read the limit and not yet written it."""
+        limit = 100
+
+        @property
+        def MAX_IMAGE_PIXELS(self) -> int:
+            found = self.limit
+            if other.ident is None:
+                other.start()
+                other.join(0.3)
+            return found
+
+        @MAX_IMAGE_PIXELS.setter
+        def MAX_IMAGE_PIXELS(self, value: int) -> None:
+            self.limit = value
+    pillow = Pillow()
+    monkeypatch.setattr(limits, "Image", pillow)
+    enter(400)
+    other.join()
+    assert pillow.limit == 500
