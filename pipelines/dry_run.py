@@ -153,8 +153,9 @@ def count(rows: Iterator[dict[str, Any]], forecast: Forecast) -> list[dict[str, 
 
 def try_some(config: EncodeConfig, task: EncodeTask, sample: Sequence[dict[str, Any]],
              forecast: Forecast) -> None:
-    """Encode some inputs, batch by batch, and foresee from them rows, bytes and seconds of all."""
-    size, tables, seconds = config.batch_size, [], 0.0
+    """Encode some inputs, by as many as fill a batch of each bucket, and foresee from them rows,
+    bytes and seconds of all."""
+    size, tables, seconds = config.batch_size * len(task.spec.grids), [], 0.0
     encode_some(task, sample[:size])
     for start in range(0, len(sample), size):
         began = time.perf_counter()

@@ -1,15 +1,17 @@
 """Dry runs: what encoding would do, and not a byte written."""
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from delta_corpora import photo
 from job_fakes import tree
 
+from pipelines import dry_run
 from pipelines.dry_run import Forecast, Sample, foresee
-from pipelines.encode import EncodeConfig, encode_corpus
+from pipelines.encode import EncodeConfig, EncodeTask, encode_corpus
 from pipelines.report import duration, foreseen
 from tokenizer.tokens import TokenCorpus
 
@@ -31,6 +33,23 @@ def test_a_forecast_is_what_becomes_of_it(config: Settings, tmp_path: Path) -> N
     written = sum(entry.bytes for entry in manifest.shards)
     assert 0.8 * written < forecast.num_bytes < 1.25 * written
     assert forecast.seconds is not None and forecast.seconds > 0
+
+
+@pytest.mark.parametrize(("buckets", "most"), [((), 4), (((20, 40), (20, 20), (40, 20)), 12)])
+def test_a_trial_fills_batches_of_every_bucket(
+        config: Settings, monkeypatch: pytest.MonkeyPatch, image_folder: Callable[[int], Path],
+        buckets: tuple[tuple[int, int], ...], most: int) -> None:
+    image_folder(15)
+    tried: list[int] = []
+
+    original = dry_run.encode_some
+
+    def encode_some(task: EncodeTask, rows: Sequence[dict[str, Any]]) -> object:
+        tried.append(len(rows))
+        return original(task, rows)
+    monkeypatch.setattr(dry_run, "encode_some", encode_some)
+    assert foresee(config(buckets=buckets)).num_tried == 15
+    assert tried[0] == most and tried[1:] == [most] * (15 // most) + [15 % most]
 
 
 def test_what_is_finished_takes_no_time_again(config: Settings, tmp_path: Path) -> None:
