@@ -5,7 +5,7 @@ loaded, or to the job service that a job is sent to, which says what it knows wh
 """
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from pipelines.graph import beam  # the first to load Beam: it silences it
 
@@ -31,23 +31,43 @@ class KnownFlags(options.PipelineOptions):  # type: ignore[name-defined]
         return found
 
 
-def require_known(flags: Sequence[str], services_own: AddFlags | None = None) -> None:
-    """Refuse flags that nobody would read.
+class FlagParser(options._BeamArgumentParser):  # type: ignore[name-defined]
+    """Beam's parser with errors of one line: its own prints pages and ends the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"Beam refuses what stands behind --: {message}")
+
+    def print_help(self, file: Any = None) -> NoReturn:
+        self.error("a job gives no help; leave out --help")
+
+
+def read_flags(flags: Sequence[str],
+               services_own: AddFlags | None = None) -> tuple[list[str], list[str]]:
+    """The flags that nobody would read, and the names of all that somebody knows.
 
     Args:
         services_own: of a job service.
     Raises:
-        ValueError: names them, and what is like the first.
+        ValueError: a flag that is known lacks its value, or cannot have that which it has.
     """
-    parser = options._BeamArgumentParser(allow_abbrev=False)
+    parser = FlagParser(allow_abbrev=False)
     for kind in {str(kind): kind for kind in options.PipelineOptions.__subclasses__()}.values():
         kind._add_argparse_args(parser)
     if services_own is not None:
         services_own(parser)
     _, unknown = parser.parse_known_args(list(flags))
+    return unknown, [name for action in parser._actions for name in action.option_strings]
+
+
+def require_known(flags: Sequence[str], services_own: AddFlags | None = None) -> None:
+    """Refuse flags that nobody would read; arguments as of `read_flags`.
+
+    Raises:
+        ValueError: names them, and what is like the first; or see `read_flags`.
+    """
+    unknown, names = read_flags(flags, services_own)
     if not unknown:
         return
-    names = [name for action in parser._actions for name in action.option_strings]
     like = difflib.get_close_matches(unknown[0].partition("=")[0], names, 1)
     remedy = f"did you mean {like[0]}?" if like else "leave it out"
     raise ValueError(f"behind -- stands {' '.join(unknown)}, which neither Beam nor what it runs "

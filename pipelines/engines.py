@@ -120,13 +120,15 @@ class BeamEngine(ABC):
         """The ``beam.Pipeline`` that tries each shard once.
 
         Raises:
-            ValueError: a flag is not known; of a runner with a job service, that is found when it
-                runs.
+            ValueError: a flag has a value that it cannot have, or is not known; of a runner with a
+                job service, the latter is found when it runs.
         """
-        from pipelines.beam_flags import KnownFlags, asks_a_service, require_known
+        from pipelines.beam_flags import KnownFlags, asks_a_service, read_flags, require_known
         from pipelines.graph import beam, build_graph
         flags = [*self.options(), *self.flags]
-        pipeline = beam.Pipeline(runner=self.runner(), options=KnownFlags(flags))
+        runner = self.runner()  # loaded, its flags are known
+        read_flags(flags)
+        pipeline = beam.Pipeline(runner=runner, options=KnownFlags(flags))
         if not asks_a_service(pipeline.runner):
             require_known(flags)
         build_graph(pipeline, task, shards)

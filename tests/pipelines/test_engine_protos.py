@@ -110,6 +110,17 @@ def test_flags_that_nobody_knows_are_refused_at_once_where_no_service_is_asked(
         engine.pipeline(TouchTask("/nowhere"), range(3))
 
 
+@pytest.mark.parametrize(("flag", "words"), [
+    ("--direct_num_workers=many", "argument --direct_num_workers: invalid int value: 'many'"),
+    ("--direct_num_workers", "argument --direct_num_workers: expected one argument"),
+    ("--help", "a job gives no help; leave out --help")])
+def test_values_that_beam_refuses_are_one_line_and_not_its_pages(
+        flag: str, words: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match=f"Beam refuses what stands behind --: {words}"):
+        LocalEngine(flags=(flag,)).pipeline(TouchTask("/nowhere"), range(3))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_flags_that_a_runner_brings_with_it_are_known() -> None:
     FlagsEngine(flags=("--runner=apache_beam.runners.dask.dask_runner.DaskRunner",
                        "--dask_partition_size=2")).pipeline(
