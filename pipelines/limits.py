@@ -37,8 +37,8 @@ class ErrorLimit:
         """Whether too many have failed; that all have is too many, but for a share of 1, and where
         `may_be_all`."""
         every_one_may = self.may_be_all or (isinstance(self.value, float) and self.value == 1)
-        return num_errors > self.allowed(num_inputs) or (num_errors == num_inputs
-                                                         and not every_one_may)
+        return num_errors > 0 and (num_errors > self.allowed(num_inputs)
+                                   or (num_errors == num_inputs and not every_one_may))
 
     def in_words(self, num_inputs: int) -> str:
         """``5``, or ``5 (1%)`` where it is a share."""

@@ -55,6 +55,14 @@ def test_every_crop_becomes_a_file_named_by_its_key(job: DecodeConfig, tmp_path:
     assert images(tmp_path / "out") == [f"img-{index:03d}.png" for index in range(10)]
 
 
+@pytest.mark.parametrize("to", ["folder", "tar", "parquet"])
+def test_a_corpus_without_rows_decodes_to_nothing(job: DecodeConfig, tmp_path: Path,
+                                                  to: str) -> None:
+    save_corpus(tmp_path / "none", [])
+    done = decode_corpus(dataclasses.replace(job, tokens=str(tmp_path / "none"), to=to))
+    assert done == Decoded(num_crops=0, dead_letters={})
+
+
 def test_files_hold_what_the_codec_makes_of_the_codes(job: DecodeConfig, tmp_path: Path) -> None:
     decode_corpus(job)
     codec, corpus = FakeCodec(RGB()), TokenCorpus.open(job.tokens)

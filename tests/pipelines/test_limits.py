@@ -21,6 +21,11 @@ def test_that_all_fail_is_too_many_unless_a_share_of_all_is_allowed() -> None:
     assert not ErrorLimit(1.0).is_exceeded(1, 1)
 
 
+@pytest.mark.parametrize("value", [None, 0, 5, 0.0, 1.0])
+def test_where_there_are_no_inputs_none_has_failed(value: int | float | None) -> None:
+    assert not ErrorLimit(value).is_exceeded(0, 0)
+
+
 def test_of_what_is_added_all_may_fail_as_far_as_the_number_allows() -> None:
     assert not any(ErrorLimit(value, may_be_all=True).is_exceeded(3, 3) for value in (None, 3, 1.0))
     assert all(ErrorLimit(value, may_be_all=True).is_exceeded(3, 3) for value in (0, 2, 0.99))
