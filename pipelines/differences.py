@@ -2,7 +2,8 @@
 from typing import Any
 
 from tokenizer import configs
-from tokenizer.schema import CodeSpec, flatten
+from tokenizer.buckets import size_name
+from tokenizer.schema import CodeSpec
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -10,7 +11,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
     What a plan of an early version lacks counts as at its default.
     """
-    old, new = (flatten(completed(settings)) for settings in (before, after))
+    old, new = (configs.flatten(completed(settings)) for settings in (before, after))
     changes = []
     for name in sorted(old.keys() | new.keys()):
         group = ".".join(name.split(".")[:2])
@@ -21,7 +22,8 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         elif name != group and not any(other.startswith(f"{group}.") for other in new):
             changes.append(f"{group} is gone")
         else:
-            changes.append(f"{name} was {short(old.get(name))}, now {short(new.get(name))}")
+            was, now = (shown(name, leaves.get(name)) for leaves in (old, new))
+            changes.append(f"{name} was {was}, now {now}")
     return list(dict.fromkeys(changes))
 
 
@@ -30,6 +32,13 @@ def completed(settings: dict[str, Any]) -> dict[str, Any]:
     if "codes" not in settings:
         return settings
     return {**settings, "codes": [_completed_spec(spec) for spec in settings["codes"]]}
+
+
+def shown(name: str, value: Any) -> str:
+    """The value of a setting: of buckets their sizes, all of them, of all else see `short`."""
+    if value and name.endswith(".buckets"):
+        return f"[{', '.join(size_name(bucket['image_size']) for bucket in value)}]"
+    return short(value)
 
 
 def short(value: Any) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenizer import storage, tokens
-from tokenizer.schema import flatten
+from tokenizer.configs import flatten
 
 
 @dataclass(frozen=True, kw_only=True)

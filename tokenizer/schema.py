@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from tokenizer import configs
 from tokenizer.buckets import Bucket
-from tokenizer.configs import flatten as flatten
 from tokenizer.usage import CodeUsage as CodeUsage
 from tokenizer.usage import count_codes as count_codes
 
@@ -225,7 +224,7 @@ class TokenSpec:
         Raises:
             SpecMismatch: names the first field that differs, with both values.
         """
-        ours, theirs = flatten(configs.to_dict(self)), flatten(configs.to_dict(other))
+        ours, theirs = (configs.flatten(configs.to_dict(spec)) for spec in (self, other))
         for key in sorted(ours.keys() | theirs.keys()):
             if ours.get(key) != theirs.get(key):
                 raise SpecMismatch(f"{name}: {key} is {theirs.get(key)!r}, "

@@ -154,8 +154,9 @@ def test_a_job_that_lost_shards_ends_with_the_same_bytes(bucketed: Settings) -> 
 
 def test_other_buckets_or_none_are_refused_in_the_same_folder(bucketed: Settings) -> None:
     encode_corpus(bucketed())
-    for buckets in ((), BUCKETS[:2]):
-        with pytest.raises(PlanMismatch, match=r"codes\.image\.buckets was \[\{'image_size': "):
+    for buckets, words in (((), "None"), (BUCKETS[:2], r"\[16x32, 20x20\]")):
+        with pytest.raises(PlanMismatch, match=r"codes\.image\.buckets was \[16x32, 20x20, 32x16\]"
+                                               f", now {words}"):
             encode_corpus(bucketed(buckets=buckets))
     with pytest.raises(ValueError, match="leave out --size 20x20 or --buckets"):
         bucketed(size=(20, 20))

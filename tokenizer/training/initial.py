@@ -5,7 +5,6 @@ Only its weights are taken over; optimiser, average and notes on the use of code
 from typing import Any
 
 from tokenizer import checkpoints, configs
-from tokenizer.schema import flatten
 from tokenizer.vqgan.model import KIND, VQGANConfig
 
 TRAINING_ALONE = ("autoencoder.dropout",)
@@ -36,7 +35,7 @@ def check_initial(url: str, config: VQGANConfig) -> str:
 def _network(config: VQGANConfig) -> dict[str, Any]:
     """What decides the shape and the meaning of the weights, by dotted names."""
     modality, quantizer = config.build_modality(), configs.to_dict(config.quantizer)
-    shape = flatten(configs.to_dict(config.autoencoder), "autoencoder")
+    shape = configs.flatten(configs.to_dict(config.autoencoder), "autoencoder")
     return {"channels": (modality.in_channels, modality.out_channels),
             **{name: value for name, value in shape.items() if name not in TRAINING_ALONE},
             **{f"quantizer.{name}": quantizer[name] for name in QUANTIZER_SHAPE}}

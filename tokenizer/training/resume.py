@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from tokenizer import checkpoints, configs, storage
-from tokenizer.schema import flatten
 from tokenizer.training.processes import fastest_precision
 from tokenizer.training.settings import TrainingSettings
 
@@ -71,7 +70,7 @@ def load_progress(out: str, run: Mapping[str, Any],
     saved = checkpoints.load_state(out)
     if saved is None:
         return None
-    before, now = flatten(_completed(saved["run"], run, kinds)), flatten(dict(run))
+    before, now = configs.flatten(_completed(saved["run"], run, kinds)), configs.flatten(dict(run))
     changed = [f"{name} was {before.get(name, ABSENT)}, now {now.get(name, ABSENT)}"
                for name in sorted(before.keys() | now.keys(), key=_settings_first)
                if before.get(name, ABSENT) != now.get(name, ABSENT)]
