@@ -87,3 +87,12 @@ def test_wrong_overrides_are_refused(assignment: str, words: str) -> None:
 
 def test_canonical_json_ignores_the_order_of_names() -> None:
     assert configs.canonical_json({"b": 1, "a": "ä"}) == configs.canonical_json({"a": "ä", "b": 1})
+
+
+def test_settings_are_flattened_with_modalities_as_names_and_buckets_as_one_leaf() -> None:
+    buckets = [{"image_size": [8, 16], "grid": [1, 2]}, {"image_size": [8, 8], "grid": [1, 1]}]
+    data = {"a": 1, "codes": [{"modality": "image", "grid": [2, 2], "buckets": buckets}],
+            "classes": ["x"]}
+    assert configs.flatten(data) == {"a": 1, "codes.image.modality": "image",
+                                     "codes.image.grid": [2, 2], "codes.image.buckets": buckets,
+                                     "classes": ["x"]}

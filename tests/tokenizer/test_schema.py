@@ -17,7 +17,6 @@ from tokenizer.schema import (
     codes_array,
     codes_column,
     count_codes,
-    flatten,
     rows_table,
 )
 
@@ -186,12 +185,6 @@ def test_a_manifest_without_later_fields_is_read() -> None:
 def test_a_damaged_manifest_is_refused(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Manifest.from_json(text, "m.json")
-
-
-def test_settings_are_flattened_with_modalities_as_names() -> None:
-    data = {"a": 1, "codes": [{"modality": "image", "grid": [2, 2]}], "classes": ["x"]}
-    assert flatten(data) == {"a": 1, "codes.image.modality": "image", "codes.image.grid": [2, 2],
-                             "classes": ["x"]}
 
 
 def test_quality_columns_stand_last_and_hold_null_for_nan() -> None:
