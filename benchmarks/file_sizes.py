@@ -20,6 +20,7 @@ codes, for some that occur as unevenly as a trained tokenizer's, and for those o
 """
 import argparse
 import io
+import itertools
 import json
 import math
 import tarfile
@@ -168,9 +169,11 @@ def encoded(codes: np.ndarray, codebook_size: int) -> dict[str, float]:
 def stored(url: str, num_rows: int) -> dict[str, dict[str, float]]:
     """The same of the first rows of a token corpus, by modality."""
     corpus = TokenCorpus.open(url)
+    ends = itertools.accumulate(entry.rows for entry in corpus.manifest.shards)
+    num_shards = 1 + sum(end < num_rows for end in ends)
     ratios = {}
     for code in corpus.spec.codes:
-        tables = corpus.tables([f"{code.modality}_codes"])
+        tables = itertools.islice(corpus.tables([code.column]), num_shards)
         codes = np.concatenate([codes_array(code, table) for table in tables])[:num_rows]
         ratios[code.modality] = encoded(codes, code.codebook_size)
     return ratios

@@ -155,7 +155,7 @@ def put(folders: Laid, bucket: str) -> Laid:
 def codes_by_key(url: str) -> dict[Row, list[np.ndarray]]:
     """Every row's codes, of all modalities, by its key and crop."""
     corpus = TokenCorpus.open(url)
-    names = [f"{modality}_codes" for modality in corpus.spec.modalities]
+    names = [code.column for code in corpus.spec.codes]
     return {(row["key"], row["crop_index"]): [np.array(row[name]) for name in names]
             for table in corpus.tables(["key", "crop_index", *names]) for row in table.to_pylist()}
 

@@ -72,6 +72,7 @@ def test_shards_are_compared_with_other_encodings_of_their_codes(codebook_size: 
 def test_codes_of_a_corpus_are_compared_in_the_same_way(tmp_path: Path) -> None:
     codes = file_sizes.drawn(9, 4, 1024)
     write_corpus(tmp_path, codes, 1024)
+    sorted((tmp_path / "data").iterdir())[2].unlink()  # no more shards are read than are needed
     assert file_sizes.stored(str(tmp_path), 6) == {"image": file_sizes.encoded(codes[:6], 1024)}
 
 

@@ -39,8 +39,8 @@ def precision_recall(found: Tensor, true: Tensor, neighbours: int = NEIGHBOURS
             raise ValueError(f"{name} features must be of shape (N, {true.shape[-1]}), got "
                              f"{tuple(features.shape)}")
         if len(features) <= neighbours:
-            raise ValueError(f"a {neighbours}th nearest neighbour needs more than {neighbours} "
-                             f"{name} items, got {len(features)}")
+            raise ValueError(f"{neighbours} nearest neighbours need more than {neighbours} {name} "
+                             f"items, got {len(features)}")
         if not features.isfinite().all():
             raise ValueError("features must be finite; some are not a number or infinite")
     mean = true.double().mean(0)
