@@ -180,7 +180,15 @@ def label_codes(config: PriorConfig, labels: Sequence[str]) -> np.ndarray:
 
 
 def labels_of(config: PriorConfig, rows: CodeRows) -> np.ndarray:
-    """Labels of rows as the prior numbers its classes; rows without get its null."""
+    """Labels of rows as the prior numbers its classes; rows without get its null.
+
+    Raises:
+        ValueError: a class is none of the prior's, or a row has none and the prior knows no null.
+    """
+    missing = int((rows.labels == NO_LABEL).sum())
+    if missing and not config.layout.has_nulls:
+        raise ValueError(f"{missing} of {len(rows)} rows have no label, and this prior cannot do "
+                         "without one: leave them out with --filter 'label is not null'")
     if rows.classes == config.classes:
         table = np.arange(len(config.classes))
     else:

@@ -3,7 +3,6 @@
 Letters: N rows, M of a block, n codes of a row.
 """
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -193,7 +192,7 @@ def read_samples(prior: Prior, corpus: TokenCorpus) -> Samples:
     require_codes(prior.config, corpus, [prior.config.target, *names])
     place, drawing = storage.join(corpus.url, SAMPLING), {}
     if storage.exists(place):
-        told = json.loads(storage.read_bytes(place))
+        told = storage.read_json_object(place)
         if told.get("prior") != prior.fingerprint:
             raise ValueError(f"{corpus.url} was drawn by the prior {told.get('prior')}, not by the "
                              f"one to evaluate, {prior.fingerprint}; give samples of this one")

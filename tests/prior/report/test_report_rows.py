@@ -9,7 +9,7 @@ from drawn_codes import conditions
 
 from prior.dataset import CodeRows
 from prior.generate import Generation
-from prior.model import Prior, PriorConfig
+from prior.model import Condition, Prior, PriorConfig
 from prior.recipes import tiny
 from prior.report import rows as report_rows
 from prior.report.rows import measured_rows, read_samples, training_codes
@@ -148,3 +148,18 @@ def test_samples_tell_how_they_were_drawn_and_those_of_another_prior_are_refused
     (tmp_path / "samples/sampling.json").write_text(json.dumps(told | {"prior": "sha256:other"}))
     with pytest.raises(ValueError, match="was drawn by the prior sha256:other, not by"):
         read_samples(prior, TokenCorpus.open(out))
+    (tmp_path / "samples/sampling.json").write_text("[]")
+    with pytest.raises(ValueError, match="was drawn by the prior None, not by"):
+        read_samples(prior, TokenCorpus.open(out))
+
+
+def test_rows_without_a_label_are_refused_where_a_prior_has_no_code_for_that(
+        corpus: TokenCorpus, make_corpus: Make) -> None:
+    """Published sequences share their ids: what is not given would be read as another class."""
+    config = PriorConfig.of(corpus, conditions=[Condition(name="label", dropout=0.0)],
+                            drop_all=0.0, sequence="taming", transformer=tiny().transformer)
+    other = make_corpus("unlabelled", 8, labelled=False, fingerprint="sha256:other")
+    with pytest.raises(ValueError, match="8 of 8 rows have no label.*'label is not null'"):
+        measured_rows(config, other, 9)
+    labelled = make_corpus("labelled", 8, fingerprint="sha256:third")
+    assert len(measured_rows(config, labelled, 9).rows) == 8
