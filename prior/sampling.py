@@ -33,11 +33,12 @@ from tokenizer.schema import CodeSpec, Manifest, TokenSpec, rows_table
 SAMPLING = "sampling.json"
 GALLERY = ("images", "grid.png", "likelihood.png")
 """Pictures beside the corpus, as `prior.gallery` writes them."""
+FAILED = "_failed"
+"""What engines leave of shards that could not be made, as long as some are missing."""
 CLAIM = Claim(name=SAMPLING, keys=frozenset({"prior", "generation", "content"}), noun="samples",
               participle="sampled",
               parts=(tokens.SUCCESS, tokens.MANIFEST, tokens.CARD, tokens.RECEIPTS, tokens.DATA,
-                     *GALLERY, "_failed"))
-"""The last is what engines leave of shards that could not be made."""
+                     *GALLERY, FAILED))
 
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Of N images: numbers of their draws ``(N,)``, codes ``(N[, D], h, w)``, log-likelihoods."""
@@ -120,6 +121,7 @@ def sample_corpus(prior: Prior, givens: Givens, out: str, config: SamplingConfig
     receipts = _make_shards(job, part or (0, 1), done)
     if len(receipts) < job.num_shards:
         return None
+    storage.remove(storage.join(out, FAILED))
     try:
         return audit.complete(out, job.spec, job.fingerprint, receipts.values(), job.classes,
                               job.num, lambda shard: [key_of(row) for row in job.rows(shard)])

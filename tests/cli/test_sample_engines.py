@@ -106,6 +106,19 @@ def test_an_engine_makes_only_what_a_stopped_job_has_left(
     assert tree(out) == tree(folder / "local")
 
 
+def test_one_process_leaves_nothing_of_what_failed_on_an_engine(folder: Path,
+                                                                tmp_path: Path) -> None:
+    out = tmp_path / "failed"
+    shutil.copytree(folder / "local", out)
+    for name in ("_SUCCESS", "manifest.json", "_receipts/00001.json"):
+        (out / name).unlink()
+    (out / "_failed").mkdir()
+    (out / "_failed/00001.json").write_text('{"error": "OSError", "message": "no prior"}')
+    done = sample(folder, str(out))
+    assert done.exit_code == 0, done.output
+    assert tree(out) == tree(folder / "local")
+
+
 def test_workers_with_another_prior_make_nothing_and_say_why(
         folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "PAUSES", ())
