@@ -5,7 +5,7 @@ import click
 
 from cli.drawing import build_guidance, build_sampler, draws_codes
 from cli.evaluate_tokenizer import tell_unreadable
-from cli.options import filters_rows, reports_errors, takes_device
+from cli.options import filters_rows, refuse_given, reports_errors, takes_device
 from cli.priors import load_decoders
 from cli.sections import Sections
 from cli.values import ESTIMATOR, TOKENIZER_FOLDER, at_least
@@ -23,6 +23,9 @@ SECTIONS = {
                               "--min-p", "--guidance", "--guidance-schedule", "--guidance-power"),
     "What looks at them": ("--tokenizer", "--inception", "--reference", "--estimator")}
 """Headings of the help."""
+
+DRAWING = (*SECTIONS["How samples are drawn"], "--overwrite")
+"""Options that say nothing of samples that are finished."""
 
 READ_AT_ONCE = 64
 
@@ -81,6 +84,8 @@ def evaluate_prior(prior: str, tokens: str, out: str | None, **options: Any) -> 
     from prior.report.evaluate import evaluate_prior as evaluate
     from tokenizer import storage
     from tokenizer.tokens import TokenCorpus
+    if options["samples"]:
+        refuse_given(DRAWING, "--samples are finished, and")
     out = out or storage.join(prior, "evaluation")
     loaded = Prior.load(prior, options["device"])
     codecs = load_decoders(options["tokenizers"], loaded.config, options["device"])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from cli.values import at_least
 
@@ -33,6 +34,23 @@ def reports_errors(command: Command) -> Command:
         except (OSError, ValueError) as error:
             raise click.ClickException(one_line(error)) from error
     return run  # type: ignore[return-value]
+
+
+def refuse_given(names: Iterable[str], why: str) -> None:
+    """Refuse options on the command line that would have no effect.
+
+    Args:
+        names: of options of the command that runs, such as ``--seed``.
+        why: they have none; begins the message.
+    Raises:
+        click.UsageError: one is given, if only with its default.
+    """
+    context, named = click.get_current_context(), set(names)
+    for parameter in context.command.params:
+        found = named.intersection(parameter.opts)
+        if found and context.get_parameter_source(parameter.name or "") == (
+                ParameterSource.COMMANDLINE):
+            raise click.UsageError(f"{why} {min(found)} would change nothing: leave it out")
 
 
 def one_line(error: Exception) -> str:

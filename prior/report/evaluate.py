@@ -123,8 +123,8 @@ def evaluate_prior(prior: Prior, place: str, corpus: TokenCorpus, out: str,
         training, config.row_filter))
     work = _Evaluation(prior, measured, trained, config, sight)
     with full_float32():
+        work.find_samples(out)  # first, as this is what may be refused
         work.add_bits()
-        work.find_samples(out)
     work.add_diversity()
     work.add_realism()
     work.add_agreement()
@@ -179,7 +179,7 @@ class _Evaluation:
         if url is None:
             url, sampling = storage.join(out, DRAWN), self.config.sampling
             num = sampling.num_images(len(self.measured.rows))
-            givens = self.measured.givens(self.prior.config, num)
+            givens = self.measured.givens(self.prior.config, -(-num // sampling.samples_each))
             with _bar(num, "samples", "image") as bar:
                 sample_corpus(self.prior, givens, url, sampling, bar.update, self.config.overwrite)
         self.samples: Samples = read_samples(self.prior, TokenCorpus.open(url))

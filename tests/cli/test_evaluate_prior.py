@@ -27,8 +27,9 @@ def prior(tokenized: Path) -> Path:
     return out
 
 
-def evaluate(tokenized: Path, prior: Path, out: Path, *arguments: object) -> Result:
-    return run("evaluate-prior", prior, tokenized / "tokens", out, "--num", 6, "--batch-size", 6,
+def evaluate(tokenized: Path, prior: Path, out: Path, *arguments: object,
+             num: tuple[object, ...] = ("--num", 6)) -> Result:
+    return run("evaluate-prior", prior, tokenized / "tokens", out, *num, "--batch-size", 6,
                "--device", "cpu", *arguments)
 
 
@@ -76,7 +77,7 @@ def test_finished_samples_are_measured_and_maps_read_by_a_named_function(
     (tmp_path / "dark_reader.py").write_text(
         "def segment(images):\n    return images.min(-1) // 128\n")
     result = evaluate(tokenized, prior, tmp_path / "out", *tokenizers(tokenized), "--samples",
-                      tmp_path / "made", "--estimator", "dark_reader:segment")
+                      tmp_path / "made", "--estimator", "dark_reader:segment", num=())
     assert result.exit_code == 0, result.output
     found = figures(tmp_path / "out")
     assert found["segmentation_miou_samples"]["conditions"]["num_images"] == 5
@@ -114,7 +115,7 @@ def test_fid_is_taken_against_the_images_of_a_folder(
     (["--inception", "inception.pth"], 2, "--inception looks at pictures: give the tokenizer"),
     (["--top-k", "5", "--sampler", "greedy"], 2, "the greedy sampler has no --top-k"),
     (["--limit", "0"], 2, "0 is not in the range"),
-    (["--samples", "nowhere"], 1, "Error: nowhere holds no completed token corpus"),
+    (["--samples", "made"], 2, "--samples are finished, and --num would change nothing"),
     (["--filter", "class_name == 'bird'"], 1, "takes none of the rows"),
     (["--device", "tpu7"], 1, "Error: device 'tpu7' cannot be used")])
 def test_wrong_options_are_explained_in_one_line(tokenized: Path, prior: Path, tmp_path: Path,
@@ -123,6 +124,24 @@ def test_wrong_options_are_explained_in_one_line(tokenized: Path, prior: Path, t
     result = evaluate(tokenized, prior, tmp_path / "out", *arguments)
     assert result.exit_code == code, result.output
     assert words in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--samples", "nowhere"], "Error: nowhere holds no completed token corpus"),
+    (["--guidance", "depth=2"], "guidance of depth needs depth among what is given")])
+def test_samples_that_cannot_be_had_are_told_before_anything_is_measured(
+        tokenized: Path, prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        arguments: list[str], words: str) -> None:
+    monkeypatch.setattr("prior.report.evaluate.held_out_bits", None)
+    result = evaluate(tokenized, prior, tmp_path / "out", *arguments, num=())
+    assert result.exit_code == 1 and words in " ".join(result.output.split()), result.output
+
+
+@pytest.mark.parametrize("option", [["--seed", "0"], ["--guidance", "1"], ["--overwrite"]])
+def test_finished_samples_are_not_said_to_be_drawn(tokenized: Path, prior: Path, tmp_path: Path,
+                                                   option: list[str]) -> None:
+    result = evaluate(tokenized, prior, tmp_path, "--samples", "made", *option, num=())
+    assert result.exit_code == 2 and f"{option[0]} would change nothing" in result.output
 
 
 def test_what_pictures_need_is_told(tokenized: Path, prior: Path, tmp_path: Path) -> None:

@@ -96,6 +96,18 @@ def test_the_same_evaluation_gives_equal_files_and_keeps_its_samples(
     assert (tmp_path / RESULTS).read_bytes() != first[RESULTS]
 
 
+def test_samples_that_share_conditions_take_rows_from_everywhere(prior: Prior, trained: Trained,
+                                                                 tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, sampling=dataclasses.replace(SAMPLING, num=6,
+                                                                      samples_each=3))
+    evaluate(prior, trained, tmp_path, config)
+    sources = TokenCorpus.open(str(tmp_path / "samples")).read_shard(0)["source"].to_pylist()
+    rows = CodeRows.load(trained[0], ["image"])
+    held_out = np.flatnonzero(rows.is_held_out(prior.config.split))
+    assert [int(source.rpartition("row=")[2]) for source in sources] == (
+        [held_out[0]] * 3 + [held_out[5]] * 3)
+
+
 def test_rows_of_training_given_as_samples_are_called_copies(prior: Prior, trained: Trained,
                                                              tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, samples=trained[0].url)
