@@ -86,13 +86,14 @@ class WebDatasetReader(Reader):
         try:
             if codes.problem is not None:
                 raise UnreadableCodes(f"{codes.name}: {codes.problem}")
-            yield listed_sample(stem, source, codes, {part.suffix: text_in(part) for part in sample
-                                                      if part.suffix in TEXTS})
+            texts = {part.suffix: text_in(part) for part in sample if part.suffix in TEXTS}
+            listed = listed_sample(stem, source, codes, texts)
         except (ValueError, RecursionError) as error:
-            yield Listed(key=stem, source=source, error="UnreadableSample", message=str(error))
+            listed = Listed(key=stem, source=source, error="UnreadableSample", message=str(error))
+        yield listed
         for part in surplus:
-            yield Listed(key=stem, source=source_of(url, part), error="DuplicateKey", message=(
-                f"{codes.name} already holds the codes of this key"))
+            yield Listed(key=listed.key, source=source_of(url, part), error="DuplicateKey",
+                         message=f"{codes.name} already holds the codes of this key")
 
     def read(self, listed: Listed) -> Codes:
         assert listed.first_byte is not None and listed.num_bytes is not None

@@ -195,6 +195,22 @@ def test_further_codes_of_one_sample_are_dead_letters(tmp_path: Path) -> None:
     assert (letter.key, letter.error) == ("a", "DuplicateKey")
 
 
+def test_further_codes_take_no_key_from_other_samples(tmp_path: Path) -> None:
+    """The first sample says that its key is another one than its name."""
+    codes = drawn(1)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, content in (("a.npy", npy(codes[0])), ("a.json", b'{"key": "x"}'),
+                              ("a.npy", npy(codes[1])), ("b.npy", npy(codes[2])),
+                              ("b.json", b'{"key": "a"}')):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    found = imported(tmp_path, str(tmp_path / "a.tar"), "webdataset")
+    assert [row["key"] for row in rows_of(found)] == ["x", "a"]
+    letter, = found.dead_letters()
+    assert (letter.key, letter.error) == ("x", "DuplicateKey")
+
+
 def test_an_archive_that_was_cut_gives_the_samples_before(tmp_path: Path) -> None:
     whole = Path(write_tar(tmp_path / "b.tar", {name: npy(drawn(1)[0]) for name in
                                                 ("a.npy", "b.npy")})).read_bytes()
