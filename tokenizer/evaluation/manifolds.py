@@ -18,6 +18,9 @@ NEIGHBOURS = 3
 
 DISTANCES_AT_ONCE = 1 << 22
 
+ROUNDING = 1e-12
+"""Squared distances up to so many times the sum of both squares are 0: those of equal items."""
+
 
 def precision_recall(found: Tensor, true: Tensor, neighbours: int = NEIGHBOURS
                      ) -> tuple[float, float]:
@@ -66,4 +69,6 @@ def _distances(items: Tensor, others: Tensor) -> Iterator[Tensor]:
     """Squared distances ``(B, M)`` of some items at a time to all others."""
     squares = others.square().sum(1)
     for part in items.split(max(1, DISTANCES_AT_ONCE // len(others))):
-        yield (part.square().sum(1)[:, None] + squares - 2 * part @ others.T).clamp(min=0)
+        sums = part.square().sum(1)[:, None] + squares
+        distances = sums - 2 * part @ others.T
+        yield distances.where(distances > ROUNDING * sums, 0)

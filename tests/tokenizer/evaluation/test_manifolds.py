@@ -48,6 +48,17 @@ def test_one_repeated_image_is_precise_and_recalls_little() -> None:
     assert precision == 1.0 and recall == pytest.approx(1 / 40)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_repeated_images_lie_in_each_others_regions(seed: int) -> None:
+    """Their balls are points: what rounding leaves of a distance of 0 would lie outside."""
+    generator = torch.Generator().manual_seed(seed)
+    repeated, true, found = (torch.rand(count, 2048, generator=generator)
+                             for count in (1, 37 + seed, 13))
+    true, found = torch.cat([true, repeated.repeat(9, 1)]), torch.cat([repeated.repeat(11, 1),
+                                                                       found + 5])
+    assert precision_recall(found, true) == (11 / 24, 9 / (46 + seed))
+
+
 def test_far_sets_have_neither() -> None:
     true = torch.from_numpy(drawn(10, 1.0, 0))
     assert precision_recall(true + 100, true) == (0.0, 0.0)
