@@ -3,6 +3,7 @@
 Exit codes: 2 for wrong usage (click's own), 1 for a failure, 130 after Ctrl-C.
 """
 import functools
+import sqlite3
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,11 +19,16 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Value = TypeVar("Value")
 
 
+DISK_ERRORS = ("database or disk is full", "disk I/O error", "unable to open database file")
+"""What SQLite says where the disk is at fault, and not the program."""
+
+
 def reports_errors(command: Command) -> Command:
     """Turn expected errors of a command into one line on standard error and exit code 1.
 
     Expected are `OSError` and `ValueError`: the world or the input is not as it must be, and the
-    message says what to mend. Anything else is a bug and shows its trace.
+    message says what to mend; and that the disk of temporary databases is full. Anything else is a
+    bug and shows its trace.
     """
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -33,6 +39,11 @@ def reports_errors(command: Command) -> Command:
             raise SystemExit(130) from None
         except (OSError, ValueError) as error:
             raise click.ClickException(one_line(error)) from error
+        except sqlite3.OperationalError as error:
+            if str(error) not in DISK_ERRORS:
+                raise
+            raise click.ClickException(f"temporary files cannot be written ({error}): free space "
+                                       "on their disk, or set TMPDIR to another folder") from error
     return run  # type: ignore[return-value]
 
 

@@ -1,6 +1,8 @@
 """The command table: every command has help with an example, errors are one line."""
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -93,6 +95,27 @@ def test_a_bug_keeps_its_trace() -> None:
     def broken() -> None:
         raise KeyError("bug")
     assert isinstance(CliRunner().invoke(broken).exception, KeyError)
+
+
+@pytest.mark.parametrize(("statement", "words"), [
+    ("INSERT INTO rows VALUES (zeroblob(100000))",
+     "Error: temporary files cannot be written (database or disk is full): free space on their "
+     "disk, or set TMPDIR to another folder"),
+    ("INSERT INTO columns VALUES (1)", None)])
+def test_a_full_disk_of_temporary_files_is_one_line_and_a_wrong_statement_a_bug(
+        statement: str, words: str | None) -> None:
+    @click.command()
+    @reports_errors
+    def failing() -> None:
+        with closing(sqlite3.connect("")) as rows:
+            rows.execute("PRAGMA max_page_count = 2")
+            rows.execute("CREATE TABLE rows (content BLOB)")
+            rows.execute(statement)
+    result = CliRunner().invoke(failing)
+    if words is None:
+        assert isinstance(result.exception, sqlite3.OperationalError)
+    else:
+        assert (result.exit_code, result.output.strip()) == (1, words)
 
 
 def test_an_error_without_words_shows_its_class() -> None:
