@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.options import by_name
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -84,9 +86,11 @@ def as_file(item: "np.ndarray", suffixes: tuple[str, ...]) -> bytes:
         return file.getvalue()
     if item.ndim == 3 and item.dtype == np.uint8:
         return png_bytes(item)
-    if item.dtype.kind not in "iu" or item.min() < 0 or item.max() > 65535:
-        raise ValueError("class ids are integers from 0 to 65535, got "
-                         f"{item.dtype} from {item.min()} to {item.max()}")
+    if item.dtype.kind not in "iu":
+        raise ValueError(f"class ids are integers from 0 to 65535, got {item.dtype}")
+    if item.min() < 0 or item.max() > 65535:
+        raise ValueError(f"class ids are integers from 0 to 65535, got {item.min()} to "
+                         f"{item.max()}")
     return encode_labels(item.astype(np.uint16))
 
 
@@ -99,15 +103,15 @@ def find_estimators(named: Iterable[tuple[str, str]],
         codecs: by modality.
         maps: modalities that the prior is given.
     Raises:
-        click.UsageError: an estimator is of no such map, or lacks a tokenizer.
+        click.UsageError: an estimator is of no such map, or lacks a tokenizer; a map has two.
         ValueError: there is no such function.
     """
     maps = list(maps)
     readers = {name: MapReader(lambda pictures: pictures, f"computed as {name} of images are",
                                codecs[name])
                for name in maps if name in codecs and codecs[name].modality.computed_from}
-    for name, place in named:
-        name = name or (maps[0] if len(maps) == 1 else "")
+    own = [(name or (maps[0] if len(maps) == 1 else ""), place) for name, place in named]
+    for name, place in by_name("--estimator", own).items():
         if name not in maps:
             raise click.UsageError(f"--estimator {name or place} is of none of the maps that the "
                                    f"prior is given ({', '.join(maps) or 'none'}): write "

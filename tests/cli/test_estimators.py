@@ -61,8 +61,9 @@ def test_maps_of_pictures_of_another_size_are_resampled(tmp_path: Path) -> None:
     (np.zeros((3, 8, 8), np.uint8), r"maps of shape \(3, 32, 32\).*got \(3, 8, 8\)"),
     (np.zeros((2, SIDE, SIDE), np.uint8), r"one for each picture and of its size, got \(2, 32, 32"),
     (np.full((3, SIDE, SIDE), 7), "returned no segmentation map: class ids 7 at 1024 pixels"),
-    (np.full((3, SIDE, SIDE), -1), "class ids are integers from 0 to 65535, got int64 from -1"),
-    (np.zeros((3, SIDE, SIDE)), "class ids are integers from 0 to 65535, got float64")])
+    (np.full((3, SIDE, SIDE), -1), "class ids are integers from 0 to 65535, got -1 to -1"),
+    (np.zeros((3, SIDE, SIDE)), "class ids are integers from 0 to 65535, got float64"),
+    (np.full((3, SIDE, SIDE), None), "class ids are integers from 0 to 65535, got object")])
 def test_what_breaks_the_contract_is_told(result: Any, words: str, tmp_path: Path,
                                           pictures: np.ndarray) -> None:
     reader = MapReader(lambda given: result, "mine:read",
@@ -115,6 +116,9 @@ def test_an_estimator_without_a_name_is_of_the_only_map(
         find_estimators([("normals", "reader_one:segment")], mine, ["segmentation"])
     with pytest.raises(click.UsageError, match="--tokenizer depth=FOLDER"):
         find_estimators([("depth", "reader_one:segment")], mine, ["segmentation", "depth"])
+    with pytest.raises(click.UsageError, match="--estimator segmentation= is given twice: reader"):
+        find_estimators([("", "reader_one:segment"), ("segmentation", "two:read")], mine,
+                        ["segmentation"])
 
 
 def test_a_function_that_is_not_there_is_told(write_module: Callable[[str, str], None]) -> None:
