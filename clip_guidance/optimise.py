@@ -155,7 +155,8 @@ class Guided:
             record, push = self._add_prior(self._prior, record)
         if not math.isfinite(record.loss):
             raise ValueError(f"the loss is {record.loss} after {record.step} steps: the weights of "
-                             "tokenizer, CLIP or prior are damaged, or not meant for float32")
+                             "tokenizer, CLIP or prior are damaged or not meant for float32, or "
+                             "that of a prompt is too large")
         if moves:
             self._points.grad, = torch.autograd.grad(image, self._points, gradient)
             self._points.grad += push
