@@ -155,7 +155,7 @@ def test_samples_tell_how_they_were_drawn_and_those_of_another_prior_are_refused
 
 def test_rows_without_a_label_are_refused_where_a_prior_has_no_code_for_that(
         corpus: TokenCorpus, make_corpus: Make) -> None:
-    """Published sequences share their ids: what is not given would be read as another class."""
+    """Told with what to do, and before anything is drawn."""
     config = PriorConfig.of(corpus, conditions=[Condition(name="label", dropout=0.0)],
                             drop_all=0.0, sequence="taming", transformer=tiny().transformer)
     other = make_corpus("unlabelled", 8, labelled=False, fingerprint="sha256:other")
