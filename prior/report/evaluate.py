@@ -8,7 +8,7 @@ To add a figure, write a function that returns `Figure`s by name, and call it in
 
 Letters: N rows, n codes of a row.
 """
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -113,10 +113,12 @@ def evaluate_prior(prior: Prior, place: str, corpus: TokenCorpus, out: str,
     Raises:
         FileNotFoundError: a corpus or a file of weights does not exist.
         ValueError: codes are of other tokenizers, no row is left to measure, samples are of another
-            prior, ``training`` is not what the prior was trained on, or a file is damaged.
+            prior, ``training`` is not what the prior was trained on, ``out`` lies in a corpus, or a
+            file is damaged.
         OSError: a file cannot be reached.
     """
     sight = sight or Sight()
+    _require_apart(out, [corpus.url, config.samples, training.url if training else None])
     check_decoders(prior.config.spec, sight.decoders)
     measured = measured_rows(prior.config, corpus, config.limit, config.row_filter)
     trained = measured.training if training is None else _trained_on(prior, one_bucket(
@@ -131,6 +133,14 @@ def evaluate_prior(prior: Prior, place: str, corpus: TokenCorpus, out: str,
     report = work.report(place)
     report.save(out, work.picture())
     return report
+
+
+def _require_apart(out: str, corpora: Sequence[str | None]) -> None:
+    """Refuse to write a report into a token corpus."""
+    for url in corpora:
+        if url is not None and storage.is_within(out, url):
+            raise ValueError(f"the output folder {out} lies in the token corpus {url}; choose "
+                             "another folder for the report")
 
 
 def _trained_on(prior: Prior, corpus: TokenCorpus) -> TrainingCodes:
@@ -315,7 +325,7 @@ class _Evaluation:
         if found is None or self.training is None or self.neighbours is None:
             return draw_sheet([sample, *given], {})
         near = self.training.read(found.rows[places])
-        captions = [f"{share:.2f} {key}" for share, key in
+        captions = [f"{key} {share:.2f}" for share, key in
                     zip(found.shares[places], near.keys, strict=True)]
         nearest = Column(captions, pictures_of(spec, decoders.get(spec.modality),
                                                near.codes[spec.modality]))

@@ -284,6 +284,16 @@ def test_a_prior_told_of_coordinates_is_measured_without_them_too(
     assert not [name for name in report.left_out if "coordinates" in name]
 
 
+def test_a_report_is_not_written_into_a_corpus(prior: Prior, trained: Trained, tmp_path: Path,
+                                                make_corpus: Callable[..., TokenCorpus]) -> None:
+    other = make_corpus("other", 12, seed=9, fingerprint="sha256:other")
+    of_samples = dataclasses.replace(CONFIG, samples=other.url)
+    for settings in ({"corpus": other}, {"training": other}, {"config": of_samples}):
+        with pytest.raises(ValueError, match="lies in the token corpus .*/other; choose another"):
+            evaluate(prior, trained, Path(other.url) / "report", **settings)
+    assert not (Path(other.url) / "report").exists()
+
+
 @pytest.mark.parametrize("name", ["limit", "num_compared", "batch_size"])
 def test_counts_below_one_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
