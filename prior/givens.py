@@ -196,7 +196,8 @@ def labels_of(config: PriorConfig, rows: CodeRows) -> np.ndarray:
         table = np.zeros(len(rows.classes), np.int64)
         table[used] = label_codes(config, [rows.classes[label] for label in used])
     null = len(config.classes)
-    return np.where(rows.labels == NO_LABEL, null, table[rows.labels])
+    labels = np.where(rows.labels == NO_LABEL, len(table), rows.labels)
+    return np.append(table, null)[labels]
 
 
 def _whole(config: PriorConfig, num_rows: int,

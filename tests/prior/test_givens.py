@@ -8,7 +8,7 @@ import pytest
 from drawn_codes import CORPUS, conditions
 
 from prior.dataset import CodeRows
-from prior.givens import from_codes, from_corpus, from_labels
+from prior.givens import from_codes, from_corpus, from_labels, labels_of
 from prior.model import Condition, PriorConfig
 from tokenizer.schema import SpecMismatch, TokenSpec
 from tokenizer.splits import Split
@@ -103,6 +103,13 @@ def test_a_class_that_the_prior_does_not_know_is_refused(corpus: TokenCorpus,
 def test_rows_without_labels_leave_the_label_out(corpus: TokenCorpus, make_corpus: Make) -> None:
     givens = from_corpus(config_of(corpus), make_corpus("plain", labelled=False))
     assert list(givens.conditions) == ["segmentation"]
+
+
+@pytest.mark.parametrize("classes", [(), ("dog", "cat"), ("cat", "dog")])
+def test_rows_without_labels_get_the_null_whatever_classes_their_corpus_has(
+        corpus: TokenCorpus, classes: tuple[str, ...]) -> None:
+    rows = CodeRows(keys=["a", "b"], codes={}, labels=np.array([-1, -1]), classes=classes)
+    assert labels_of(config_of(corpus), rows).tolist() == [2, 2]
 
 
 def test_a_corpus_without_the_conditions_is_refused(corpus: TokenCorpus,
