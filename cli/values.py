@@ -32,11 +32,22 @@ class Value(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+class _Count(click.IntRange):
+    """An integer, which ``--help`` calls N."""
+    name = "n"
+
+    def convert(self, value: Any, param: click.Parameter | None,
+                ctx: click.Context | None) -> Any:
+        try:
+            int(value)
+        except ValueError:
+            self.fail(f"{value!r} is no whole number, for example 1000", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def at_least(lowest: int) -> click.IntRange:
-    """An integer from ``lowest`` on, which ``--help`` calls N."""
-    kind = click.IntRange(min=lowest)
-    kind.name = "n"
-    return kind
+    """An integer from ``lowest`` on."""
+    return _Count(min=lowest)
 
 
 def assignment(text: str) -> tuple[str, str]:

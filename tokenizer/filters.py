@@ -86,7 +86,7 @@ class RowFilter:
             expression = reader.condition(tree.body)
         except SyntaxError as error:
             raise ValueError(f"the filter {_short(text)} cannot be read ({error.msg}); write an "
-                             f"expression {EXAMPLES}") from error
+                             f"expression {EXAMPLES}; text stands in quotes") from error
         except (RecursionError, MemoryError) as error:
             raise ValueError(f"the filter {_short(text)} is nested too deeply; use in (...) for "
                              "many values") from error

@@ -82,6 +82,7 @@ def test_rows_without_any_and_tables_of_several_parts_are_filtered() -> None:
 @pytest.mark.parametrize(("text", "words"), [
     ("class == 'sky'", r"cannot be read \(invalid syntax\)"),
     ("", "cannot be read"),
+    ("bucket == 24x48", "cannot be read .*text stands in quotes"),
     ("lable == 3", r"no column lable, .* did you mean label\?"),
     ("sky == class_name", "no column sky, .*Text stands in quotes"),
     ("image.psnr > 20", r"no column image\.psnr"),
