@@ -26,6 +26,8 @@ NUM_BINS = 50
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 FAR = 0.99
 """Quantile of the held-out rows beyond which a sample counts as nearer than they are."""
+FEWEST = 100
+"""Held-out rows that this quantile takes."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +129,14 @@ def neighbour_figures(found: Neighbours, common: Mapping[str, Any]) -> dict[str,
                                    "average": "median"})
     limit = float(np.quantile(found.held_out.shares, FAR))
     nearer = found.samples.shares > limit
+    num_limit = len(found.held_out.places)
+    caution = ({"caution": f"by no more than {num_limit} held-out rows"}
+               if num_limit < FEWEST else {})
     figures["nearer_than_held_out"] = Figure(
         value=float(nearer.mean()), label="nearer than held-out rows", better="lower",
         conditions={**conditions, "rows_compared": len(nearer), "threshold": limit,
                     "expected": f"{1 - FAR:.0%} of rows as new as the held-out ones",
-                    "rows_of_threshold": len(found.held_out.places)})
+                    "rows_of_threshold": num_limit, **caution})
     figures["memorised"] = Figure(
         value=float((found.equal >= 0).sum()), label="samples equal to a training row",
         unit="rows", better="lower", conditions={**common, "num_training": found.num_training})

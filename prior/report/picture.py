@@ -94,6 +94,8 @@ def draw_histogram(shares: Mapping[str, np.ndarray]) -> np.ndarray:
         draw.text((box[0] + share * (box[2] - box[0]) - 8, box[3] + 4), f"{share:g}", fill=INK)
     draw.text((MARGIN, HEIGHT - 18), "share of codes equal to those of the nearest row of training",
               fill=INK)
+    draw.text((MARGIN, 2), "above: each sample, what it was given, and its nearest row of training "
+              "with the share of codes equal to it", fill=INK)
     left = MARGIN
     for colour, (name, bars) in zip(COLOURS, heights.items(), strict=False):
         draw.line(_outline(bars / top, box), fill=colour, width=2)

@@ -47,6 +47,7 @@ def test_memorised_samples_show_as_such(corpus: TokenCorpus, training: TrainingC
     assert figures["memorised"].value == brute.sum() >= 3
     nearer = figures["nearer_than_held_out"]
     assert nearer.conditions["threshold"] < 1.0
+    assert nearer.conditions["caution"] == "by no more than 40 held-out rows"
     assert nearer.value == (found.samples.shares > nearer.conditions["threshold"]).mean() >= 3 / 23
     assert figures["memorised"].conditions == {"seed": 4, "num_training": 48}
 
@@ -57,6 +58,7 @@ def test_new_rows_are_no_nearer_than_held_out_ones(training: TrainingCodes) -> N
     assert figures["nearest_samples"].value == figures["nearest_held_out"].value
     assert figures["nearer_than_held_out"].value is not None
     assert figures["nearer_than_held_out"].value < 0.05
+    assert "caution" not in figures["nearer_than_held_out"].conditions
 
 
 def test_nearest_rows_are_found_without_those_held_out(corpus: TokenCorpus,

@@ -51,6 +51,12 @@ def test_captions_that_no_font_has_or_that_are_too_long_are_shown_as_far_as_can_
     assert draw_grid([long]).shape == draw_grid([column(1)]).shape
 
 
+def test_the_end_of_a_long_caption_is_kept() -> None:
+    sheets = [draw_grid([Column([f"{'long/' * 40} {share}"], column(1).pictures)])
+              for share in (0.31, 0.87)]
+    assert (sheets[0] != sheets[1]).any()
+
+
 def test_histograms_lie_where_their_shares_are() -> None:
     picture = draw_histogram({"samples": np.full(9, 0.999), "held-out rows": np.full(4, 0.001)})
     assert picture.shape == (HEIGHT, WIDTH, 3)
