@@ -162,11 +162,8 @@ class TokenCorpus:
             ValueError: the manifest is damaged or of another version.
         """
         if not storage.exists(storage.join(url, SUCCESS)):
-            started = storage.exists(storage.join(url, PLAN))
-            remedy = ("its job has not finished; run the same encode command again to complete it"
-                      if started else "give the folder that `img2tokens encode` wrote")
             raise FileNotFoundError(f"{url} holds no completed token corpus (no {SUCCESS}): "
-                                    f"{remedy}")
+                                    f"{_how_to_complete(url)}")
         name = storage.join(url, MANIFEST)
         return cls(url, Manifest.from_json(storage.read_bytes(name), name))
 
@@ -202,6 +199,14 @@ class TokenCorpus:
         """All dead letters, in the order of the plan."""
         for entry in self.manifest.dead_files:
             yield from read_dead_letters(self.url, entry)
+
+
+def _how_to_complete(url: str) -> str:
+    if storage.exists(storage.join(url, PLAN)):
+        return "its job has not finished; run the same command again to complete it"
+    if not storage.exists(url):
+        return "nothing lies there; look whether the name is right"
+    return "give the folder that `img2tokens encode` or `sample` wrote"
 
 
 def read_columns(file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:

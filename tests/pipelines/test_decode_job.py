@@ -199,7 +199,7 @@ def test_a_damaged_shard_fails_by_name_and_the_others_are_decoded(job: DecodeCon
 
 def test_an_unfinished_corpus_is_refused(job: DecodeConfig, tmp_path: Path) -> None:
     (tmp_path / "tokens/_SUCCESS").unlink()
-    with pytest.raises(FileNotFoundError, match="run the same encode command again"):
+    with pytest.raises(FileNotFoundError, match="run the same command again"):
         decode_corpus(job)
 
 

@@ -42,7 +42,8 @@ def test_what_is_larger_is_a_dead_letter_and_all_else_a_row(limited: Settings) -
     assert encode_corpus(make).dead_letters == {"UnreadableImage": 3}
     letters = list(TokenCorpus.open(make.output).dead_letters())
     assert tuple(letter.key for letter in letters) == LARGER
-    assert letters[0].message == "46 x 41 pixels; at most 1840 pixels are decoded: make it smaller"
+    assert letters[0].message == ("46 x 41 pixels; at most 1840 pixels are decoded: make it "
+                                  "smaller, or raise --max-pixels")
     assert len(codes_by_key(make.output)) == 8
     unlimited = limited(max_pixels=limits.MAX_PIXELS, output=f"{make.output}-all")
     encode_corpus(unlimited)

@@ -156,7 +156,7 @@ def check_size(width: int, height: int) -> None:
     """Refuse an image of more than `pixel_limit` pixels."""
     if width * height > pixel_limit():
         raise UnreadableImage(f"{width} x {height} pixels; at most {pixel_limit()} pixels are "
-                              "decoded: make it smaller")
+                              "decoded: make it smaller, or raise --max-pixels")
 
 
 def check_png(payload: bytes) -> None:
