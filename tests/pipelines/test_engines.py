@@ -136,7 +136,7 @@ def test_a_worker_that_is_killed_is_reported(tmp_path: Path) -> None:
     killer = threading.Thread(target=kill_first_worker, args=(tmp_path,), daemon=True)
     killer.start()
     with pytest.raises(WorkerLost):
-        LocalEngine(num_workers=2)(TouchTask(str(tmp_path), seconds=0.3), range(60))
+        LocalEngine(num_workers=2)(TouchTask(str(tmp_path), seconds=0.3), range(20))
     killer.join()
 
 
