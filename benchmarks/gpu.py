@@ -1,4 +1,4 @@
-"""Encoding on a GPU: eager, with CUDA graphs, and compiled, in float32 and in bf16.
+"""Encoding and training of priors on a GPU: eager and compiled, in float32 and in bf16.
 
     python benchmarks/gpu.py [--recipe f16_1024] [--batch-size 64] [--repeats 10]
 
@@ -8,16 +8,21 @@
 
 Times are between CUDA events, medians over rounds in turn; reading and moving images is left out.
 ``changed`` is the share of codes that differ from eager float32 without TF32, on random pixels with
-random weights, where near ties are commoner than in a trained tokenizer. Without a GPU the program
-says so and ends well.
+random weights, where near ties are commoner than in a trained tokenizer. Then a training step of a
+prior, plain and with ``training.compile=true``. Without a GPU the program says so and ends well.
 """
 import argparse
+import functools
 import statistics
+import time
 from collections.abc import Callable
 
 import torch
+from prior_step import build_ours, measure
 from torch import Tensor
 
+from prior.dataset import Batch
+from prior.state import TrainingConfig
 from tokenizer.codec import reproducible, with_convolutions_in
 from tokenizer.recipes import build_recipe
 from tokenizer.vqgan.model import VQGAN
@@ -99,6 +104,21 @@ def compare(model: VQGAN, inputs: Tensor, compiled: bool, repeats: int) -> None:
               f"{changed:>8.2%}")
 
 
+def compare_training(batch_size: int, repeats: int) -> None:
+    """Print the time of a prior's training step in each precision, plain and compiled."""
+    codes = torch.randint(1024, (batch_size, 256), device="cuda")
+    print(f"training steps of a prior of 12 layers x 768, {batch_size} rows of 256 codes")
+    for precision in ("no", "bf16"):
+        states = {name: build_ours(12, 768, TrainingConfig(
+            steps=1000, batch_size=batch_size, mixed_precision=precision,
+            compile=name == "compiled")) for name in ("plain", "compiled")}
+        seconds = measure({name: functools.partial(state.train_step, Batch({}, codes), 0.0)
+                           for name, state in states.items()}, repeats, time.perf_counter)
+        for name, value in seconds.items():
+            print(f"{name:10} {precision:>8} {value * 1e3:>9.1f} ms "
+                  f"{seconds['plain'] / value:>6.2f} times the speed of the plain one")
+
+
 def main() -> None:
     """Measure, where there is a GPU."""
     parser = argparse.ArgumentParser(description=__doc__,
@@ -120,6 +140,8 @@ def main() -> None:
           f"of {arguments.batch_size}, medians of {arguments.repeats} rounds in turn")
     with reproducible(inputs.device):
         compare(model, inputs, not arguments.no_compile, arguments.repeats)
+    if not arguments.no_compile:
+        compare_training(arguments.batch_size, arguments.repeats)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """A prior's training: its settings, and all that changes while it runs."""
 import copy
 import math
+import os
+import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,8 +30,11 @@ from tokenizer.training.settings import TrainingSettings
 
 KEEP_RULES = ("best", "last")
 HOUSEKEEPING = ("steps", "minutes", "checkpoint_minutes", "log_every", "num_pictures",
-                "shard_weights")
+                "shard_weights", "compile")
 """Settings that may change when a training is resumed."""
+
+BACKEND = "inductor"
+"""What `torch.compile` makes kernels with; on a CPU this one needs a C++ compiler."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +48,15 @@ class TrainingConfig(TrainingSettings):
         loader: in which order training goes through its rows.
         shard_weights: whether several processes share one copy of the weights; see
             `prior.sharding`.
+        compile: whether `torch.compile` makes kernels for the transformer's training steps, in one
+            process; measuring and sampling go on without.
     """
     batch_size: int = 32
     keep: str = "best"
     evaluate_rows: int = 512
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     shard_weights: bool = field(default=False, metadata=configs.LATER)
+    compile: bool = field(default=False, metadata=configs.LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,6 +91,8 @@ class TrainingState:
         self.model = Transformer(config.transformer, config.layout).train()
         self._copy = copy.deepcopy(self.model).eval().to(accelerator.device)
         self.wrapped: nn.Module = self.model
+        if training.compile:
+            _compile(self.model, accelerator)
         self.is_shared = training.shard_weights and accelerator.num_processes > 1
         if self.is_shared:
             share(self.model.to(accelerator.device), accelerator.num_processes)
@@ -174,3 +184,19 @@ class TrainingState:
         self.optimizer.load_state_dict(optimizer_like(state["optimizer"], self.optimizer))
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+
+
+def _compile(model: Transformer, accelerator: Accelerator) -> None:
+    """Compile a transformer in place, for calls of one shape; names of its weights stay.
+
+    Raises:
+        ValueError: there are several processes, or no compiler.
+    """
+    if accelerator.num_processes > 1:
+        raise ValueError("training.compile trains in one process, got "
+                         f"{accelerator.num_processes}: leave it out, or start one")
+    compiler = os.environ.get("CXX", "g++")
+    if accelerator.device.type == "cpu" and BACKEND == "inductor" and not shutil.which(compiler):
+        raise ValueError(f"training.compile needs a C++ compiler on a CPU, and there is no "
+                         f"{compiler}: install one, name another in CXX, or leave it out")
+    model.compile(backend=BACKEND, dynamic=False)
