@@ -16,10 +16,9 @@ from pathlib import Path
 
 from cli.demo.clip import CUTOUTS, main
 from cli.demo.guide_page import GUIDE_TEMPLATE
-from cli.demo.page import Stage, render
-from cli.demo.story import PAGE, QUICK, DemoSettings, Step, carry_out, draw_step, sets
+from cli.demo.page import Stage
+from cli.demo.story import QUICK, DemoSettings, Step, draw_step, sets, tell_steps
 from cli.demo.story import train_tokenizer as train_demo_tokenizer
-from tokenizer import storage
 
 PROMPTS = (
     "a village at noon, with two houses",
@@ -78,14 +77,11 @@ def tell_guided(out: Path, settings: GuideDemoSettings, say: Callable[[str], obj
     Raises:
         ValueError: the folder holds something else, or a demo with other settings.
     """
-    steps = list_guide_steps(out, settings)
-    seconds = carry_out(steps, out, settings, say, num_all=len(steps) + 1)
-    from cli.demo.guided import gather_guided
-    say(f"\n[{len(steps) + 1}/{len(steps) + 1}] Put the page together")
-    stages = [Stage(step.title, seconds[step.name], step.command) for step in steps]
-    page = gather_guided(out, len(settings.prompts), stages)
-    storage.write_bytes(str(out / PAGE), render(page, GUIDE_TEMPLATE).encode())
-    return out / PAGE
+    def gathered(stages: list[Stage]) -> object:
+        from cli.demo.guided import gather_guided
+        return gather_guided(out, len(settings.prompts), stages)
+    return tell_steps(list_guide_steps(out, settings), out, settings, say, gathered,
+                      GUIDE_TEMPLATE)
 
 
 def list_guide_steps(out: Path, settings: GuideDemoSettings) -> list[Step]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.demo.page import Stage, render
+from cli.demo.page import TEMPLATE, Stage, render
 from cli.demo.scenes import CAPTIONS, KINDS, LABELS, damage, write_corpus
 from tokenizer import configs, storage
 
@@ -107,13 +107,28 @@ def tell(out: Path, settings: DemoSettings, say: Callable[[str], object]) -> Pat
     Raises:
         ValueError: the folder holds something else, or a demo with other settings.
     """
-    steps = list_steps(out, settings)
-    seconds = carry_out(steps, out, settings, say, num_all=len(steps) + 1)
-    from cli.demo.exhibits import gather
-    say(f"\n[{len(steps) + 1}/{len(steps) + 1}] Put the page together")
-    stages = [Stage(step.title, seconds[step.name], step.command) for step in steps]
-    page = gather(out, settings.held_out, stages)
-    storage.write_bytes(str(out / PAGE), render(page).encode())
+    def gathered(stages: list[Stage]) -> object:
+        from cli.demo.exhibits import gather
+        return gather(out, settings.held_out, stages)
+    return tell_steps(list_steps(out, settings), out, settings, say, gathered)
+
+
+def tell_steps(steps: Sequence[Step], out: Path, settings: Any, say: Callable[[str], object],
+               gather: Callable[[list[Stage]], object], template: str = TEMPLATE) -> Path:
+    """Run what is left of a row of steps, and write the page of it.
+
+    Args:
+        settings: as `carry_out` takes them.
+        gather: what the template shows, from the steps and their seconds.
+        template: of the page.
+    Returns:
+        The page.
+    """
+    num_all = len(steps) + 1
+    seconds = carry_out(steps, out, settings, say, num_all)
+    say(f"\n[{num_all}/{num_all}] Put the page together")
+    page = gather([Stage(step.title, seconds[step.name], step.command) for step in steps])
+    storage.write_bytes(str(out / PAGE), render(page, template).encode())
     return out / PAGE
 
 

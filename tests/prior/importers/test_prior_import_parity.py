@@ -76,13 +76,19 @@ def published_input(given: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat(list(given.values()), 1) if given else torch.full((ROWS, 1), 3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_scores_are_those_of_the_published_prior(tmp_path: Path, kind: str) -> None:
-    prior, _, state = import_taming(tmp_path, kind)
+def published_scores(folder: Path, kind: str
+                     ) -> tuple[Prior, dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """An imported prior, what it is given, codes, and the published model's scores of these."""
+    prior, _, state = import_taming(folder, kind)
     given, codes = given_to(prior), drawn(CODEBOOK, NUM_CODES)
     before = published_input(given)
     whole = taming_scores(state, torch.cat([before, codes], 1)[:, :-1])
-    expected = whole[:, before.shape[1] - 1:, :CODEBOOK]
+    return prior, given, codes, whole[:, before.shape[1] - 1:, :CODEBOOK]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_are_those_of_the_published_prior(tmp_path: Path, kind: str) -> None:
+    prior, given, codes, expected = published_scores(tmp_path, kind)
     found = prior.model(prior.config.layout.inputs(given, codes[:, :-1]))
     assert expected.std() > 0.5
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -145,11 +151,8 @@ def local_start(place: int, count: int) -> int:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_likelihoods_are_those_of_the_published_scores(tmp_path: Path, kind: str) -> None:
-    prior, _, state = import_taming(tmp_path, kind)
-    given, codes = given_to(prior), drawn(CODEBOOK, NUM_CODES)
-    before = published_input(given)
-    whole = taming_scores(state, torch.cat([before, codes], 1)[:, :-1])
-    logs = whole[:, before.shape[1] - 1:, :CODEBOOK].log_softmax(-1)
+    prior, given, codes, expected = published_scores(tmp_path, kind)
+    logs = expected.log_softmax(-1)
     found = log_likelihoods(prior.model, prior.config.layout,
                             {name: values.numpy() for name, values in given.items()},
                             codes.numpy(), 4)

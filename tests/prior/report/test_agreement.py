@@ -8,7 +8,6 @@ from prior.dataset import CodeRows
 from prior.report import agreement as module
 from prior.report.agreement import Agreement, agreement, agreement_figures, other_maps
 from tokenizer.corpus.modalities import RGB, Depth, Modality
-from tokenizer.schema import CodeSpec
 
 LEVELS = np.array([1000, 20000, 40000, 65535], np.uint16)
 
@@ -18,10 +17,6 @@ class Table:
     """Decodes codes of one cell by a table."""
     modality: Modality
     values: np.ndarray
-
-    @property
-    def spec(self) -> CodeSpec:
-        raise NotImplementedError
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         return self.values[codes]
