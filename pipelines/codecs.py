@@ -31,9 +31,8 @@ def codec_of(url: str, spec: CodeSpec, batch_size: int, **arithmetic: str) -> "C
     Raises:
         ValueError: another tokenizer lies there now.
     """
-    with _LOCK:
-        loaded = _LOADED.get(_name(spec, batch_size, arithmetic))
-    codec = loaded or open_codec(url, batch_size, **arithmetic)
+    codec = (_loaded(_name(spec, batch_size, arithmetic))
+             or open_codec(url, batch_size, **arithmetic))
     if codec.spec.tokenizer != spec.tokenizer:
         raise ValueError(f"the {spec.modality} tokenizer {url} is {codec.spec.tokenizer}, the job "
                          f"was planned with {spec.tokenizer}; put that one back")
@@ -121,6 +120,13 @@ def settled(code: CodeSpec, codec: "Codec", url: str) -> CodeSpec:
     return dataclasses.replace(code, tokenizer=found.tokenizer, image_size=found.image_size)
 
 
+def _loaded(name: tuple[object, ...]) -> "Codec | None":
+    """The codec of this name that the process has kept, or else the same at another size."""
+    with _LOCK:
+        return _LOADED.get(name) or next(
+            (codec for other, codec in _LOADED.items() if other[1:] == name[1:]), None)
+
+
 def _resized(codec: "Codec", image_size: tuple[int, int], batch_size: int,
              arithmetic: Mapping[str, str]) -> "Codec":
     if codec.spec.image_size == image_size:
@@ -135,4 +141,5 @@ def _keep(codec: "Codec", batch_size: int, arithmetic: Mapping[str, str]) -> "Co
 
 
 def _name(spec: CodeSpec, batch_size: int, arithmetic: Mapping[str, str]) -> tuple[object, ...]:
-    return (spec.tokenizer, spec.image_size, batch_size, *sorted(arithmetic.items()))
+    """Size of the pictures, then what is the same at all sizes."""
+    return (spec.image_size, spec.tokenizer, batch_size, *sorted(arithmetic.items()))

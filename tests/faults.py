@@ -29,6 +29,9 @@ from PIL import Image  # noqa: E402
 from random_tokenizers import encode, save_tokenizer, tree  # noqa: E402
 
 NUM_SHARDS = 40
+SHAPES = ((48, 40), (60, 30), (31, 62))
+"""Widths and heights of the images."""
+
 FEWEST_LEFT = 12
 """Shards that are still to be made when something is killed, at least."""
 
@@ -44,19 +47,25 @@ class Kind:
         engine: ``local`` or ``dask``.
         num_workers: processes of the local engine.
         victim: ``driver`` alone, one ``worker`` alone, or ``all`` of them.
+        buckets: what ``--buckets`` is given, if anything.
     """
     engine: str
     num_workers: int
     victim: str
+    buckets: str = ""
 
     def __str__(self) -> str:
         where = f"local, {self.num_workers}" if self.engine == "local" else "Dask, 2"
-        return f"{where} | {self.victim}"
+        return f"{where}{', buckets' * bool(self.buckets)} | {self.victim}"
+
+
+BUCKETS = "16x32,24x24,32x16"
 
 
 KINDS = (Kind("local", 1, "driver"), Kind("dask", 1, "driver"), Kind("local", 2, "worker"),
          Kind("dask", 1, "worker"), Kind("local", 2, "all"), Kind("dask", 1, "all"),
-         Kind("local", 2, "driver"))
+         Kind("local", 2, "driver"), Kind("local", 1, "driver", BUCKETS),
+         Kind("local", 2, "worker", BUCKETS), Kind("dask", 1, "all", BUCKETS))
 
 
 @dataclass(frozen=True)
@@ -79,27 +88,35 @@ class Outcome:
 
 
 class Scene:
-    """Forty images, one of them broken, a tokenizer, and what an undisturbed run makes of them."""
+    """Forty images of three shapes, one of them broken, and a tokenizer."""
 
     def __init__(self, folder: Path, cluster: DaskCluster | None = None) -> None:
         self.folder, self.cluster = folder, cluster
         photos = folder / "photos"
         photos.mkdir()
         for index in range(NUM_SHARDS):
-            slope = Image.linear_gradient("L").rotate(9 * index).resize((48, 40))
+            slope = Image.linear_gradient("L").rotate(9 * index).resize(SHAPES[index % 3])
             slope.convert("RGB").save(photos / f"{index:03d}.png")
         (photos / "007.png").write_bytes(b"no image")
         tokenizer = save_tokenizer(folder / "tok")
         self._options = ("--tokenizer", f"image={tokenizer}", "--shard-size", 1)
-        done = encode(photos, folder / "undisturbed", *self._options)
-        assert done.exit_code == 0, done.output
-        self._expected = tree(folder / "undisturbed")
+        self._known: dict[str, dict[str, bytes]] = {}
+
+    def expected(self, buckets: str) -> dict[str, bytes]:
+        """What an undisturbed run makes of the images, run once."""
+        if buckets not in self._known:
+            out = self.folder / f"undisturbed-{buckets}"
+            done = encode(*self.arguments(out, Kind("local", 1, "none", buckets)))
+            assert done.exit_code == 0, done.output
+            self._known[buckets] = tree(out)
+        return self._known[buckets]
 
     def arguments(self, out: Path, kind: Kind) -> list[str]:
         """What `encode` is given."""
         asked = (("--num-workers", kind.num_workers) if kind.engine == "local" else
                  ("--engine", self.cluster.engine if self.cluster else ""))
-        return [*map(str, (self.folder / "photos", out, *self._options, *asked))]
+        buckets = ("--buckets", kind.buckets) if kind.buckets else ()
+        return [*map(str, (self.folder / "photos", out, *self._options, *asked, *buckets))]
 
     def run(self, kind: Kind, numbers: random.Random) -> Outcome:
         """Kill a job and run it again; moments by which it had ended already do not count."""
@@ -139,14 +156,15 @@ class Scene:
 
     def _wrong_after_resuming(self, out: Path, kind: Kind) -> str:
         """Give the command again, and compare; what lives on of the first job may end its write."""
+        expected = self.expected(kind.buckets)
         done = encode(*self.arguments(out, kind))
         if done.exit_code:
             return done.output.strip().splitlines()[-1]
         deadline = time.monotonic() + (SECONDS if kind.engine == "dask" else 0)
-        while (found := tree(out)) != self._expected and time.monotonic() < deadline:
+        while (found := tree(out)) != expected and time.monotonic() < deadline:
             time.sleep(0.1)
-        differing = [name for name in sorted(found.keys() | self._expected.keys())
-                     if found.get(name) != self._expected.get(name)]
+        differing = [name for name in sorted(found.keys() | expected.keys())
+                     if found.get(name) != expected.get(name)]
         return f"{len(differing)} files differ, such as {differing[0]}" if differing else ""
 
 

@@ -247,6 +247,24 @@ def test_another_backend_gives_the_same_codes_under_another_fingerprint(
     assert "backend was None, now 'onnxruntime'" in refused.output
 
 
+def test_another_backend_gives_the_same_codes_in_buckets(
+        image_folder: ImageFolder, tokenizer: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from tokenizer.tokens import TokenCorpus
+    photos = image_folder(3)
+    Image.open(photos / "img-001.png").resize((80, 36)).save(photos / "img-001.png")
+    command = ["--tokenizer", f"image={tokenizer}", "--buckets", "16x32,32x32"]
+    rows = []
+    for backend in ("torch", "onnxruntime"):
+        done = encode(photos, tmp_path / backend, *command, "--backend", backend)
+        assert done.exit_code == 0, done.output
+        corpus = TokenCorpus.open(str(tmp_path / backend))
+        assert corpus.manifest.bucket_counts == {"16x32": 1, "32x32": 2}
+        rows.append(corpus.read_shard(0))
+    assert rows[0].equals(rows[1])
+
+
 def test_stats_are_stored_and_filtered_by(tokenizer: str, image_folder: Callable[[int], Path],
                                           tmp_path: Path) -> None:
     from tokenizer.filters import RowFilter

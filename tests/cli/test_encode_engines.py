@@ -15,20 +15,24 @@ from random_tokenizers import tree
 from cli.main import main
 
 NUM_IMAGES = 40
+SHAPES = ((40, 48), (30, 60), (62, 31), (41, 41))
+BUCKETS = ("--buckets", "16x32,24x24,32x16", "--shard-size", 9)
 WAYS = ("Dask", "job service", "loopback", "flags")  # processes of this machine: test_encode.py
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory, tokenizer: str,
            drawn: Callable[..., np.ndarray]) -> Path:
-    """Forty images in ``photos``, one of them broken, and what one process makes of them in forty
-    shards, ``local``."""
+    """Forty images of four shapes in ``photos``, one of them broken, and what one process makes of
+    them in forty shards, ``local``, and in buckets, ``buckets``."""
     folder = tmp_path_factory.mktemp("engines")
     (folder / "photos").mkdir()
     for index in range(NUM_IMAGES):
-        Image.fromarray(drawn(index)).save(folder / f"photos/{index:03d}.png")
+        pixels = drawn(index, *SHAPES[index % len(SHAPES)])
+        Image.fromarray(pixels).save(folder / f"photos/{index:03d}.png")
     (folder / "photos/007.png").write_bytes(b"no image")
-    assert encode(folder, tokenizer, "local").exit_code == 0
+    for out, options in {"local": (), "buckets": BUCKETS}.items():
+        assert encode(folder, tokenizer, out, *options).exit_code == 0
     return folder
 
 
@@ -42,7 +46,7 @@ def encode(folder: Path, tokenizer: str, out: str, *options: object) -> Result:
 
 
 def decode(folder: Path, tokenizer: str, out: str, *options: object) -> Result:
-    return run("decode", folder / "few", folder / out, "--tokenizer", f"image={tokenizer}",
+    return run("decode", folder / "buckets", folder / out, "--tokenizer", f"image={tokenizer}",
                *options)
 
 
@@ -68,13 +72,24 @@ def test_every_engine_writes_the_same_tokens(corpus: Path, tokenizer: str, way: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("way", ["Dask", "job service", "loopback"])
+def test_every_engine_writes_the_same_rows_of_buckets(corpus: Path, tokenizer: str, way: str,
+                                                      request: pytest.FixtureRequest) -> None:
+    out = f"buckets {way}"
+    done = encode(corpus, tokenizer, out, *BUCKETS, *options_of(way, request))
+    assert done.exit_code == 0, done.output
+    assert "39 rows in 5 shards, 1 dead letter" in done.output
+    assert tree(corpus / out) == tree(corpus / "buckets")
+    told = run("inspect", corpus / out)
+    assert all(name in told.output for name in ("16x32", "24x24", "32x16"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "to"), [
     ("Dask", "folder"), ("Dask", "tar"), ("Dask", "parquet"),
     ("job service", "folder"), ("loopback", "tar"), ("loopback", "parquet")])
 def test_every_engine_decodes_the_same_images_into_every_sink(
         corpus: Path, tokenizer: str, way: str, to: str, request: pytest.FixtureRequest) -> None:
-    if not (corpus / "few").exists():
-        assert encode(corpus, tokenizer, "few", "--shard-size", 9).exit_code == 0
     if not (corpus / to).exists():
         assert decode(corpus, tokenizer, to, "--to", to).exit_code == 0
     done = decode(corpus, tokenizer, f"{to} {way}", "--to", to, *options_of(way, request))

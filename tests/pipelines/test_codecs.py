@@ -1,4 +1,5 @@
 """Each process loads a codec once, and only the one that the job was planned with."""
+import dataclasses
 import sys
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,7 @@ import pytest
 from job_fakes import FakeCodec
 
 from pipelines import codecs
+from tokenizer.buckets import Bucket
 from tokenizer.corpus.modalities import RGB, Depth
 from tokenizer.schema import TokenSpec
 
@@ -53,6 +55,15 @@ def test_a_codec_is_made_once_for_each_size(loads: list[str]) -> None:
     assert first.spec == spec and codecs.codec_of("a", spec, 8) is first
     assert codecs.open_codecs({"image": "a"}, 8, (12, 20))["image"] is first
     assert codecs.open_codecs({"image": "a"}, 8)["image"].spec.image_size == (8, 12)
+
+
+def test_a_tokenizer_is_loaded_once_for_all_buckets(loads: list[str]) -> None:
+    sizes = (Bucket(image_size=(4, 8), grid=(1, 2)), Bucket(image_size=(8, 4), grid=(2, 1)))
+    spec = TokenSpec(codes=(dataclasses.replace(FakeCodec(RGB(), "a", grid=(1, 2)).spec,
+                                                buckets=sizes),))
+    found = codecs.codecs_by_bucket({"image": "a"}, spec, 8)
+    assert [own["image"].spec.image_size for own in found] == [(4, 8), (8, 4)] and loads == ["a"]
+    assert codecs.codecs_by_bucket({"image": "a"}, spec, 8) == found and loads == ["a"]
 
 
 def test_another_tokenizer_than_planned_is_refused(loads: list[str]) -> None:
