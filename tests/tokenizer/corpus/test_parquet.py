@@ -1,5 +1,6 @@
 """Parquet with images: columns by name, rows by row group, damage told, memory small."""
 import json
+import os
 import pickle
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -223,6 +225,46 @@ def test_groups_that_were_read_long_ago_are_given_up(tmp_path: Path,
     source = open_source(save(tmp_path / "data.parquet", {"image": images(40)}))
     assert contents(source) == images(40)
     assert len(source._groups._groups) == 2  # type: ignore[attr-defined]
+
+
+def open_files() -> list[str]:
+    return [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")
+            if os.path.islink(f"/proc/self/fd/{name}")]
+
+
+@pytest.mark.parametrize("rows_of_a_group", [1, 3])
+def test_thousands_of_row_groups_take_few_open_files(tmp_path: Path, rows_of_a_group: int) -> None:
+    url = save(tmp_path / "data.parquet", {"image": images(200)}, rows_of_a_group)
+    source = open_source(url)
+    entries = list(source.entries())
+    before = len(open_files())
+    for number in np.random.default_rng(0).permutation(200):
+        assert source.read(entries[number])["image"] == images(200)[number]
+    assert open_files().count(url) <= parquet.MAX_OPEN
+    assert len(open_files()) <= before + parquet.MAX_OPEN + 1
+
+
+def test_groups_that_are_read_to_their_end_are_closed(tmp_path: Path) -> None:
+    url = save(tmp_path / "data.parquet", {"image": images(12)})
+    source = open_source(url)
+    assert contents(source) == images(12)
+    assert url not in open_files()
+
+
+@pytest.mark.parametrize("max_open", [1, 2, 9])
+def test_a_group_that_was_closed_goes_on_behind_what_was_read(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_open: int) -> None:
+    monkeypatch.setattr(parquet, "MAX_OPEN", max_open)
+    rows = [{"bytes": None, "path": "gone.png"} if number % 7 == 3 else
+            {"bytes": bytes([number]), "path": None} for number in range(60)]
+    source = open_source(save(tmp_path / "data.parquet", {"image": rows}, 20))
+    entries = list(source.entries())
+    for number in (place + group for place in range(20) for group in (0, 20, 40)):
+        if number % 7 == 3:
+            with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+                source.read(entries[number])
+        else:
+            assert source.read(entries[number]) == {"image": bytes([number])}
 
 
 def test_one_great_row_group_does_not_fill_the_memory(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Files are listed by their footers and by their columns of keys, labels and captions. To read a row,
 its row group is gone through up to that row, and what it holds is laid down in a temporary file, so
-that memory holds one page of rows whatever the size of a row group; the last few groups stay there.
+that memory holds one page of rows whatever the size of a row group. Groups share few such files,
+however many there are of them; what was laid down long ago is given up.
 """
 import hashlib
 import os
@@ -10,7 +11,7 @@ import posixpath
 import tempfile
 import threading
 from array import array
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -41,7 +42,13 @@ TEXT_ROWS_AT_ONCE = 4096
 """Rows without images that memory holds while files are listed."""
 
 MAX_SPOOLED_BYTES = 16 << 30
-"""Bytes of row groups in temporary files, above which the oldest group is removed."""
+"""Bytes of row groups in temporary files, above which the oldest file is removed."""
+
+NUM_SPOOLS = 16
+"""Temporary files that these bytes are divided among."""
+
+MAX_OPEN = 4
+"""Row groups that are open at once to be read further; each takes the memory of one page."""
 
 MAGIC = b"PAR1"
 
@@ -162,11 +169,34 @@ class ParquetSource(TableSource):
         return Record(key=self._stems[url], sources={self.modalities[0]: url}, problem=problem)
 
 
+class _Spool:
+    """A temporary file in which files lie one after another."""
+
+    def __init__(self) -> None:
+        self.num_bytes = 0
+        self._file: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        self._lock = threading.Lock()
+
+    def append(self, content: bytes) -> int:
+        """Lay down a file; returns where it begins."""
+        with self._lock:
+            offset = self.num_bytes
+            os.pwrite(self._file.fileno(), content, offset)
+            self.num_bytes += len(content)
+        return offset
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The file of ``size`` bytes that begins at ``offset``."""
+        return os.pread(self._file.fileno(), size, offset)
+
+
 class _Groups:
     """The row groups that were read last, in temporary files; safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._groups: OrderedDict[tuple[str, int], _Group] = OrderedDict()
+        self._groups: dict[tuple[str, int], _Group] = {}
+        self._spools: deque[_Spool] = deque()
+        self._open: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type["_Groups"], tuple[()]]:
@@ -176,24 +206,41 @@ class _Groups:
         """One row group of a file whose `_identity` is ``expected``."""
         with self._lock:
             if (url, number) not in self._groups:
-                self._groups[url, number] = _Group(url, number, expected, names)
-            self._groups.move_to_end((url, number))
-            while len(self._groups) > 2 and sum(
-                    group.num_bytes for group in self._groups.values()) > MAX_SPOOLED_BYTES:
-                self._groups.popitem(last=False)
+                self._groups[url, number] = _Group(url, number, expected, names, self._spool())
+            self._close_others((url, number))
             return self._groups[url, number]
+
+    def _spool(self) -> _Spool:
+        """The file for a new group; older ones than fit give way with their groups."""
+        if not self._spools or self._spools[-1].num_bytes > MAX_SPOOLED_BYTES // NUM_SPOOLS:
+            self._spools.append(_Spool())
+        while len(self._spools) > 2 and sum(
+                spool.num_bytes for spool in self._spools) > MAX_SPOOLED_BYTES:
+            oldest = self._spools.popleft()
+            self._groups = {place: group for place, group in self._groups.items()
+                            if group.spool is not oldest}
+        return self._spools[-1]
+
+    def _close_others(self, asked: tuple[str, int]) -> None:
+        """Of the groups that may be open, close those that were asked for longest ago."""
+        self._open[asked] = None
+        self._open.move_to_end(asked)
+        for place in list(self._open)[:-MAX_OPEN]:
+            if place not in self._groups or self._groups[place].close():
+                del self._open[place]
 
 
 class _Group:
-    """The files in one row group, laid down in a temporary file as far as they were asked for."""
+    """The files in one row group, laid down in a spool as far as they were asked for."""
 
-    def __init__(self, url: str, number: int, expected: str, names: list[str]) -> None:
-        self.num_bytes = 0
+    def __init__(self, url: str, number: int, expected: str, names: list[str],
+                 spool: _Spool) -> None:
+        self.spool = spool
         self._url, self._names, self._number, self._expected = url, names, number, expected
         self._lock = threading.Lock()
-        self._spool: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._stretches = array("q")
         self._rows: Iterator[list[bytes | OSError | None]] | None = None
+        self._num_rows: int | None = None
         self._error: InputError | None = None
         self._elsewhere: dict[int, OSError] = {}
 
@@ -209,37 +256,44 @@ class _Group:
         with self._lock:
             try:
                 while len(self._stretches) <= number * width:
-                    self._advance()
+                    self._advance(len(self._stretches) // width)
             except DamagedRowGroup as error:
                 self._error = error
                 raise
             except BaseException:
                 self._rows = None  # begin anew when asked again
-                self._stretches = array("q")
                 raise
             stretches = self._stretches[number * width:(number + 1) * width]
         pairs = list(zip(stretches[::2], stretches[1::2], strict=True))
         for column, (_, size) in enumerate(pairs):
             if size == ELSEWHERE:
                 raise self._elsewhere[number * len(self._names) + column].with_traceback(None)
-        return [None if size == NULL else os.pread(self._spool.fileno(), size, offset)
-                for offset, size in pairs]
+        return [None if size == NULL else self.spool.read(offset, size) for offset, size in pairs]
 
-    def _advance(self) -> None:
-        """Lay down one more row."""
+    def close(self) -> bool:
+        """Close the file, where no thread reads from it; it is opened again where it has to be."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        self._rows = None
+        self._lock.release()
+        return True
+
+    def _advance(self, number: int) -> None:
+        """Lay down row ``number``, the next one."""
         if self._error is not None:
             raise DamagedRowGroup(str(self._error))
         if self._rows is None:
-            self._rows = self._read()
-        for value in next(self._rows):
+            self._rows = islice(self._read(), number, None)
+        stretches: list[int] = []
+        for column, value in enumerate(next(self._rows)):
             if isinstance(value, OSError):
-                self._elsewhere[len(self._stretches) // 2] = value
-                self._stretches.extend((self.num_bytes, ELSEWHERE))
-                continue
-            self._stretches.extend((self.num_bytes, NULL if value is None else len(value)))
-            if value:
-                os.pwrite(self._spool.fileno(), value, self.num_bytes)
-                self.num_bytes += len(value)
+                self._elsewhere[number * len(self._names) + column] = value
+                stretches += (0, ELSEWHERE)
+            else:
+                stretches += (0, NULL) if value is None else (self.spool.append(value), len(value))
+        self._stretches.extend(stretches)
+        if number + 1 == self._num_rows:
+            self._rows = None
 
     def _read(self) -> Iterator[list[bytes | OSError | None]]:
         """The files of each row; after the last row an error, as no more is ever asked for."""
@@ -250,6 +304,7 @@ class _Group:
                     raise SourceChanged(f"{self._url} has changed since it was listed: it was "
                                         f"{self._expected}, now {found}; bring the old file back, "
                                         "or start over with --overwrite")
+                self._num_rows = parquet.metadata.row_group(self._number).num_rows
                 for batch in parquet.iter_batches(ROWS_AT_ONCE, [self._number], self._names,
                                                   use_threads=False):
                     values = [_files_of(batch.column(name), self._url) for name in self._names]
