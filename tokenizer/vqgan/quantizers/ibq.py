@@ -12,6 +12,7 @@ from tokenizer.vqgan.quantizers.base import (
     QuantizerOutput,
     in_float32,
 )
+from tokenizer.vqgan.quantizers.entropy import entropy_of_use
 
 
 class IBQQuantizer(Quantizer, kind="ibq"):
@@ -69,8 +70,7 @@ class IBQQuantizer(Quantizer, kind="ibq"):
             sharpened = logits.flatten(0, 2) / self.config.entropy_temperature
             log_chances = sharpened.log_softmax(-1)
             of_each = -(log_chances.exp() * log_chances).sum(-1).mean()
-            use = log_chances.exp().mean(0)
-            of_use = -(use * use.clamp(min=1e-12).log()).sum()
+            of_use = entropy_of_use(log_chances.exp(), joined=self.training)
             losses["entropy"] = self.config.entropy_weight * (of_each - of_use)
         return losses
 

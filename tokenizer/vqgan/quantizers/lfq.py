@@ -13,6 +13,7 @@ from tokenizer.vqgan.quantizers.base import (
     in_float32,
     straight_through,
 )
+from tokenizer.vqgan.quantizers.entropy import entropy_of_use
 
 GROUP_BITS = 9
 """Channels whose codes are counted together in the entropy of their average use."""
@@ -71,8 +72,7 @@ class LFQQuantizer(Quantizer, kind="lfq"):
         of_each = -(log_chances.exp() * log_chances).sum((1, 2)).mean()
         of_use = points.new_zeros(())
         for group in log_chances.exp().split(GROUP_BITS, dim=1):
-            use = joint_chances(group).mean(0)
-            of_use = of_use - (use * use.clamp(min=1e-12).log()).sum()
+            of_use = of_use + entropy_of_use(joint_chances(group), joined=self.training)
         return of_each - of_use
 
 

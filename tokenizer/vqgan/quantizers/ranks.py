@@ -16,6 +16,20 @@ def sum_of_all(values: Tensor) -> None:
         dist.all_reduce(values, dist.ReduceOp.SUM)
 
 
+def mean_of_all(values: Tensor) -> Tensor:
+    """The mean of ``values`` over all processes, of one shape everywhere.
+
+    Gradients pass to the values of every process: where each minimises the same function of the
+    mean, and the gradients of weights are averaged over processes, they are those of one process.
+    """
+    if not _is_distributed():
+        return values
+    # This one carries gradients; not every build of torch has it.
+    from torch.distributed.nn.functional import all_reduce
+    total: Tensor = all_reduce(values)
+    return total / dist.get_world_size()
+
+
 def rows_of_all(values: Tensor) -> Tensor:
     """The rows of all processes' ``values``, of one shape everywhere, in order of the processes."""
     if not _is_distributed():

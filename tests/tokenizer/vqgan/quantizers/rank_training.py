@@ -7,6 +7,8 @@ import torch.distributed as dist
 from small_quantizers import SETTINGS, small
 
 STEPS = 4
+ENTROPIES = ("lfq", "ibq")
+"""Kinds with a term for the even use of codes."""
 
 
 def batches() -> torch.Tensor:
@@ -25,6 +27,16 @@ def train(kind: str, share: slice, kmeans: bool = False,
     return quantizer.state_dict()
 
 
+def entropy_gradients(kind: str, share: slice, num_shares: int) -> torch.Tensor:
+    """Gradients by this share of the latents of a batch, of the mean loss over all shares."""
+    quantizer = small(kind, entropy_weight=1.0, entropy_temperature=1.0).train()
+    latents = batches()[0][share].requires_grad_()
+    losses = quantizer(latents).losses
+    torch.stack(list(losses.values())).sum().backward()
+    assert latents.grad is not None
+    return latents.grad / num_shares
+
+
 def main(folder: Path) -> None:
     """Train every kind, and leave the states in ``folder``."""
     dist.init_process_group("gloo")
@@ -33,6 +45,11 @@ def main(folder: Path) -> None:
     states = {f"{kind}, k-means {kmeans}": train(kind, share, kmeans)
               for kind in SETTINGS for kmeans in (False, True)}
     states["averages alone"] = train("ema", share, revive_after=0)
+    gradients = {kind: entropy_gradients(kind, share, dist.get_world_size()) for kind in ENTROPIES}
+    if rank == 0:  # alone, as held-out images are measured: it must wait for nobody
+        for kind in ENTROPIES:
+            small(kind).eval()(batches()[0])
+    torch.save(gradients, folder / f"gradients{rank}.pt")
     torch.save(states, folder / f"rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
