@@ -36,8 +36,8 @@ SECTIONS = {
                             "--schedule"),
     "What is kept": ("--tokenizer", "--num", "--samples-each", "--size", "--best-of",
                      "--likelihood"),
-    "The job": ("--device", "--num-workers", "--overwrite", "--engine", "--array-index",
-                "--array-size")}
+    "The job": ("--device", "--compile", "--num-workers", "--overwrite", "--engine",
+                "--array-index", "--array-size")}
 """Headings of the help."""
 
 
@@ -71,7 +71,8 @@ SECTIONS = {
 @click.option("--keep", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.5,
               show_default=True, help="Share of an image kept for completion, from the top.")
 @click.option("--held-out", is_flag=True,
-              help="Only rows of TOKENS that the prior was not trained on.")
+              help="Only rows of TOKENS that training held out; of these, unless --filter is "
+                   "given, those that its own filter takes.")
 @filters_rows
 @draws_codes
 @click.option("--size", type=SIZE, help="Height and width in pixels, larger than the prior's own:"
@@ -92,8 +93,12 @@ SECTIONS = {
 @click.option("--shard-size", type=at_least(1), default=512, show_default=True,
               help="Images in one Parquet file.")
 @takes_device
+@click.option("--compile", is_flag=True,
+              help="Have torch.compile make kernels for the steps, and on a GPU replay each as "
+                   "one CUDA graph; the first batch waits for both. A CPU gains nothing by it.")
 @click.option("--num-workers", type=at_least(1), default=1, show_default=True,
-              help="Processes that draw at the same time, on one core each.")
+              help="Processes that draw at the same time, on one core each; one alone takes all "
+                   "cores. Where codes are near a tie, images may differ between the two.")
 @click.option("--overwrite", is_flag=True, help="Start over in OUT; samples there are removed.")
 @takes_part
 @takes_engine
@@ -124,6 +129,7 @@ def sample(prior: str, out: str, tokenizers: tuple[tuple[str, str], ...], device
       img2tokens sample prior ranked --tokenizer tok --label cat --samples-each 4 --best-of 32
       img2tokens sample prior many --num 50000 --num-workers 8
       img2tokens sample prior many --num 50000 --array-index 3 --array-size 16
+      img2tokens sample prior many --num 50000 --device cuda --compile --batch-size 256
       img2tokens sample /shared/prior /shared/many --num 50000 --engine dask://10.0.0.5:8786
     """
     from cli.sampling_engines import SamplingEngine, carrier
@@ -205,4 +211,4 @@ def build_generation(options: dict[str, Any]) -> "Generation":
     from prior.generate import Generation
     return Generation(sampler=build_sampler(options), guidance=build_guidance(options),
                       batch_size=options["batch_size"], passes=options["passes"],
-                      schedule=options["schedule"])
+                      schedule=options["schedule"], compile=options["compile"])

@@ -14,12 +14,14 @@ Letters: B rows of a batch, N images, n codes of an image, k of them given, D co
 codebook size.
 """
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from prior.fixed_steps import IN_USE
 from prior.guidance import Guidance
 from prior.samplers import RandomSampler, Sampler
 from prior.scoring import Scores
@@ -43,6 +45,8 @@ class Generation:
         cached: keep keys and values; without, every code costs a whole sequence.
         passes: over the cells to draw that have given ones after them; see above.
         schedule: of images larger than the prior's own, a name of `SCHEDULES`: the same codes.
+        compile: whether `torch.compile` makes the steps, and a CUDA graph replays them on a GPU; it
+            rounds differently. See `prior.fixed_steps`.
     """
     sampler: Sampler = field(default_factory=RandomSampler)
     guidance: Guidance = field(default_factory=Guidance)
@@ -50,12 +54,16 @@ class Generation:
     cached: bool = True
     passes: int = field(default=0, metadata=configs.LATER)
     schedule: str = field(default="wavefront", metadata=configs.LATER)
+    compile: bool = field(default=False, metadata=configs.LATER)
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.passes < 0:
             raise ValueError(f"passes must be at least 0, got {self.passes}")
+        if self.compile and not self.cached:
+            raise ValueError("compiled steps keep keys and values: leave out compile, or "
+                             f"cached={self.cached}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"no schedule of cells is named {self.schedule!r}; known are "
                              f"{', '.join(SCHEDULES)}")
@@ -106,11 +114,13 @@ def generate_batch(model: Transformer, conditions: Mapping[str, np.ndarray],
     device = model.head.weight.device
     tensors = {name: torch.from_numpy(codes.astype(np.int64)).to(device)
                for name, codes in conditions.items()}
-    scores = Scores(model, tensors, len(start), settings.guidance, settings.cached)
-    filling = Filling(scores, torch.from_numpy(start).to(device), hole, settings.sampler, noise)
-    filling.fill()
-    for number in range(settings.passes):
-        filling.propose((number + 1) * GOLDEN_RATIO % 1)
+    with IN_USE if settings.compile else nullcontext():
+        scores = Scores(model, tensors, len(start), settings.guidance, settings.cached,
+                        settings.compile)
+        filling = Filling(scores, torch.from_numpy(start).to(device), hole, settings.sampler, noise)
+        filling.fill()
+        for number in range(settings.passes):
+            filling.propose((number + 1) * GOLDEN_RATIO % 1)
     return filling.codes.cpu().numpy()
 
 

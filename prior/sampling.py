@@ -24,7 +24,7 @@ from prior.likelihood import COLUMN, log_likelihoods
 from prior.masks import codes_hole
 from prior.model import Prior, PriorConfig
 from prior.sequence import LABEL, NOT_MAPS
-from prior.windows import generate_windows
+from prior.windows import generate_windows, require_no_cache
 from tokenizer import audit, configs, storage, tokens
 from tokenizer.claims import Claim
 from tokenizer.receipts import Receipt
@@ -106,12 +106,14 @@ def sample_corpus(prior: Prior, givens: Givens, out: str, config: SamplingConfig
         The manifest, or nothing where shards are left to other parts.
     Raises:
         ValueError: ``out`` holds anything else, or other samples that are not to be overwritten, or
-            lies in the corpus of the conditions; guidance is asked of a prior that cannot; or what
-            was written before is damaged.
+            lies in the corpus of the conditions; guidance is asked of a prior that cannot, or
+            what pictures of this size cannot have; or what was written before is damaged.
         OSError: the store refuses.
     """
     _check_guidance(prior.config, config.generation.guidance, givens.conditions)
     job = SampleJob(prior, givens, config, out)
+    if job.is_large:
+        require_no_cache(config.generation)
     if overwrite and part:
         raise ValueError("the tasks of an array cannot overwrite: each would remove what the "
                          f"others have made; remove {out} before they start")

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from prior.fixed_steps import FixedStepper, fixed_stepper
 from prior.guidance import Guidance
 from prior.sequence import SequenceLayout
 from prior.stepping import Stepper
-from prior.transformer import Cache, Transformer
+from prior.transformer import Cache, Memory, Transformer
 
 POSITIONS_AT_ONCE = 256
 """About how many positions of conditions are read in one call."""
@@ -29,17 +30,23 @@ class Scores:
         conditions: per condition that is given, ``(B, n)`` int64 on the model's device.
         num_rows: B.
         cached: keep keys and values; without, each call reads the whole sequence again.
+        compiled: in kept memory and by compiled steps, of `prior.fixed_steps`, whose ``IN_USE`` the
+            caller holds.
     """
 
     def __init__(self, model: Transformer, conditions: Mapping[str, Tensor], num_rows: int,
-                 guidance: Guidance, cached: bool = True) -> None:
+                 guidance: Guidance, cached: bool = True, compiled: bool = False) -> None:
         self._model, self._layout = model, model.layout
         self._chain = guidance.chain(given_names(model.layout, conditions))
         self._first = stage_inputs(model.layout, conditions, self._chain.stages, num_rows,
                                    model.head.weight.device)
-        self._cache = (read_conditions(model, self._first[:, :model.layout.prefix_length])
-                       if cached else None)
-        self._stepper = Stepper(model, self._cache) if self._cache is not None else None
+        self._cache: Memory | None = None
+        self._stepper: Stepper | FixedStepper | None = None
+        if cached:
+            cache = read_conditions(model, self._first[:, :model.layout.prefix_length])
+            self._stepper = (fixed_stepper(model, len(self._first)).holding(cache) if compiled
+                             else Stepper(model, cache))
+            self._cache = self._stepper.cache
 
     @torch.inference_mode()
     def next(self, codes: Tensor, count: int) -> Tensor:

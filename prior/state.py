@@ -1,8 +1,6 @@
 """A prior's training: its settings, and all that changes while it runs."""
 import copy
 import math
-import os
-import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from prior import compiling
 from prior.dataset import Batch
 from prior.evaluation import sequence_loss
 from prior.loading.config import LoaderConfig
@@ -32,9 +31,6 @@ KEEP_RULES = ("best", "last")
 HOUSEKEEPING = ("steps", "minutes", "checkpoint_minutes", "log_every", "num_pictures",
                 "shard_weights", "compile")
 """Settings that may change when a training is resumed."""
-
-BACKEND = "inductor"
-"""What `torch.compile` makes kernels with; on a CPU this one needs a C++ compiler."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,8 +191,5 @@ def _compile(model: Transformer, accelerator: Accelerator) -> None:
     if accelerator.num_processes > 1:
         raise ValueError("training.compile trains in one process, got "
                          f"{accelerator.num_processes}: leave it out, or start one")
-    compiler = os.environ.get("CXX", "g++")
-    if accelerator.device.type == "cpu" and BACKEND == "inductor" and not shutil.which(compiler):
-        raise ValueError(f"training.compile needs a C++ compiler on a CPU, and there is no "
-                         f"{compiler}: install one, name another in CXX, or leave it out")
-    model.compile(backend=BACKEND, dynamic=False)
+    compiling.require_compiler("training.compile", accelerator.device)
+    model.compile(backend=compiling.BACKEND, dynamic=False)

@@ -26,18 +26,18 @@ class Stepper:
 
     Args:
         model: in evaluation mode; its weights stay as they are while this is in use.
-        cache: of B rows; each step extends it.
+        cache: of B rows; each step extends it. It stays at hand, to be shortened or read into.
     """
 
     @torch.inference_mode()
     def __init__(self, model: Transformer, cache: Cache) -> None:
-        self._model, self._cache = model, cache
+        self._model, self.cache = model, cache
         self._first = model.layout.prefix_length
         self._state = state = _State(model.config, cache.pairs.shape[2], cache.pairs.device)
         self._layers = [_Layer(block, state) for block in cast(Iterable[Block], model.blocks)]
         self._turns = _Turns(model)
         self._norm = _Norm(model.norm, state)
-        self._constants = _constants(model)
+        self._vectors = position_vectors(model)
         self._heads = [part.t() for part in model.head.weight.chunk(model.layout.target.depth)]
 
     @torch.inference_mode()
@@ -47,8 +47,8 @@ class Stepper:
         Args:
             ids: ``(B,)`` int64, of the next position of each row, one of the target.
         """
-        cache, place = self._cache, self._cache.length
-        torch.add(self._model.codes(ids), self._constants[place], out=self._state.hidden)
+        cache, place = self.cache, self.cache.length
+        torch.add(self._model.codes(ids), self._vectors[place], out=self._state.hidden)
         new = cache.pairs[..., place, :].unbind(1)
         keys, values = (part[..., :place + 1, :].unbind(0) for part in (cache.keys, cache.values))
         for layer, *given in zip(self._layers, self._turns.at(place), new, keys, values,
@@ -58,14 +58,14 @@ class Stepper:
         return torch.mm(self._norm(), self._heads[(place - self._first) % len(self._heads)])
 
 
-def _constants(model: Transformer) -> Tensor:
+def position_vectors(model: Transformer) -> Tensor:
     """What each position adds to the vector of its id, ``(L, C)``."""
-    constants = model.codes.weight.new_zeros(model.layout.length, model.config.width)
+    vectors = model.codes.weight.new_zeros(model.layout.length, model.config.width)
     for table, ids in ((model.positions, model.position_ids), (model.segments, model.segment_ids),
                        (model.depths, model.depth_ids)):
         if table is not None:
-            constants += table(ids)
-    return constants
+            vectors += table(ids)
+    return vectors
 
 
 class _State:

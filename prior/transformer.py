@@ -12,6 +12,7 @@ Letters: B rows, T positions of one call, L of a whole sequence, C width, N head
 K codebook size.
 """
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +87,18 @@ class TransformerConfig:
         return -(-self.width * 8 // 3 // 32) * 32
 
 
+class Memory(Protocol):
+    """What attention puts keys and values into, and gets all so far from.
+
+    Attributes:
+        length: positions read so far.
+    """
+    length: int
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the keys and values ``(B, N, T, D)`` of a call to a layer; returns all so far."""
+
+
 class Cache:
     """Keys and values of the positions read so far, in memory taken once.
 
@@ -158,7 +171,7 @@ class Attention(nn.Module):
         self.norm_keys = RMSNorm(size) if config.qk_norm else nn.Identity()
 
     def forward(self, inputs: Tensor, turn: Tensor | None, mask: Tensor | None, causal: bool,
-                cache: Cache | None, layer: int) -> Tensor:
+                cache: Memory | None, layer: int) -> Tensor:
         """Inputs ``(B, T, C)`` to outputs of the same shape.
 
         Args:
@@ -215,7 +228,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, inputs: Tensor, turn: Tensor | None, mask: Tensor | None, causal: bool,
-                cache: Cache | None, layer: int) -> Tensor:
+                cache: Memory | None, layer: int) -> Tensor:
         mixed = self.attention(self.norm_attention(inputs), turn, mask, causal, cache, layer)
         inputs = inputs + self.dropout(mixed)
         return inputs + self.dropout(self.feed_forward(self.norm_feed_forward(inputs)))
@@ -247,7 +260,7 @@ class Transformer(nn.Module):
     mask: Tensor
     turns: Tensor
 
-    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, ids: Tensor, cache: Memory | None = None) -> Tensor:
         """Scores of the code that each position of the target is about to predict.
 
         Args:
@@ -263,7 +276,7 @@ class Transformer(nn.Module):
         skipped = max(0, self.layout.prefix_length - start)
         return self._scores(self.norm(hidden[:, skipped:]), start + skipped)
 
-    def next_scores(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+    def next_scores(self, ids: Tensor, cache: Memory | None = None) -> Tensor:
         """Scores ``(B, K)`` of the code that the last of the ids is about to predict.
 
         Args:
@@ -274,7 +287,7 @@ class Transformer(nn.Module):
         depth = (last - self.layout.prefix_length) % self.layout.target.depth
         return functional.linear(hidden, self.head.weight.chunk(self.layout.target.depth)[depth])
 
-    def read(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+    def read(self, ids: Tensor, cache: Memory | None = None) -> Tensor:
         """Ids ``(B, T)``, as `forward` takes them, as the blocks' output ``(B, T, C)``."""
         start = cache.length if cache is not None else 0
         end = start + ids.shape[1]

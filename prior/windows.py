@@ -225,6 +225,20 @@ def draw_canvas(canvas: Canvas, seeds: Sequence[Sequence[int]], sampler: Sampler
                 canvas.codes[:, rows, columns, depth] = chosen
 
 
+def require_no_cache(settings: Generation) -> None:
+    """Refuse what is not for windows, each of which is read anew.
+
+    Raises:
+        ValueError: passes or compiled steps are asked for.
+    """
+    if settings.passes:
+        raise ValueError(f"{settings.passes} passes over a hole need pictures of the prior's own "
+                         "size; leave out the passes or the size")
+    if settings.compile:
+        raise ValueError("compiled steps are for pictures of the prior's own size: a window is "
+                         "read in whole for each code; leave out compile or the size")
+
+
 def generate_windows(model: Transformer, layout: SequenceLayout,
                      conditions: Mapping[str, np.ndarray], seeds: Sequence[Sequence[int]],
                      settings: Generation, given: np.ndarray, hole: np.ndarray | None = None,
@@ -237,11 +251,9 @@ def generate_windows(model: Transformer, layout: SequenceLayout,
     Returns:
         ``(N[, D], H, W)`` int64, as a corpus stores them.
     Raises:
-        ValueError: passes are asked for, which windows do not have.
+        ValueError: as of `require_no_cache`.
     """
-    if settings.passes:
-        raise ValueError(f"{settings.passes} passes over a hole need pictures of the prior's own "
-                         "size; leave out the passes or the size")
+    require_no_cache(settings)
     device, target = model.head.weight.device, layout.target
     if hole is None:
         hole = np.arange(target.length) >= given.shape[1]

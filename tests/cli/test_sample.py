@@ -188,6 +188,27 @@ def test_samples_are_started_over_only_when_told(prior: Path, tmp_path: Path) ->
     assert TokenCorpus.open(str(tmp_path)).manifest.num_rows == 3
 
 
+def test_compiled_steps_draw_the_same_codes_as_another_job(
+        prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prior.compiling.BACKEND", "aot_eager")
+    for name, options in (("plain", []), ("compiled", ["--compile"])):
+        result = sample(prior, tmp_path / name, "--num", 6, "--label", "dog", *options)
+        assert result.exit_code == 0, result.output
+    plain, compiled = (TokenCorpus.open(str(tmp_path / name)) for name in ("plain", "compiled"))
+    np.testing.assert_array_equal(*(codes_array(corpus.spec["image"], corpus.read_shard(0))
+                                    for corpus in (plain, compiled)))
+    assert compiled.manifest.fingerprint != plain.manifest.fingerprint
+    refused = sample(prior, tmp_path / "plain", "--num", 6, "--label", "dog", "--compile")
+    assert refused.exit_code == 1 and "compile" in refused.output
+
+
+def test_a_size_refuses_compiled_steps_before_anything_is_written(prior: Path,
+                                                                  tmp_path: Path) -> None:
+    result = sample(prior, tmp_path / "out", "--num", 1, "--size", "48x64", "--compile")
+    assert result.exit_code == 1 and "leave out compile or the size" in result.output
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("options", "message"), [
     (["--condition-from", "a", "--complete-from", "b"], "images to complete bring their own"),
     (["--held-out"], "--held-out chooses rows of --condition-from or --complete-from"),

@@ -6,7 +6,7 @@ import torch
 from drawn_codes import conditions, mapped_stream, tiny_training
 from torch._dynamo.utils import counters
 
-import prior.state
+import prior.compiling
 from prior.loading.batches import Batches
 from prior.model import PriorConfig
 from prior.state import TrainingState
@@ -64,13 +64,13 @@ def assert_trains_alike(config: PriorConfig, batches: Batches) -> None:
 @pytest.mark.parametrize("config", ["swiglu", "mingpt"], indirect=True)
 def test_one_graph_gives_the_losses_of_plain_training(
         config: PriorConfig, batches: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prior.state, "BACKEND", "aot_eager")
+    monkeypatch.setattr(prior.compiling, "BACKEND", "aot_eager")
     assert_trains_alike(config, batches)
 
 
 def test_a_compiled_training_goes_on_exactly_or_plain_and_averages_stay_plain(
         config: PriorConfig, batches: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prior.state, "BACKEND", "aot_eager")
+    monkeypatch.setattr(prior.compiling, "BACKEND", "aot_eager")
     first, again, plain, whole = (build_state(config, is_compiled)
                                   for is_compiled in (True, True, False, True))
     train(first, batches, STEPS // 2)

@@ -168,6 +168,11 @@ def test_maps_too_coarse_for_windows_are_refused() -> None:
         Windows.of(resized(coarse, (2, 2)), coarse)
 
 
+def test_compiled_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="compiled steps are for pictures of the prior's own size"):
+        draw(SQUARE, (2, 2), compile=True)
+
+
 def test_passes_are_refused() -> None:
     with pytest.raises(ValueError, match="2 passes over a hole need pictures of the prior's own"):
         draw(SQUARE, (2, 2), passes=2)
