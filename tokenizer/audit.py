@@ -50,29 +50,15 @@ def check_receipt(url: str, receipt: Receipt, spec: TokenSpec, census: Census | 
         planned: keys of the shard's inputs in order, with repeats; each must have its rows or a
             dead letter.
     """
-    expected = planned
+    dead = Counter[str]()
     if receipt.dead_file is not None:
         content, problem = read_checked(url, receipt.dead_file)
         if content is None:
             return problem
         dead = Counter(letter.key for letter in read_dead_letters(url, receipt.dead_file))
-        if planned is not None:
-            expected = surviving_keys(planned, dead)
-            if len(planned) - len(expected) != dead.total():
-                return f"{receipt.dead_file.name} holds keys that its plan does not"
-    return check_shard(url, receipt.entry, spec, census, expected, receipt.num_crops)
-
-
-def surviving_keys(planned: Sequence[str], dead: Counter[str]) -> list[str]:
-    """The planned keys that are not dead; of a key planned several times, the first ones live."""
-    left = Counter(planned)
-    left.subtract(dead)
-    kept = []
-    for key in planned:
-        if left[key] > 0:
-            kept.append(key)
-            left[key] -= 1
-    return kept
+        if planned is not None and dead - Counter(planned):
+            return f"{receipt.dead_file.name} holds keys that its plan does not"
+    return check_shard(url, receipt.entry, spec, census, planned, receipt.num_crops, dead)
 
 
 def complete(url: str, spec: TokenSpec, fingerprint: str, receipts: Iterable[Receipt],

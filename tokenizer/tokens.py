@@ -261,13 +261,16 @@ def read_checked(url: str, entry: ShardEntry) -> tuple[bytes | None, str | None]
 
 
 def check_shard(url: str, entry: ShardEntry, spec: TokenSpec, census: Census | None = None,
-                keys: Sequence[str] | None = None, num_crops: int = 1) -> str | None:
+                planned: Sequence[str] | None = None, num_crops: int = 1,
+                dead: Counter[str] | None = None) -> str | None:
     """What is wrong with a shard's file, or nothing: size, SHA-256, schema, codes, rows and keys.
 
     Args:
         census: the rows of a sound shard are added to it.
-        keys: what the rows' keys must be.
-        num_crops: rows that each of these keys must have, the crops of its image in order.
+        planned: keys of the shard's inputs in order, with repeats; the rows must be those of them
+            that are not dead.
+        num_crops: rows that each of these inputs must have, the crops of its image in order.
+        dead: how many inputs of each key failed; nothing for none.
     """
     content, problem = read_checked(url, entry)
     if content is None:
@@ -282,7 +285,7 @@ def check_shard(url: str, entry: ShardEntry, spec: TokenSpec, census: Census | N
         return f"{entry.name} is damaged: {error}"
     if table.num_rows != entry.rows:
         return f"{entry.name} holds {table.num_rows} rows, its receipt says {entry.rows}"
-    if keys is not None and not holds_crops(table, keys, num_crops):
+    if planned is not None and not holds_crops(table, planned, dead or Counter(), num_crops):
         times = "once" if num_crops == 1 else f"{num_crops} times, its crops"
         return f"{entry.name} does not hold the keys of its plan, each {times} and in order"
     if census is not None:
@@ -290,10 +293,20 @@ def check_shard(url: str, entry: ShardEntry, spec: TokenSpec, census: Census | N
     return None
 
 
-def holds_crops(table: pa.Table, keys: Sequence[str], num_crops: int) -> bool:
-    """Whether the rows are those of these keys in order, each with all crops of its image."""
-    return (table["key"].to_pylist() == [key for key in keys for _ in range(num_crops)]
-            and table["crop_index"].to_pylist() == list(range(num_crops)) * len(keys))
+def holds_crops(table: pa.Table, planned: Sequence[str], dead: Counter[str],
+                num_crops: int) -> bool:
+    """Whether the rows are those of the planned inputs that are not dead, in order, each with all
+    crops of its image.
+
+    Of a key that was planned several times any of its inputs may be the dead ones: an image without
+    its map may stand before another one of the same key, or behind it.
+    """
+    found = table["key"].to_pylist()
+    keys, left = found[::num_crops], iter(planned)
+    return (found == [key for key in keys for _ in range(num_crops)]
+            and table["crop_index"].to_pylist() == list(range(num_crops)) * len(keys)
+            and Counter(keys) + dead == Counter(planned)
+            and all(key in left for key in keys))  # each is found behind the one before it
 
 
 def _write_table(url: str, name: str, table: pa.Table) -> ShardEntry:

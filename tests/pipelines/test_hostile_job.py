@@ -73,6 +73,20 @@ def test_keys_of_any_characters_are_kept_and_a_second_one_is_told(
     assert {path.name for path in tmp_path.iterdir()} <= {"source", "tokens", "photos"}
 
 
+def test_a_key_whose_first_input_lacks_its_map_is_a_dead_letter_and_a_row(
+        config: Settings, tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(png(9))
+    (tmp_path / "list.csv").write_text(
+        "path,key,seg\na.png,same,\nb.png,other,b.png\nc.png,same,c.png\n")
+    made = encode_corpus(config(
+        corpus=f"{tmp_path}/list.csv", maps={"segmentation": "column:seg"},
+        tokenizers={"image": "tok", "segmentation": "seg-tok"}))
+    rows = [row["key"] for table in TokenCorpus.open(f"{tmp_path}/tokens").tables()
+            for row in table.to_pylist()]
+    assert (rows, made.dead_letters) == (["other", "same"], {"MissingMap": 1})
+
+
 def test_archives_within_archives_are_counted_not_opened(config: Settings, tmp_path: Path) -> None:
     inner = Path(save_tar(tmp_path, [("in", png(0))])).read_bytes()
     with tarfile.open(tmp_path / "outer.tar", "w") as archive:

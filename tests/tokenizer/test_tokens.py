@@ -213,10 +213,21 @@ def test_every_input_must_be_one_row_or_one_dead_letter(
         audit.complete(str(folder), SPEC, "sha256:f", receipts, [], 6, planned.__getitem__)
 
 
-def test_of_a_key_planned_twice_the_dead_ones_are_taken_off() -> None:
-    planned = ["a", "a", "b", "c", "c"]
-    assert audit.surviving_keys(planned, Counter("ac")) == ["a", "b", "c"]
-    assert audit.surviving_keys(planned, Counter("aab")) == ["c", "c"]
+@pytest.mark.parametrize(("planned", "dead", "keys", "holds"), [
+    ("aabcc", "ac", "abc", True),
+    ("aabcc", "aab", "cc", True),
+    ("aba", "a", "ba", True),  # the first input of the key failed
+    ("aba", "a", "ab", True),  # the last one did
+    ("aba", "a", "aab", False),
+    ("abca", "a", "bac", False),
+    ("aba", "b", "aa", True),
+    ("aba", "a", "bb", False),
+    ("ab", "aa", "b", False),
+    ("", "", "", True),
+])
+def test_of_a_key_planned_twice_any_may_be_dead_and_the_order_is_the_plan_s(
+        planned: str, dead: str, keys: str, holds: bool) -> None:
+    assert tokens.holds_crops(rows(list(keys)), list(planned), Counter(dead), 1) is holds
 
 
 def test_a_missing_receipt_is_an_input_unaccounted_for(folder: Path) -> None:
