@@ -49,7 +49,9 @@ SECTIONS = {
                    "takes the nearest in shape, and its row the grid of that.")
 @click.option("--crops", default="centre", show_default=True, metavar="RULE",
               help="Which boxes of each image become rows: centre; ten-crop (four corners and the "
-                   "centre with their mirror images, of two sizes, 20 in all); random:N.")
+                   "centre with their mirror images, of two sizes, 20 in all); random:N, "
+                   "random:N:SIDE or random:N:LEAST-MOST (N boxes anywhere, of this share of the "
+                   "largest possible side; 0.8-1 unless told).")
 @click.option("--flips", is_flag=True, help="Mirror each crop, left to right, or not: by a draw "
                                      "with even odds.")
 @click.option("--crop-seed", type=at_least(0), default=0, show_default=True,

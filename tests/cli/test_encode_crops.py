@@ -33,7 +33,7 @@ def test_codes_of_ten_crop_are_those_of_the_codec_exactly(image_folder: ImageFol
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    (("--crops", "five-crop"), "crops are centre, ten-crop, random:N; got 'five-crop'"),
+    (("--crops", "five-crop"), "LEAST-MOST; got 'five-crop'"),
     (("--crops", "ten-crop", "--flips"), "leave out --flips"),
     (("--crops", "random:0"), "random:N takes N of at least 1, got 0")])
 def test_what_is_no_rule_is_one_line(tmp_path: Path, options: tuple[str, ...], words: str) -> None:

@@ -4,6 +4,7 @@ A draw is a function of the seed and a position in the stream of training images
 what is cropped. An image and its maps therefore get the same box, which each modality then applies
 in its own way: `Modality.fit` resamples labels by their centres, and negates x of mirrored normals.
 """
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,13 +74,29 @@ class Augmentation:
             size: target h and w in pixels, which give the aspect ratio.
             position: number of the image in the stream of training images.
         """
-        whole = centre_crop(height, width, size)
-        share, down, right, mirror = np.random.default_rng((self.seed, position)).random(4)
-        flipped = bool(self.flip and mirror < 0.5)
-        if self.crop_share == 1:
-            return Crop(left=whole.left, top=whole.top, width=whole.width, height=whole.height,
-                        flipped=flipped)
-        side = self.crop_share + (1 - self.crop_share) * share
-        rows, columns = max(1, round(whole.height * side)), max(1, round(whole.width * side))
-        return Crop(left=int(right * (width - columns + 1)), top=int(down * (height - rows + 1)),
-                    width=columns, height=rows, flipped=flipped)
+        draws = draw(self.seed, position)
+        box = (centre_crop(height, width, size) if self.crop_share == 1
+               else drawn_crop(height, width, size, (self.crop_share, 1), draws))
+        return dataclasses.replace(box, flipped=bool(self.flip and draws[3] < 0.5))
+
+
+def draw(seed: int, position: int) -> np.ndarray:
+    """Four numbers in [0, 1), float64: of side, place down, place to the right, and mirroring."""
+    return np.random.default_rng((seed, position)).random(4)
+
+
+def drawn_crop(height: int, width: int, size: tuple[int, int], sides: tuple[float, float],
+               draws: np.ndarray) -> Crop:
+    """A crop of drawn side and place, not mirrored.
+
+    Args:
+        height, width, size: as `Augmentation.crop` takes them.
+        sides: least and greatest side, as shares of the largest possible one.
+        draws: as `draw` returns them.
+    """
+    whole = centre_crop(height, width, size)
+    share, down, right = draws[:3]
+    side = sides[0] + (sides[1] - sides[0]) * share
+    rows, columns = max(1, round(whole.height * side)), max(1, round(whole.width * side))
+    return Crop(left=int(right * (width - columns + 1)), top=int(down * (height - rows + 1)),
+                width=columns, height=rows)

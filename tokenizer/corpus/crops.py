@@ -8,16 +8,19 @@ by name.
 """
 import dataclasses
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tokenizer.corpus.augment import Augmentation
+import numpy as np
+
+from tokenizer.corpus.augment import draw, drawn_crop
 from tokenizer.corpus.images import Crop, centre_crop
 
-LEAST_SIDE = 0.8
-"""Smallest side of a drawn crop as a share of the largest possible one, as in training."""
+SIDES = (0.8, 1.0)
+"""Least and greatest side of a drawn crop as shares of the largest possible one, as in training."""
 
 ENLARGEMENTS = (1.1, 1.05)
 """Sides of the centre crops that ten-crop divides, in sides of the tokenizer's input."""
@@ -29,14 +32,13 @@ class CropRule(ABC):
 
     Attributes:
         name: its name in options and specs.
-        takes_count: whether a number follows the name, as in ``random:4``; it becomes the field
-            ``count``.
+        form: how it is written, with what follows the name.
         draws: whether boxes are drawn.
         flips: whether each crop is mirrored, left to right, by a draw with even odds.
         seed: of all draws.
     """
     name: ClassVar[str]
-    takes_count: ClassVar[bool] = False
+    form: ClassVar[str]
     draws: ClassVar[bool] = False
     flips: bool = False
     seed: int = 0
@@ -65,35 +67,46 @@ class CropRule(ABC):
         return [dataclasses.replace(crop, index=index)
                 for index, crop in enumerate(self.boxes(height, width, size, key))]
 
+    @classmethod
+    def fields(cls, numbers: str) -> dict[str, Any] | None:
+        """The fields that the text after the name and colon stands for; ``None`` if for none."""
+        return None if numbers else {}
+
+    @property
+    def text(self) -> str:
+        """The rule as it is written; `crop_rule` reads it."""
+        return self.name
+
     def settings(self) -> dict[str, Any]:
         """What decides the crops, as JSON values for `CodeSpec.preprocessing`."""
-        settings: dict[str, Any] = {"crop": self.name}
-        if self.takes_count:
-            settings["crop"] += f":{self.num_crops}"
+        settings: dict[str, Any] = {"crop": self.text}
         if self.flips:
             settings["flips"] = True
         if self.flips or self.draws:
             settings["crop_seed"] = self.seed
         return settings
 
-    def _draw(self, least_side: float, index: int, height: int, width: int,
-              size: tuple[int, int], key: str) -> Crop:
-        """A crop of at least this side, drawn as in training from seed, key and number."""
-        augmentation = Augmentation(seed=self.seed, crop_share=least_side, flip=self.flips)
-        return augmentation.crop(height, width, size, position_of(key, index))
+    def _draw(self, key: str, index: int) -> np.ndarray:
+        """What is drawn for a crop, as in training, but from seed, key and number."""
+        return draw(self.seed, position_of(key, index))
+
+    def _mirrored(self, crop: Crop, drawn: np.ndarray) -> Crop:
+        """The crop, mirrored if `flips` and the draw say so."""
+        return dataclasses.replace(crop, flipped=bool(self.flips and drawn[3] < 0.5))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Centre(CropRule):
     """The largest centred box with the aspect ratio of the tokenizer's input."""
     name: ClassVar[str] = "centre"
+    form: ClassVar[str] = "centre"
 
     @property
     def num_crops(self) -> int:
         return 1
 
     def boxes(self, height: int, width: int, size: tuple[int, int], key: str) -> Iterator[Crop]:
-        yield self._draw(1.0, 0, height, width, size, key)
+        yield self._mirrored(centre_crop(height, width, size), self._draw(key, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +122,7 @@ class TenCrop(CropRule):
     Source: Sun et al. 2024, arXiv:2406.06525 (LlamaGen).
     """
     name: ClassVar[str] = "ten-crop"
+    form: ClassVar[str] = "ten-crop"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,20 +151,45 @@ class TenCrop(CropRule):
 
 @dataclass(frozen=True, kw_only=True)
 class Random(CropRule):
-    """Boxes of 0.8 to 1 of the largest possible side, anywhere in the image, as in training.
+    """Boxes of a drawn side, anywhere in the image.
 
     Attributes:
         count: crops of each image.
+        sides: least and greatest side as shares of the largest possible one. Small equal sides show
+            parts of an image at one scale, of which a prior with coordinates makes wholes.
     """
     count: int
+    sides: tuple[float, float] = SIDES
     name: ClassVar[str] = "random"
-    takes_count: ClassVar[bool] = True
+    form: ClassVar[str] = "random:N, random:N:SIDE, random:N:LEAST-MOST"
     draws: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.count < 1:
             raise ValueError(f"random:N takes N of at least 1, got {self.count}")
+        least, most = self.sides
+        if not 0 < least <= most <= 1:
+            raise ValueError("sides of random crops are shares of the largest possible side, above "
+                             f"0, at most 1 and the lesser first, got {_number(least)}-"
+                             f"{_number(most)}")
+
+    @classmethod
+    def fields(cls, numbers: str) -> dict[str, Any] | None:
+        side = r"([0-9]*\.?[0-9]+)"
+        found = re.fullmatch(rf"([0-9]+)(?::{side}(?:-{side})?)?", numbers, re.ASCII)
+        if found is None:
+            return None
+        count, least, most = found.groups()
+        sides = SIDES if least is None else (float(least), float(most or least))
+        return {"count": int(count), "sides": sides}
+
+    @property
+    def text(self) -> str:
+        if self.sides == SIDES:
+            return f"{self.name}:{self.count}"
+        sides = "-".join(dict.fromkeys(map(_number, self.sides)))
+        return f"{self.name}:{self.count}:{sides}"
 
     @property
     def num_crops(self) -> int:
@@ -158,7 +197,8 @@ class Random(CropRule):
 
     def boxes(self, height: int, width: int, size: tuple[int, int], key: str) -> Iterator[Crop]:
         for index in range(self.count):
-            yield self._draw(LEAST_SIDE, index, height, width, size, key)
+            drawn = self._draw(key, index)
+            yield self._mirrored(drawn_crop(height, width, size, self.sides, drawn), drawn)
 
 
 CENTRE = Centre()
@@ -172,18 +212,22 @@ def crop_rule(text: str, flips: bool = False, seed: int = 0) -> CropRule:
     """The rule that ``text`` names.
 
     Args:
-        text: a name of `CROPS`, with a number where the rule takes one: ``random:4``.
+        text: a `form` of one of `CROPS`: ``random:4`` or ``random:4:0.5``.
     Raises:
         ValueError: there is no such rule, or its settings are out of range.
     """
-    name, colon, number = text.partition(":")
+    name, colon, numbers = text.partition(":")
     rule = CROPS.get(name)
-    if rule is None or bool(colon) != rule.takes_count or (colon and not number.isdecimal()):
-        known = ", ".join(f"{kind.name}:N" if kind.takes_count else kind.name
-                          for kind in CROPS.values())
+    fields = None if rule is None or (colon and not numbers) else rule.fields(numbers)
+    if rule is None or fields is None:
+        known = ", ".join(kind.form for kind in CROPS.values())
         raise ValueError(f"crops are {known}; got {text!r}")
-    settings: dict[str, Any] = {"count": int(number)} if rule.takes_count else {}
-    return rule(flips=flips, seed=seed, **settings)
+    return rule(flips=flips, seed=seed, **fields)
+
+
+def _number(side: float) -> str:
+    """A share in as few digits as give it back."""
+    return np.format_float_positional(side, trim="-")
 
 
 def position_of(key: str, index: int) -> int:

@@ -8,7 +8,7 @@ import pytest
 from tokenizer.corpus.crops import CENTRE, CROPS, Random, TenCrop, crop_rule
 from tokenizer.corpus.images import Crop, centre_crop
 
-TEXTS = ["centre", "ten-crop", "random:5"]
+TEXTS = ["centre", "ten-crop", "random:5", "random:5:0.4", "random:5:0.25-0.5"]
 DRAWN = [(2, 8, 103, 52, False), (7, 29, 112, 56, False), (1, 22, 115, 58, True)]
 
 
@@ -103,6 +103,27 @@ def test_drawn_crops_vary_in_side_and_place_and_half_are_mirrored() -> None:
     assert not any(crop.flipped for crop in crop_rule("random:99").crops(40, 80, (32, 32), "tom"))
 
 
+@pytest.mark.parametrize(("text", "least", "most"), [("random:300:0.4", 160, 160),
+                                                     ("random:300:0.25-0.5", 100, 200),
+                                                     ("random:300:1", 400, 400)])
+def test_boxes_of_other_sides_lie_anywhere_too(text: str, least: int, most: int) -> None:
+    crops = crop_rule(text).crops(400, 800, (32, 32), "tom")
+    sides = [crop.width for crop in crops]
+    assert least <= min(sides) <= least + 5 and most - 5 <= max(sides) <= most
+    assert min(crop.left for crop in crops) < 20
+    assert max(crop.left + crop.width for crop in crops) > 780
+    assert max(crop.top + crop.height for crop in crops) > 390
+
+
+def test_boxes_of_the_same_draws_differ_by_their_sides_alone() -> None:
+    usual, small = (crop_rule(text, True, 1).crops(1000, 1200, (320, 640), "cats/tom")
+                    for text in ("random:3", "random:3:0.5"))
+    assert {(crop.height, crop.width) for crop in small} == {(300, 600)}
+    for box, other in zip(usual, small, strict=True):
+        assert box.flipped == other.flipped
+        assert other.top / 701 == pytest.approx(box.top / (1001 - box.height), abs=0.003)
+
+
 def test_flips_of_the_centre_are_drawn_by_key() -> None:
     rule, keys = crop_rule("centre", flips=True), [f"img-{number}" for number in range(200)]
     crops = [rule.crops(40, 60, (32, 32), key)[0] for key in keys]
@@ -116,24 +137,35 @@ def test_flips_of_the_centre_are_drawn_by_key() -> None:
     ("ten-crop", False, 3, {"crop": "ten-crop"}),
     ("random:4", False, 0, {"crop": "random:4", "crop_seed": 0}),
     ("random:4", True, 9, {"crop": "random:4", "flips": True, "crop_seed": 9}),
+    ("random:4:0.8-1", False, 0, {"crop": "random:4", "crop_seed": 0}),
+    ("random:4:.50", False, 0, {"crop": "random:4:0.5", "crop_seed": 0}),
+    ("random:4:0.00001-1.0", False, 0, {"crop": "random:4:0.00001-1", "crop_seed": 0}),
 ])
 def test_settings_say_what_decides_the_crops_and_no_more(text: str, flips: bool, seed: int,
                                                          expected: dict[str, Any]) -> None:
-    assert crop_rule(text, flips, seed).settings() == expected
+    rule = crop_rule(text, flips, seed)
+    assert rule.settings() == expected
+    assert crop_rule(rule.text, flips, seed) == rule
 
 
 @pytest.mark.parametrize("text", ["five-crop", "", "random", "random:", "random:x", "random:-1",
-                                  "centre:2", "ten-crop:"])
+                                  "centre:2", "ten-crop:", "random:2:", "random:2:0.5-",
+                                  "random:2:-0.5", "random:2:half", "random:2:1e-1",
+                                  "random:2:0.5:0.6"])
 def test_an_unknown_rule_is_refused_with_the_known_ones(text: str) -> None:
     with pytest.raises(ValueError) as caught:
         crop_rule(text)
-    assert str(caught.value) == f"crops are centre, ten-crop, random:N; got {text!r}"
+    assert str(caught.value) == ("crops are centre, ten-crop, random:N, random:N:SIDE, "
+                                 f"random:N:LEAST-MOST; got {text!r}")
 
 
 @pytest.mark.parametrize(("text", "flips", "seed", "words"), [
     ("random:0", False, 0, "N of at least 1, got 0"),
     ("ten-crop", True, 0, "leave out --flips"),
     ("random:2", False, -1, "must be at least 0, got -1"),
+    ("random:2:0", False, 0, "above 0, at most 1 and the lesser first, got 0-0"),
+    ("random:2:1.5", False, 0, "at most 1 and the lesser first, got 1.5-1.5"),
+    ("random:2:0.5-0.4", False, 0, "the lesser first, got 0.5-0.4"),
 ])
 def test_settings_out_of_range_are_refused(text: str, flips: bool, seed: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
