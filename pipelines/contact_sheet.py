@@ -109,7 +109,7 @@ def contact_sheet(config: SheetConfig) -> Sheet:
         raise ValueError(f"no row of {config.tokens} is selected; a sheet shows at least one")
     sheet.num_rows = len(cells)
     columns = min(config.columns, len(cells))
-    pictures.save_png(config.output, pictures.tile(of_one_size(cells), columns, padding=4))
+    pictures.save_png(config.output, in_rows(cells, columns, padding=4))
     return sheet
 
 
@@ -251,9 +251,18 @@ def sized(picture: np.ndarray, height: int) -> np.ndarray:
     return np.asarray(scaled)
 
 
-def of_one_size(cells: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures ``(h, w, 3)``, with white at the right and below where others are larger."""
-    height, width, _ = np.max([picture.shape for picture in cells], axis=0)
+def in_rows(cells: Sequence[np.ndarray], columns: int, padding: int) -> np.ndarray:
+    """Pictures ``(h, w, 3)`` row by row: rows as tall as what they hold, with white around; all
+    columns as wide as the widest picture."""
+    width = max(picture.shape[1] for picture in cells)
+    rows = [pictures.tile(of_one_size(cells[start:start + columns], width), columns, padding)
+            for start in range(0, len(cells), columns)]
+    return np.concatenate([*(row[:-padding] for row in rows[:-1]), rows[-1]])
+
+
+def of_one_size(cells: Sequence[np.ndarray], width: int) -> np.ndarray:
+    """Pictures ``(h, w, 3)`` with white at the right, and below where others are taller."""
+    height = max(picture.shape[0] for picture in cells)
     return np.stack([np.pad(picture, ((0, height - picture.shape[0]),
                                       (0, width - picture.shape[1]), (0, 0)), constant_values=255)
                      for picture in cells])

@@ -14,7 +14,7 @@ from job_fakes import FakeCodec, save_maps, tree
 from PIL import Image
 
 from pipelines import codecs, report
-from pipelines.contact_sheet import SheetConfig, contact_sheet
+from pipelines.contact_sheet import TEXT_HEIGHT, SheetConfig, contact_sheet
 from pipelines.decode import DecodeConfig, decode_corpus
 from pipelines.dry_run import foresee
 from pipelines.encode import EncodeConfig, encode_corpus
@@ -278,6 +278,26 @@ def test_a_contact_sheet_shows_rows_of_all_buckets(bucketed: Settings, tmp_path:
                                       tokenizers={"image": "tok"}, columns=2))
     assert sheet.num_rows == len(PHOTOS) and not sheet.missing
     assert len(sheet.figures["image"]) == len(PHOTOS)
+
+
+def test_rows_of_a_contact_sheet_are_as_tall_as_what_they_hold(
+        bucketed: Settings, tmp_path: Path, fakes: dict[str, FakeCodec]) -> None:
+    make = bucketed()
+    encode_corpus(make)
+    contact_sheet(SheetConfig(tokens=make.output, output=str(tmp_path / "sheet.png"),
+                              tokenizers={"image": "tok"}, columns=1))
+    with Image.open(tmp_path / "sheet.png") as image:
+        whole = np.asarray(image)
+    top, width, padding = 4, 96, 4
+    for key, row in sorted(rows_of(make.output).items()):
+        grid = (row["image_grid_height"], row["image_grid_width"])
+        decoded = fakes["tok"].decode(np.array(row["image_codes"]).reshape(1, *grid))[0]
+        factor = -(-width // decoded.shape[1])
+        height, left = factor * decoded.shape[0], padding + factor * decoded.shape[1] + 2
+        shown = whole[top:top + height, left:left + factor * decoded.shape[1]]
+        assert np.array_equal(shown[::factor, ::factor], decoded), key
+        top += height + TEXT_HEIGHT + padding
+    assert len(whole) == top
 
 
 def test_quality_columns_and_statistics_go_by_the_grid_of_each_row(bucketed: Settings,
