@@ -74,8 +74,8 @@ class WebDatasetReader(Reader):
 
     def _listed(self, url: str, stem: str, sample: Sequence[Part]) -> Iterator[Listed]:
         """What the members of one sample say; nothing where they are of something else."""
-        named = [part for part in sample if part.suffix == f"{self.part}.npy"]
-        found = named or [part for part in sample if part.suffix == NPY]
+        found = [part for suffix in (f"{self.part}.{NPY}", NPY)
+                 for part in sample if part.suffix == suffix]
         if not found:
             if any(is_ours(part.suffix) for part in sample):
                 yield Listed(key=stem, source=source_of(url, sample[0]), error="MissingCodes",
