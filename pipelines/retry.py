@@ -23,9 +23,13 @@ from pipelines.entries import row_of
 from pipelines.fates import are_known, kind_of
 from pipelines.job import was_stopped
 from pipelines.plan import Plan
+from tokenizer import storage
 from tokenizer.deltas import RETRY
 from tokenizer.schema import Manifest
 from tokenizer.tokens import TokenCorpus
+
+GIVEN_UP = "_given_up"
+"""In the folder of a retry of which too many failed, while the next one makes what it has left."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,26 @@ def retry_corpus(url: str, tokenizers: Mapping[str, str], **run: Any) -> Retried
     task = dataclasses.replace(open_task(config), plan=plans[0], deltas=tuple(plans[1:]))
     require_same_settings(plans[0], settings_of(config, task.source, task.spec, ()))
     is_finished = num_finished(url) == len(plans)
-    if not is_finished and kind_of(plans[-1]) == RETRY and not was_stopped(plans[-1].url):
+    if not is_finished and kind_of(plans[-1]) == RETRY and not was_given_up(plans[-1]):
         return Retried(plans[-1].num_inputs, encode_deltas(task, config))
     if not (is_finished and are_known(plans)):
         manifest = encode_deltas(task, dataclasses.replace(config, max_errors=1.0))
     else:
         manifest = TokenCorpus.open(url).manifest
+    storage.remove(storage.join(plans[-1].url, GIVEN_UP))
     if not manifest.num_dead_letters:
         return Retried(0, manifest)
     plan = plan_again(config, task, plans)
     task = dataclasses.replace(task, deltas=(*task.deltas, plan))
     return Retried(plan.num_inputs, encode_deltas(task, config))
+
+
+def was_given_up(plan: Plan) -> bool:
+    """Whether too many inputs of an unfinished retry failed; noted, since to go on forgets it."""
+    noted = storage.join(plan.url, GIVEN_UP)
+    if was_stopped(plan.url):
+        storage.write_bytes(noted, b"")
+    return storage.exists(noted)
 
 
 def config_of(plan: Plan, tokenizers: Mapping[str, str], run: Mapping[str, Any]) -> EncodeConfig:

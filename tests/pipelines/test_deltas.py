@@ -18,7 +18,7 @@ from delta_corpora import (
     require_sound,
     require_untouched,
 )
-from job_fakes import FakeCodec, save_maps, tree
+from job_fakes import FakeCodec, save_maps, tree, writes_that_end
 
 from pipelines import deltas
 from pipelines.array import Part
@@ -137,6 +137,19 @@ def test_a_retry_that_was_stopped_by_its_limit_makes_the_shards_that_it_left(
     mend(make, *BROKEN)
     assert retry(make).num_tried == 2
     assert require_sound(make, 10).num_dead_letters == 0
+
+
+@pytest.mark.parametrize("stopped_at", range(7))
+def test_a_retry_after_one_of_which_too_many_failed_may_be_stopped_anywhere(
+        broken: EncodeConfig, tmp_path: Path, stopped_at: int) -> None:
+    with pytest.raises(TooManyErrors, match="3 of 3 images failed"):
+        retry(broken, max_errors=0)
+    mend(broken, *BROKEN)
+    with writes_that_end(stopped_at, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        retry(broken)
+    assert retry(broken).manifest.num_dead_letters == 0
+    assert len(require_sound(broken, 10).deltas) == 2
+    assert not [path for path in tree(tmp_path / "tokens") if "_given_up" in path]
 
 
 def test_the_same_command_as_before_completes_a_corpus_with_deltas(broken: EncodeConfig,
