@@ -292,8 +292,8 @@ def _read_as(modality: str, url: str, least: int, found: Counter[str],
         reasons[f"refused: {_kind_of(str(error))}"] += 1
         found["refused"] += 1
         return
-    codecs = {modality: Levels(modality_from_dict(settings))}
-    rows, dead = encode_entries(entries, source, codecs, 1)
+    codec = Levels(modality_from_dict(settings))
+    rows, dead = encode_entries(entries, source, [{modality: codec}], 1)
     reasons.update(f"{letter.error}: {_kind_of(letter.message)}" for letter in dead)
     found.update(inputs=len(entries), rows=rows.num_rows, dead=len(dead))
     untold = len(entries) + sum(source.notes.values()) < least and not dead

@@ -14,7 +14,7 @@ from cli.options import (
     tokenizers_of,
 )
 from cli.sections import Sections
-from cli.values import ASSIGNMENT, ERROR_LIMIT, SIZE, SIZES, TOKENIZER_FOLDER, at_least
+from cli.values import ASSIGNMENT, BUCKETS, ERROR_LIMIT, SIZE, TOKENIZER_FOLDER, at_least
 
 if TYPE_CHECKING:
     from pipelines.encode import EncodeConfig
@@ -44,9 +44,10 @@ SECTIONS = {
                    "CSV or JSONL file with key, label, caption.")
 @click.option("--size", type=SIZE, help="Height and width of the crops in pixels, multiples of "
                                           "those of one code; the tokenizer's own by default.")
-@click.option("--buckets", type=SIZES, default=(),
-              help="Several sizes in place of one, such as 256x384,256x256,384x256: each image "
-                   "takes the nearest in shape, and its row the grid of that.")
+@click.option("--buckets", type=BUCKETS, default=(),
+              help="Several sizes in place of one, such as 256x384,256x256,384x256, or those of "
+                   "one area: area:256x256, with step:64 of their sides and ratio:4 at most unless "
+                   "told. Each image takes the nearest in shape, its row the grid of that.")
 @click.option("--crops", default="centre", show_default=True, metavar="RULE",
               help="Which boxes of each image become rows: centre; ten-crop (four corners and the "
                    "centre with their mirror images, of two sizes, 20 in all); random:N, "
@@ -120,6 +121,7 @@ def encode(corpus: str, tokens: str, tokenizers: tuple[tuple[str, str], ...],
       img2tokens encode list.csv tokens --tokenizer tok --max-errors 1%
       img2tokens encode datasets:USER/NAME@train tokens --tokenizer tok --size 256x384
       img2tokens encode photos tokens --tokenizer tok --buckets 192x320,256x256,320x192
+      img2tokens encode photos tokens --tokenizer tok --buckets area:256x256,step:32,ratio:2
       img2tokens encode s3://images/a s3://tokens/a --tokenizer s3://models/tok --extend
       img2tokens encode photos tokens --tokenizer tok --array-index 3 --array-size 64
       img2tokens encode /data/photos /data/tokens --tokenizer /data/tok \\

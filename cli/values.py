@@ -5,6 +5,7 @@ To add one, write a function that raises `ValueError` with the value and an exam
 """
 from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import click
@@ -66,9 +67,32 @@ def size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def sizes(text: str) -> tuple[tuple[int, int], ...]:
-    """Heights and widths in pixels, as in ``256x384,256x256,384x256``."""
-    return tuple(size(part.strip()) for part in text.split(","))
+def bucket_sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """Heights and widths in pixels, as in ``256x384,256x256,384x256``; or those of one area, as in
+    ``area:256x256,step:32,ratio:2``."""
+    from tokenizer import buckets
+    if text.startswith("area:"):
+        return sizes_of_area(text)
+    found = tuple(size(part.strip()) for part in text.split(","))
+    buckets.in_order(found)  # refuses what are no buckets
+    return found
+
+
+def sizes_of_area(text: str) -> tuple[tuple[int, int], ...]:
+    """The sizes of an area, with a step and a ratio where these are given; see
+    `tokenizer.buckets.sizes_of_area`."""
+    from tokenizer import buckets
+    reads: dict[str, Callable[[str], Any]] = {"area": size, "step": int, "ratio": Fraction}
+    parts = [part.strip().partition(":") for part in text.split(",")]
+    try:
+        given = {name: reads[name](value) for name, _, value in parts}
+    except (KeyError, ArithmeticError, ValueError):
+        given = {}
+    if len(given) < len(parts):
+        raise ValueError(f"{text!r} is no area with a step and a ratio, for example "
+                         "area:256x256,step:32,ratio:2")
+    height, width = given.pop("area")
+    return buckets.sizes_of_area(height * width, **given)
 
 
 def box(text: str) -> tuple[int, ...]:
@@ -158,7 +182,7 @@ def condition_name(text: str) -> tuple[str, float | None]:
 
 ASSIGNMENT = Value("name=value", assignment)
 SIZE = Value("heightxwidth", size)
-SIZES = Value("heightxwidth,...", sizes)
+BUCKETS = Value("sizes", bucket_sizes)
 BOX = Value("top,left,height,width", box)
 ERROR_LIMIT = Value("n|share", error_limit)
 IMAGE_COUNT = Value("count|share", image_count)

@@ -1,9 +1,10 @@
 """Codecs of a job: loaded once in each process, and known by their fingerprints."""
 import dataclasses
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from tokenizer.buckets import Size, size_name
 from tokenizer.schema import CodeSpec, TokenSpec
 
 if TYPE_CHECKING:
@@ -40,15 +41,11 @@ def codec_of(url: str, spec: CodeSpec, batch_size: int, **arithmetic: str) -> "C
 
 
 def open_codecs(urls: Mapping[str, str], batch_size: int,
-                image_size: tuple[int, int] | None = None,
                 **arithmetic: str) -> "dict[str, Codec]":
     """The tokenizers by modality, each checked to be of its modality.
 
-    Args:
-        image_size: height and width of all their pictures, where not each one's own.
     Raises:
-        ValueError: a tokenizer is of another modality than it was given for, or cannot take
-            pictures of this size.
+        ValueError: a tokenizer is of another modality than it was given for.
     """
     codecs = {}
     for modality, url in urls.items():
@@ -56,8 +53,7 @@ def open_codecs(urls: Mapping[str, str], batch_size: int,
         if codec.spec.modality != modality:
             raise ValueError(f"{url} is a tokenizer of {codec.spec.modality}, not of {modality}: "
                              f"write {codec.spec.modality}=FOLDER")
-        codecs[modality] = _resized(codec, image_size or codec.spec.image_size, batch_size,
-                                    arithmetic)
+        codecs[modality] = codec
     return codecs
 
 
@@ -83,6 +79,25 @@ def at_size(codecs: "Mapping[str, Codec]", image_size: tuple[int, int], batch_si
     """
     return {name: _resized(codec, image_size, batch_size, arithmetic)
             for name, codec in codecs.items()}
+
+
+def require_whole_codes(codecs: "Mapping[str, Codec]", sizes: Sequence[Size], option: str) -> None:
+    """Refuse sizes of pictures that a tokenizer's codes do not fill.
+
+    Args:
+        option: that gives the sizes.
+    Raises:
+        ValueError: names one, and the nearest that would do.
+    """
+    for name, codec in codecs.items():
+        pixels = codec.spec.image_size[0] // codec.spec.grid[0]
+        for size in sizes:
+            height, width = (max(1, round(side / pixels)) * pixels for side in size)
+            if (height, width) != size:
+                raise ValueError(
+                    f"{option} {size_name(size)}: a code of the {name} tokenizer is of {pixels} x "
+                    f"{pixels} pixels, and both sides are multiples of {pixels}, the nearest "
+                    f"{size_name((height, width))}")
 
 
 def require_one_ratio(spec: TokenSpec) -> None:

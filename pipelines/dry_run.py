@@ -48,6 +48,7 @@ class Forecast:
     """What an encode command would do.
 
     Attributes:
+        buckets: names of those that images may take, in order; none where all have one size.
         num_inputs: of the corpus, or of them those that are new with ``extend``.
         num_shards: that these inputs fill; ``num_left`` those that have no receipt yet.
         problems: inputs that the listing has found unusable, by error class.
@@ -56,6 +57,7 @@ class Forecast:
         seconds: for the shards that are left; nothing where the trial gave no row.
         refusal: why the command would end before it writes anything; empty where it would not.
     """
+    buckets: tuple[str, ...] = ()
     num_inputs: int = 0
     num_shards: int = 0
     num_left: int = 0
@@ -77,7 +79,7 @@ def foresee(config: EncodeConfig) -> Forecast:
     require_apart(config)
     task = open_task(config)
     plans = [] if config.overwrite else load_plans(config.output)
-    forecast = Forecast()
+    forecast = Forecast(buckets=task.spec.buckets)
     try:
         require_usable(config.output, config.overwrite)
         require_no_output(config, task.source)

@@ -211,9 +211,9 @@ class EncodeTask(ShardTask):
         """Encode some rows of a plan; see `encode_entries`."""
         encoders = codecs.codecs_by_bucket(self.tokenizers, self.spec, self.batch_size,
                                            **self.arithmetic)
-        return encode_entries(map(entry_of, rows), self.source, encoders[0], self.num_threads,
+        return encode_entries(map(entry_of, rows), self.source, encoders, self.num_threads,
                               self.crops, bool(self.spec.quality), may_all_be_gone,
-                              encoders if self.spec.buckets else (), self.max_pixels)
+                              self.max_pixels)
 
     def run(self, shard: int) -> Receipt:
         planned = without_retried(self.plan.rows(shard), self.plan, self.deltas)
@@ -303,10 +303,11 @@ def open_task(config: EncodeConfig) -> EncodeTask:
     source = open_source(config.corpus, {name: config.maps[name] for name in sorted(config.maps)},
                          config.labels, config.corpus_modality)
     urls = {name: config.tokenizers[name] for name in config.modalities}
-    loaded = codecs.open_codecs(urls, config.batch_size, config.size, **config.arithmetic)
-    sizes = buckets.in_order(config.buckets)
-    spec = token_spec(loaded, config.crop_rule, config.stats, [
-        codecs.at_size(loaded, size, config.batch_size, **config.arithmetic) for size in sizes])
+    loaded = codecs.open_codecs(urls, config.batch_size, **config.arithmetic)
+    sizes = buckets.in_order(config.buckets) if config.size is None else (config.size,)
+    codecs.require_whole_codes(loaded, sizes, "--size" if config.size else "--buckets")
+    spec = token_spec([codecs.at_size(loaded, size, config.batch_size, **config.arithmetic)
+                       for size in sizes] or [loaded], config.crop_rule, config.stats)
     codecs.require_one_ratio(spec)
     unplanned = Plan(url=config.output, job="encode", settings={}, num_inputs=0, num_shards=0)
     return EncodeTask(plan=unplanned, source=source, spec=spec, tokenizers=urls,

@@ -107,6 +107,8 @@ def foreseen(forecast: "Forecast", num_workers: int) -> str:
              f"{count(forecast.num_shards, 'shard')}, {forecast.num_left} of them left to make"]
     if forecast.problems:
         lines[0] += f"; unusable: {by_class(forecast.problems)}"
+    if forecast.buckets:
+        lines.append(f"buckets: {', '.join(forecast.buckets)}")
     trial = f"from a trial of {count(forecast.num_tried, 'input')}"
     if forecast.seconds is None:
         lines.append(f"no forecast: the trial of {count(forecast.num_tried, 'input')} gave no row")

@@ -104,21 +104,20 @@ class Encoded:
     bucket: int = 0
 
 
-def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str, Encoder],
-                   num_threads: int, crops: CropRule = CENTRE, quality: bool = False,
-                   may_all_be_gone: bool = False, buckets: Sequence[Mapping[str, Encoder]] = (),
+def encode_entries(entries: Iterable[Entry], source: Source,
+                   codecs: Sequence[Mapping[str, Encoder]], num_threads: int,
+                   crops: CropRule = CENTRE, quality: bool = False, may_all_be_gone: bool = False,
                    max_pixels: int | None = None) -> tuple[pa.Table, list[DeadLetter]]:
     """Encode the inputs of one shard.
 
     Args:
         entries: in the order of the plan.
-        codecs: by modality; the first one's image size decides the crops.
+        codecs: by modality, at the size of each bucket, of which each input takes the nearest; at
+            one size where there are no buckets. The first modality's size decides the crops.
         num_threads: how many inputs are read and decoded at once.
         crops: which boxes of each input become rows.
         quality: whether rows have quality columns.
         may_all_be_gone: whether that no file is there says nothing of the source.
-        buckets: the same codecs at the size of each bucket, of which each input takes the nearest;
-            nothing where all have the size of ``codecs``.
         max_pixels: of an input, see `tokenizer.corpus.limits.at_most`.
     Returns:
         Rows of `TokenSpec.arrow_schema` in the order of the plan, those of one input by their
@@ -127,8 +126,7 @@ def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str
     Raises:
         SourceUnreachable: the source cannot be read.
     """
-    batch_size = next(iter(codecs.values())).batch_size
-    by_bucket = list(buckets) or [codecs]
+    batch_size = next(iter(codecs[0].values())).batch_size
     done: dict[int, Encoded] = {}
     dead: list[DeadLetter] = []
     refused: set[str] = set()
@@ -136,10 +134,10 @@ def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str
 
     def read(entry: Entry) -> list[Record] | DeadLetter:
         with at_most(max_pixels):
-            return read_entry(entry, source, by_bucket, crops)
+            return read_entry(entry, source, codecs, crops)
     with ordered(read, entries, num_threads, window) as results:
         for batch in in_batches(_apart(results, dead), batch_size):
-            own = by_bucket[next(iter(batch.values())).bucket]
+            own = codecs[next(iter(batch.values())).bucket]
             encoded = encode_batch(list(batch.values()), own, quality)
             for place, result in zip(batch, encoded, strict=True):
                 if isinstance(result, Encoded):
@@ -150,7 +148,7 @@ def encode_entries(entries: Iterable[Entry], source: Source, codecs: Mapping[str
     rows = [done[place] for place in sorted(done) if done[place].entry.key not in refused]
     if not (rows or may_all_be_gone):
         require_present(dead)
-    return to_table(rows, token_spec(codecs, crops, quality, buckets)), dead
+    return to_table(rows, token_spec(codecs, crops, quality)), dead
 
 
 def in_batches(records: Iterable[Record], batch_size: int) -> Iterator[dict[int, Record]]:
@@ -163,15 +161,20 @@ def in_batches(records: Iterable[Record], batch_size: int) -> Iterator[dict[int,
     yield from (waiting[bucket] for bucket in sorted(waiting))
 
 
-def token_spec(codecs: Mapping[str, Encoder], crops: CropRule, quality: bool = False,
-               buckets: Sequence[Mapping[str, Encoder]] = ()) -> TokenSpec:
-    """What rows of these crops hold, with or without quality columns and buckets."""
-    columns = [name for modality in codecs for name in quality_columns(modality)]
+def token_spec(codecs: Sequence[Mapping[str, Encoder]], crops: CropRule,
+               quality: bool = False) -> TokenSpec:
+    """What rows of these crops hold, with or without quality columns and buckets.
+
+    Args:
+        codecs: of each bucket; of one size where there are none.
+    """
+    columns = [name for modality in codecs[0] for name in quality_columns(modality)]
     specs = []
-    for name, codec in (buckets[0] if buckets else codecs).items():
-        sizes = tuple(Bucket(image_size=own[name].spec.image_size, grid=own[name].spec.grid)
-                      for own in buckets)
-        specs.append(replace(codec.spec.cropped(crops.settings()), buckets=sizes))
+    for name, codec in codecs[0].items():
+        sizes = [Bucket(image_size=own[name].spec.image_size, grid=own[name].spec.grid)
+                 for own in codecs]
+        buckets = tuple(sizes) if len(sizes) > 1 else ()
+        specs.append(replace(codec.spec.cropped(crops.settings()), buckets=buckets))
     return TokenSpec(codes=tuple(specs), quality=tuple(columns) if quality else ())
 
 

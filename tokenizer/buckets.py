@@ -7,11 +7,15 @@ comparisons are of whole numbers, so that every machine chooses alike.
 Letters: H and W height and width of an image, h and w those of a bucket.
 """
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 Size = tuple[int, int]
+
+MAX_STEPS = 1000
+"""Of the longest side of `sizes_of_area`; there are at most twice as many sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,43 @@ def in_order(sizes: Sequence[Size]) -> tuple[Size, ...]:
             raise ValueError(f"buckets differ in their ratio of height to width, got "
                              f"{size_name(one)} and {size_name(other)}: leave out one of them")
     return tuple(ordered)
+
+
+def sizes_of_area(num_pixels: int, step: int = 64, ratio: Fraction = Fraction(4),
+                  ) -> tuple[Size, ...]:
+    """Sizes of nearly one area: to each height the greatest width within it, and the reverse.
+
+    The greatest square is one of them.
+
+    Args:
+        num_pixels: the area, which none exceeds.
+        step: pixels of which sides are multiples.
+        ratio: of the longer to the shorter side, at most.
+    Returns:
+        `in_order`.
+    Raises:
+        ValueError: there are fewer than two, or far too many.
+
+    Source: NovelAI/novelai-aspect-ratio-bucketing, README; and kohya-ss/sd-scripts,
+    `make_bucket_resolutions`, of which this is the list where its least and greatest sides are half
+    and twice that of a square.
+    """
+    if step < 1 or ratio < 1:
+        raise ValueError(f"step is at least 1 pixel and ratio at least 1, got {step} and "
+                         f"{float(ratio):g}")
+    if not (num_cells := num_pixels // step ** 2):
+        raise ValueError(f"an area of {num_pixels} pixels holds no square of {step}: take a "
+                         "smaller step")
+    if (longest := math.isqrt(int(num_cells * ratio))) > MAX_STEPS:
+        raise ValueError(f"sides of up to {longest} steps of {step} make too many buckets: take a "
+                         f"step of {step * -(-longest // MAX_STEPS)} or more")
+    square = math.isqrt(num_cells)
+    found = {(square, square)}
+    for side in range(1, longest + 1):
+        other = num_cells // side
+        if max(side, other) <= ratio * min(side, other):
+            found |= {(side, other), (other, side)}
+    return in_order([(step * rows, step * columns) for rows, columns in found])
 
 
 def nearest(height: int, width: int, sizes: Sequence[Size]) -> int:

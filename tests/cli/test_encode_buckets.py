@@ -82,16 +82,36 @@ def test_one_worker_two_and_a_part_by_part_job_write_the_same_bytes(photos: Path
 
 
 @pytest.mark.parametrize(("buckets", "code", "words"), [
-    ("16x32,30x50", 1, "both sides of image_size must be multiples of"),
-    ("16x32", 1, "several buckets, got 16x32 alone: use --size 16x32"),
-    ("16x32,32x64", 1, "buckets differ in their ratio of height to width, got 16x32 and 32x64"),
-    ("16x32,tall", 2, "'tall' is no height and width, for example 256x384")])
+    ("16x32,30x50", 1, "--buckets 30x50: a code of the image tokenizer is of 8 x 8 pixels, and "
+     "both sides are multiples of 8, the nearest 32x48"),
+    ("16x32", 2, "several buckets, got 16x32 alone: use --size 16x32"),
+    ("16x32,32x64", 2, "buckets differ in their ratio of height to width, got 16x32 and 32x64"),
+    ("16x32,tall", 2, "Invalid value for '--buckets': 'tall' is no height and width, for example"),
+    ("area:24x24,step:6", 1, "--buckets 12x48: a code of the image tokenizer is of 8 x 8 pixels"),
+    ("area:24x24", 2, "an area of 576 pixels holds no square of 64: take a smaller step"),
+    ("area:24x24,step:8,ratio:1", 2, "several buckets, got 24x24 alone"),
+    ("area:24x24,step:8,step:4", 2, "is no area with a step and a ratio, for example area:"),
+    ("area:24x24,step:0", 2, "step is at least 1 pixel and ratio at least 1, got 0 and 4"),
+    ("area:24,step:8", 2, "is no area"), ("area:24x24,ratio:1/0", 2, "is no area"),
+    ("step:8,area:24x24", 2, "'step:8' is no height and width")])
 def test_buckets_that_cannot_be_used_are_refused_before_anything_is_written(
         photos: Path, tmp_path: Path, buckets: str, code: int, words: str) -> None:
     tok = save_tokenizer(tmp_path / "tok")
     done = encode(photos, tmp_path / "tokens", "--tokenizer", tok, "--buckets", buckets)
     assert done.exit_code == code and words in done.output
     assert not (tmp_path / "tokens").exists()
+
+
+def test_sizes_of_an_area_are_as_if_they_were_given(photos: Path, tmp_path: Path) -> None:
+    tok = save_tokenizer(tmp_path / "tok")
+    ways = {"area": "area:24x24,step:8,ratio:2", "list": "16x32,24x24,32x16"}
+    for name, buckets in ways.items():
+        done = encode(photos, tmp_path / name, "--tokenizer", tok, "--buckets", buckets)
+        assert done.exit_code == 0, done.output
+    assert tree(tmp_path / "area") == tree(tmp_path / "list")
+    told = encode(photos, tmp_path / "dry", "--tokenizer", tok, "--buckets", ways["area"],
+                  "--dry-run")
+    assert "\nbuckets: 16x32, 24x24, 32x16\n" in told.output
 
 
 @pytest.mark.slow
@@ -110,8 +130,10 @@ def test_a_prior_learns_and_draws_pictures_of_one_bucket(photos: Path, tmp_path:
     with Image.open(tmp_path / "samples/images/sample-00001.png") as image:
         assert (image.height, image.width) == (16, 32)
     given = run("sample", tmp_path / "prior", tmp_path / "completed", "--tokenizer", tok, "--num",
-                2, "--complete-from", out, "--keep", 0.5, "--filter", 'bucket == "16x32"')
+                2, "--complete-from", out, "--keep", 0.5)
     assert given.exit_code == 0, given.output
-    measured = run("evaluate-prior", tmp_path / "prior", out, "--filter", 'bucket == "16x32"',
-                   "--num", 2)
+    measured = run("evaluate-prior", tmp_path / "prior", out, "--num", 2)
     assert measured.exit_code == 0, measured.output
+    assert 'of the bucket 16x32, for which bucket == "16x32"' in measured.output
+    other = run("evaluate-prior", tmp_path / "prior", out, "--filter", 'bucket == "32x16"')
+    assert other.exit_code == 1 and "rows of the bucket 16x32 are needed" in other.output

@@ -53,8 +53,9 @@ def test_a_codec_is_made_once_for_each_size(loads: list[str]) -> None:
     spec = FakeCodec(RGB(), "a", grid=(3, 5)).spec
     first = codecs.codec_of("a", spec, 8)
     assert first.spec == spec and codecs.codec_of("a", spec, 8) is first
-    assert codecs.open_codecs({"image": "a"}, 8, (12, 20))["image"] is first
-    assert codecs.open_codecs({"image": "a"}, 8)["image"].spec.image_size == (8, 12)
+    own = codecs.open_codecs({"image": "a"}, 8)
+    assert own["image"].spec.image_size == (8, 12)
+    assert codecs.at_size(own, (12, 20), 8)["image"] is first
 
 
 def test_a_tokenizer_is_loaded_once_for_all_buckets(loads: list[str]) -> None:
@@ -83,6 +84,18 @@ def test_a_tokenizer_given_for_another_modality_is_refused(loads: list[str]) -> 
     assert list(codecs.open_codecs({"image": "a", "depth": "depth"}, 8)) == ["image", "depth"]
     with pytest.raises(ValueError, match="depth is a tokenizer of depth, not of image: write"):
         codecs.open_codecs({"image": "depth"}, 8)
+
+
+@pytest.mark.parametrize(("size", "nearest"), [
+    ((30, 48), "32x48"), ((0, 8), "4x8"), ((8, 9), "8x8"), ((1, 1), "4x4")])
+def test_pictures_that_codes_do_not_fill_are_refused_with_the_option_and_the_nearest(
+        size: tuple[int, int], nearest: str) -> None:
+    own = {"image": FakeCodec(RGB())}
+    codecs.require_whole_codes(own, [(8, 12), (4, 400)], "--buckets")
+    name = f"{size[0]}x{size[1]}"
+    with pytest.raises(ValueError, match=f"^--size {name}: a code of the image tokenizer is of "
+                       f"4 x 4 pixels, and both sides are multiples of 4, the nearest {nearest}$"):
+        codecs.require_whole_codes(own, [(8, 12), size], "--size")
 
 
 def test_a_precision_and_a_backend_make_other_codecs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,11 @@
 """Which bucket an image takes, on every machine the same."""
 import math
 import random
+from fractions import Fraction
 
 import pytest
 
-from tokenizer.buckets import in_order, nearest
+from tokenizer.buckets import Size, in_order, nearest, sizes_of_area
 
 SIZES = in_order([(8, 8), (16, 8), (8, 16)])
 
@@ -46,3 +47,35 @@ def test_buckets_that_no_image_could_tell_apart_are_refused(
         sizes: list[tuple[int, int]], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         in_order(sizes)
+
+
+def test_sizes_of_an_area_are_the_published_ones() -> None:
+    """As kohya-ss/sd-scripts makes them of 512 x 512 pixels, with sides from 256 to 1024."""
+    wide = [(256, 1024), (256, 960), (256, 896), (256, 832), (320, 768), (320, 704), (384, 640),
+            (448, 576)]
+    assert sizes_of_area(512 * 512) == (*wide, (512, 512), *((w, h) for h, w in wide[::-1]))
+
+
+@pytest.mark.parametrize(("num_pixels", "step", "ratio"), [
+    (256 * 256, 32, Fraction(2)), (512 * 768, 64, Fraction(4)), (1000, 7, Fraction(5, 2))])
+def test_sizes_of_an_area_fill_it_as_far_as_steps_and_ratio_allow(num_pixels: int, step: int,
+                                                                  ratio: Fraction) -> None:
+    def fits(size: Size) -> bool:
+        return size[0] * size[1] <= num_pixels and max(size) <= ratio * min(size)
+    square = math.isqrt(num_pixels) // step * step
+    widest = [(height, num_pixels // height // step * step)
+              for height in range(step, num_pixels // step + 1, step)]
+    expected = {size for h, w in widest if fits((h, w)) for size in ((h, w), (w, h))}
+    assert set(sizes_of_area(num_pixels, step, ratio)) == expected | {(square, square)}
+
+
+@pytest.mark.parametrize(("num_pixels", "settings", "words"), [
+    (100, {}, "an area of 100 pixels holds no square of 64"),
+    (64 * 64, {}, "got 64x64 alone"),
+    (10 ** 12, {"step": 8}, "sides of up to 250000 steps of 8 .* a step of 2000 or more"),
+    (10 ** 6, {"ratio": Fraction(1, 2)}, "ratio at least 1, got 64 and 0.5"),
+    (10 ** 6, {"step": 0}, "step is at least 1 pixel .* got 0 and 4")])
+def test_areas_without_sizes_are_refused(num_pixels: int, settings: dict[str, int],
+                                         words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        sizes_of_area(num_pixels, **settings)
