@@ -7,6 +7,7 @@ missing name is refused.
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -101,6 +102,28 @@ def parse_value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return [parse_value(part) for part in text.split(",") if part] if "," in text else text
+
+
+def require_least(name: str, value: float, least: float) -> None:
+    """Refuse a setting below ``least``, an infinite one, or one that is not a number.
+
+    Raises:
+        ValueError: names the setting and its value.
+    """
+    if not least <= value < math.inf:
+        finite = " and finite" if value == math.inf else ""
+        raise ValueError(f"{name} must be at least {least:g}{finite}, got {value}")
+
+
+def require_above(name: str, value: float, limit: float = 0.0) -> None:
+    """Refuse a setting of ``limit`` or less, an infinite one, or one that is not a number.
+
+    Raises:
+        ValueError: names the setting and its value.
+    """
+    if not limit < value < math.inf:
+        finite = " and finite" if value == math.inf else ""
+        raise ValueError(f"{name} must be more than {limit:g}{finite}, got {value}")
 
 
 def canonical_json(data: Any) -> str:

@@ -1,5 +1,6 @@
 """Configs survive JSON, refuse what they do not know, and take overrides."""
 import json
+import math
 from dataclasses import dataclass, field
 
 import pytest
@@ -83,6 +84,19 @@ def test_overrides_take_words_and_truth() -> None:
 def test_wrong_overrides_are_refused(assignment: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         configs.override(Outer(name="a"), [assignment])
+
+
+@pytest.mark.parametrize(("value", "words"), [
+    (-0.5, "must be at least 0, got -0.5"), (math.nan, "must be at least 0, got nan"),
+    (math.inf, "must be at least 0 and finite, got inf")])
+def test_numbers_below_their_least_or_without_an_end_are_refused(value: float, words: str) -> None:
+    configs.require_least("beta", 0, 0)
+    with pytest.raises(ValueError, match=f"^beta {words}"):
+        configs.require_least("beta", value, 0)
+    with pytest.raises(ValueError, match=words.replace("at least", "more than")):
+        configs.require_above("beta", value)
+    with pytest.raises(ValueError, match="beta must be more than 0, got 0"):
+        configs.require_above("beta", 0)
 
 
 def test_canonical_json_ignores_the_order_of_names() -> None:

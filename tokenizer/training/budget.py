@@ -1,6 +1,8 @@
 """How long a training runs: a number of steps, a number of minutes, or whichever ends first."""
 from dataclasses import dataclass
 
+from tokenizer.configs import require_above, require_least
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -19,10 +21,10 @@ class Budget:
     def __post_init__(self) -> None:
         if self.steps is None and self.minutes is None:
             raise ValueError("a training needs an end: give steps, minutes or both")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"minutes must be more than 0, got {self.minutes}")
+        if self.steps is not None:
+            require_least("steps", self.steps, 1)
+        if self.minutes is not None:
+            require_above("minutes", self.minutes)
 
     def progress(self, step: int, seconds: float) -> float:
         """Share of the budget spent after ``step`` steps in ``seconds`` of training, in [0, 1]."""

@@ -5,6 +5,7 @@ combinations. What steers the weights is compared on resume, `HOUSEKEEPING` is n
 """
 from dataclasses import dataclass, field
 
+from tokenizer.configs import require_above, require_least
 from tokenizer.splits import Split
 from tokenizer.training.discriminator import NORMS
 from tokenizer.training.losses import ADVERSARIAL_LOSSES
@@ -63,12 +64,8 @@ class AdversarialConfig:
         lowest = {"weight": 0, "start": 0, "warmup_steps": 0, "ramp_steps": 0, "lecam_weight": 0,
                   "r1_weight": 0, "r1_every": 1, "width": 1, "num_layers": 1}
         for name, limit in lowest.items():
-            if getattr(self, name) < limit:
-                raise ValueError(f"adversarial.{name} must be at least {limit}, "
-                                 f"got {getattr(self, name)}")
-        if not self.max_adaptive_weight > 0:
-            raise ValueError("adversarial.max_adaptive_weight must be more than 0, "
-                             f"got {self.max_adaptive_weight}")
+            require_least(f"adversarial.{name}", getattr(self, name), limit)
+        require_above("adversarial.max_adaptive_weight", self.max_adaptive_weight)
         for name in ("adaptive_decay", "lecam_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"adversarial.{name} must lie in [0, 1), "
@@ -108,8 +105,7 @@ class PerceptualConfig:
     linear: str | None = None
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise ValueError(f"perceptual.weight must be at least 0, got {self.weight}")
+        require_least("perceptual.weight", self.weight, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,11 +148,8 @@ class TrainingConfig(TrainingSettings):
             raise ValueError(f"training.crop_share must lie in (0, 1], got {self.crop_share}")
         if not 0 <= self.colours < 1:
             raise ValueError(f"training.colours must lie in [0, 1), got {self.colours}")
-        if self.cache_gib < 0:
-            raise ValueError(f"training.cache_gib must be at least 0, got {self.cache_gib}")
-        if self.max_skipped_steps < 1:
-            raise ValueError("training.max_skipped_steps must be at least 1, "
-                             f"got {self.max_skipped_steps}")
+        require_least("training.cache_gib", self.cache_gib, 0)
+        require_least("training.max_skipped_steps", self.max_skipped_steps, 1)
         _ = self.split
 
     @property

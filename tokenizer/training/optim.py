@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tokenizer.configs import require_above, require_least
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -27,8 +29,9 @@ class OptimizerConfig:
     clip_norm: float | None = 1.0
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be more than 0, got {self.learning_rate}")
+        require_above("learning_rate", self.learning_rate)
+        require_least("weight_decay", self.weight_decay, 0)
+        require_least("warmup_steps", self.warmup_steps, 0)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
         if not 0 <= self.final_share <= 1:

@@ -1,6 +1,7 @@
 """Settings that the trainings of tokenizers and priors have in common."""
 from dataclasses import dataclass, field
 
+from tokenizer.configs import require_above, require_least
 from tokenizer.training.budget import Budget
 from tokenizer.training.optim import OptimizerConfig
 
@@ -41,9 +42,9 @@ class TrainingSettings:
     num_pictures: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulation", "evaluate_every", "log_every", "num_pictures"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
+        for name, least in (("batch_size", 1), ("accumulation", 1), ("evaluate_every", 1),
+                            ("log_every", 1), ("num_pictures", 1), ("seed", 0)):
+            require_least(f"training.{name}", getattr(self, name), least)
         if self.batch_size % self.accumulation:
             raise ValueError(f"training.accumulation must divide batch_size {self.batch_size}, "
                              f"got {self.accumulation}")
@@ -52,9 +53,7 @@ class TrainingSettings:
                              f"got {self.mixed_precision!r}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"training.ema_decay must lie in [0, 1), got {self.ema_decay}")
-        if not self.checkpoint_minutes > 0:
-            raise ValueError("training.checkpoint_minutes must be more than 0, "
-                             f"got {self.checkpoint_minutes}")
+        require_above("training.checkpoint_minutes", self.checkpoint_minutes)
 
     @property
     def budget(self) -> Budget:

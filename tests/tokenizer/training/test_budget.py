@@ -18,7 +18,8 @@ def test_progress_is_the_share_spent(budget: Budget, step: int, seconds: float,
 
 @pytest.mark.parametrize(("settings", "words"), [
     ({}, "needs an end"), ({"steps": 0}, "at least 1, got 0"),
-    ({"minutes": -1.0}, "more than 0, got -1")])
+    ({"minutes": -1.0}, "more than 0, got -1"),
+    ({"minutes": float("inf")}, "more than 0 and finite, got inf")])
 def test_a_training_without_an_end_is_refused(settings: dict[str, float], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Budget(**settings)  # type: ignore[arg-type]

@@ -30,7 +30,9 @@ def test_a_set_rate_reaches_every_group() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"learning_rate": 0.0}, {"betas": (0.9, 1.0)},
-                                      {"final_share": 2.0}, {"clip_norm": 0.0}])
+                                      {"final_share": 2.0}, {"clip_norm": 0.0},
+                                      {"learning_rate": float("inf")}, {"weight_decay": -0.1},
+                                      {"weight_decay": float("nan")}, {"warmup_steps": -1}])
 def test_nonsense_settings_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="got"):
         OptimizerConfig(**settings)  # type: ignore[arg-type]

@@ -6,6 +6,8 @@ import pytest
 from tokenizer import configs
 from tokenizer.training.config import AdversarialConfig, PerceptualConfig, TrainingConfig
 
+NAN, INFINITY = float("nan"), float("inf")
+
 
 def test_settings_survive_json() -> None:
     training = TrainingConfig(minutes=2.5, held_out=40, adversarial=AdversarialConfig(weight=0.5))
@@ -32,6 +34,9 @@ def test_single_settings_are_replaced_by_name() -> None:
     ({"crop_share": 0.0}, r"crop_share must lie in \(0, 1\], got 0.0"),
     ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\), got 1.0"),
     ({"max_skipped_steps": 0}, "max_skipped_steps must be at least 1, got 0"),
+    ({"cache_gib": NAN}, "training.cache_gib must be at least 0, got nan"),
+    ({"cache_gib": INFINITY}, "training.cache_gib must be at least 0 and finite, got inf"),
+    ({"seed": -1}, "training.seed must be at least 0, got -1"),
     ({"checkpoint_minutes": 0.0}, "checkpoint_minutes must be more than 0, got 0.0")])
 def test_nonsense_is_refused_with_rule_and_value(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -40,6 +45,8 @@ def test_nonsense_is_refused_with_rule_and_value(settings: dict[str, Any], messa
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"weight": -0.5}, "adversarial.weight must be at least 0, got -0.5"),
+    ({"weight": NAN}, "adversarial.weight must be at least 0, got nan"),
+    ({"lecam_weight": INFINITY}, "adversarial.lecam_weight must be at least 0 and finite, got inf"),
     ({"start": -1}, "adversarial.start must be at least 0, got -1"),
     ({"width": 0}, "adversarial.width must be at least 1, got 0"),
     ({"ramp_steps": -1}, "adversarial.ramp_steps must be at least 0, got -1"),
@@ -53,9 +60,10 @@ def test_nonsense_of_the_discriminator_is_refused(settings: dict[str, Any], mess
         AdversarialConfig(**settings)
 
 
-def test_a_negative_perceptual_weight_is_refused() -> None:
-    with pytest.raises(ValueError, match="perceptual.weight must be at least 0, got -1"):
-        PerceptualConfig(weight=-1.0)
+@pytest.mark.parametrize("weight", [-1.0, NAN])
+def test_a_perceptual_weight_below_0_is_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match=f"perceptual.weight must be at least 0, got {weight}"):
+        PerceptualConfig(weight=weight)
 
 
 def test_the_discriminator_starts_early_by_its_warm_up_but_not_before_the_first_step() -> None:

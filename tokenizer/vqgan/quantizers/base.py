@@ -4,6 +4,7 @@ Letters: B images, C channels of a latent, D codes a cell (1 for all but residua
 W the latent grid, K codebook size, N = B * H * W.
 """
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from tokenizer.configs import require_above, require_least
 
 QUANTIZERS: "dict[str, type[Quantizer]]" = {}
 """Every quantizer by the name of its kind; modules of this package fill it."""
@@ -74,14 +77,11 @@ class QuantizerConfig:
         lowest = {"codebook_size": 2, "code_dim": 1, "beta": 0, "revive_after": 0, "depth": 1,
                   "entropy_weight": 0, "kl_weight": 0}
         for name, least in lowest.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            require_least(name, getattr(self, name), least)
         if not 0 < self.decay < 1:
             raise ValueError(f"decay must lie in (0, 1), got {self.decay}")
-        if not self.entropy_temperature > 0:
-            raise ValueError("entropy_temperature must be more than 0, got "
-                             f"{self.entropy_temperature}")
-        if min(self.temperatures) <= 0:
+        require_above("entropy_temperature", self.entropy_temperature)
+        if not all(0 < temperature < math.inf for temperature in self.temperatures):
             raise ValueError(f"temperatures must be more than 0, got {self.temperatures}")
         if self.depth > 1 and self.kind != "residual":
             raise ValueError(f"depth is {self.depth}, but {self.kind} has one code a cell: "
