@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tokenizer.corpus.modalities import Modality, Sums, add_sums
+from tokenizer.devices import full_float32
 from tokenizer.schema import CodeUsage, count_codes
 from tokenizer.vqgan.model import VQGAN
 
@@ -63,7 +64,7 @@ class Evaluation:
 
     Attributes:
         num_images: how many were measured.
-        loss: mean reconstruction loss of an image, in the unit of the modality.
+        loss: mean reconstruction loss of an image, of the kind that training has.
         scores: the modality's scores by name, such as ``psnr`` in dB.
         usage: codebook entries used at least once over these images, and perplexity; with several
             codes a cell, the least of their codebooks.
@@ -133,12 +134,14 @@ def describe_scores(scores: Mapping[str, float]) -> str:
 
 
 @torch.inference_mode()
-def evaluate(model: VQGAN, modality: Modality, batches: Iterable[np.ndarray]) -> Evaluation:
-    """Measure reconstructions.
+def evaluate(model: VQGAN, modality: Modality, batches: Iterable[np.ndarray],
+             reconstruction: str = "l1") -> Evaluation:
+    """Measure reconstructions, in full float32.
 
     Args:
         model: in evaluation mode, float32, on any device.
         batches: pixels ``(B, h, w[, 3])`` of the modality's type.
+        reconstruction: kind of the loss, as `Modality.reconstruction_loss` takes it.
     Raises:
         ValueError: there is not one image.
     """
@@ -146,9 +149,11 @@ def evaluate(model: VQGAN, modality: Modality, batches: Iterable[np.ndarray]) ->
     loss, tally = 0.0, Tally(modality, quantizer.codebook_size, quantizer.depth)
     for batch in batches:
         pixels = torch.from_numpy(batch).to(model.last_layer.device)
-        outputs, quantized = model(modality.to_inputs(pixels))
+        with full_float32():
+            outputs, quantized = model(modality.to_inputs(pixels))
         tally.add(modality.to_pixels(outputs).cpu().numpy(), batch, quantized.codes.cpu().numpy())
-        loss += len(batch) * modality.reconstruction_loss(outputs, pixels).item()
+        loss += len(batch) * modality.reconstruction_loss(outputs, pixels,
+                                                           reconstruction).item()
     if not tally.num_images:
         raise ValueError("none of the held-out images can be read; hold out others, or mend them")
     usage = tally.usage()
@@ -163,4 +168,6 @@ def evaluate(model: VQGAN, modality: Modality, batches: Iterable[np.ndarray]) ->
 def reconstruct(model: VQGAN, modality: Modality, pixels: np.ndarray) -> np.ndarray:
     """Pixels ``(B, h, w[, 3])`` encoded and decoded by ``model``, as the codec would."""
     inputs = modality.to_inputs(torch.from_numpy(pixels).to(model.last_layer.device))
-    return modality.to_pixels(model(inputs)[0]).cpu().numpy()
+    with full_float32():
+        outputs = model(inputs)[0]
+    return modality.to_pixels(outputs).cpu().numpy()

@@ -89,7 +89,8 @@ class Observer:
         if not self.dataset.held_out:
             return None
         evaluation = evaluate(model, state.modality,
-                              self.dataset.held_out_batches(state.training.batch_size))
+                              self.dataset.held_out_batches(state.training.batch_size),
+                              state.training.reconstruction)
         save_evaluation(self.out, evaluation, model.config, state.training, state.step,
                         state.seconds)
         if in_journal:

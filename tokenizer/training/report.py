@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tokenizer import storage
-from tokenizer.corpus.modalities import Modality
+from tokenizer.corpus.modalities import Modality, Segmentation
 from tokenizer.pictures import tile
 from tokenizer.training.config import TrainingConfig
 from tokenizer.training.metrics import Evaluation
@@ -50,9 +50,10 @@ def _conditions(config: VQGANConfig, modality: Modality,
                   "nearest integer",
         "preprocessing": modality.preprocessing(),
         "scores": " ".join(described.split()),
+        "loss": modality.loss if isinstance(modality, Segmentation) else training.reconstruction,
         "codes_used": "share of the codebook that occurs in these images"
                       + (f"; of {depth} codebooks, the least" if depth > 1 else ""),
-        "weights": f"exponential average, decay {training.ema_decay}; float32",
+        "weights": f"exponential average, decay {training.ema_decay}; float32 without TF32",
     }
 
 

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from tokenizer import checkpoints
 from tokenizer.codec import Codec
 from tokenizer.corpus.modalities import modality_from_dict
 from tokenizer.training.config import AdversarialConfig, PerceptualConfig, TrainingConfig
 from tokenizer.training.journal import read_metrics
 from tokenizer.training.loop import open_dataset, train_tokenizer
 from tokenizer.training.report import reconstruction_sheet
-from tokenizer.vqgan.model import VQGANConfig
+from tokenizer.vqgan.model import VQGAN, VQGANConfig
 
 Folder = Callable[[int], Path]
 Model = Callable[..., VQGANConfig]
@@ -45,6 +47,22 @@ def test_figures_are_written_with_their_conditions(
     assert conditions["image_size"] == [24, 24]
     assert conditions["pixels"].startswith("uint8, 0 to 255; outputs clipped and rounded")
     assert "psnr" in conditions["scores"] and "average" in conditions["weights"]
+    assert conditions["loss"] == "l1"
+
+
+def test_the_held_out_loss_can_be_compared_with_that_of_training(
+        image_folder: Folder, model: Model, training: Training, tmp_path: Path) -> None:
+    corpus, settings = str(image_folder(9)), training(reconstruction="l2")
+    trained = train_tokenizer(corpus, str(tmp_path), model(), settings)
+    vqgan = VQGAN.from_weights(model(), checkpoints.load_weights(str(tmp_path)))
+    pixels = np.concatenate(list(open_dataset(corpus, model(), settings).held_out_batches(2)))
+    inputs = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        expected = (vqgan(inputs)[0] - inputs).square().mean().item()
+    assert trained.evaluation is not None
+    assert trained.evaluation.loss == pytest.approx(expected, rel=1e-4)
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    assert written["conditions"]["loss"] == "l2"
 
 
 def test_metrics_hold_losses_usage_rate_speed_and_held_out_scores(

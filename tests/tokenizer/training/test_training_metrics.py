@@ -96,6 +96,30 @@ def test_figures_do_not_depend_on_how_images_are_batched(
     assert parts.scalars() == pytest.approx(whole.scalars(), rel=1e-5)
 
 
+def test_the_loss_is_of_the_kind_that_training_has(model: Model,
+                                                   pixels: Callable[..., torch.Tensor]) -> None:
+    vqgan, originals = VQGAN(model()).eval(), pixels(count=3)
+    with torch.no_grad():
+        errors = vqgan(originals.permute(0, 3, 1, 2) / 127.5 - 1)[0] - (
+            originals.permute(0, 3, 1, 2) / 127.5 - 1)
+    expected = {"l1": errors.abs().mean().item(), "l2": errors.square().mean().item()}
+    for kind, loss in expected.items():
+        found = evaluate(vqgan, vqgan.config.build_modality(), [originals.numpy()], kind)
+        assert found.loss == pytest.approx(loss, rel=1e-5)
+
+
+def test_held_out_figures_and_pictures_are_of_full_float32(
+        model: Model, pixels: Callable[..., torch.Tensor]) -> None:
+    vqgan, originals = VQGAN(model()).eval(), pixels().numpy()
+    seen: list[tuple[bool, str]] = []
+    vqgan.register_forward_pre_hook(lambda *_: seen.append(
+        (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision())))
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        evaluate(vqgan, vqgan.config.build_modality(), [originals])
+        reconstruct(vqgan, vqgan.config.build_modality(), originals)
+    assert seen == [(False, "highest")] * 2
+
+
 def test_without_a_readable_image_there_are_no_figures(model: Model) -> None:
     vqgan = VQGAN(model()).eval()
     with pytest.raises(ValueError, match="none of the held-out images can be read"):
