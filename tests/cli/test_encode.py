@@ -247,6 +247,7 @@ def test_another_backend_gives_the_same_codes_under_another_fingerprint(
     assert "backend was None, now 'onnxruntime'" in refused.output
 
 
+@pytest.mark.slow
 def test_another_backend_gives_the_same_codes_in_buckets(
         image_folder: ImageFolder, tokenizer: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
