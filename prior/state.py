@@ -29,7 +29,7 @@ from tokenizer.training.settings import TrainingSettings
 
 KEEP_RULES = ("best", "last")
 HOUSEKEEPING = ("steps", "minutes", "checkpoint_minutes", "log_every", "num_pictures",
-                "shard_weights", "compile")
+                "shard_weights", "compile", "activation_checkpointing")
 """Settings that may change when a training is resumed."""
 
 
@@ -46,6 +46,8 @@ class TrainingConfig(TrainingSettings):
             `prior.sharding`.
         compile: whether `torch.compile` makes kernels for the transformer's training steps, in one
             process; measuring and sampling go on without.
+        activation_checkpointing: compute what lies within a block again for its gradients rather
+            than keep it: the same weights in less memory and more time.
     """
     batch_size: int = 32
     keep: str = "best"
@@ -53,6 +55,7 @@ class TrainingConfig(TrainingSettings):
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     shard_weights: bool = field(default=False, metadata=configs.LATER)
     compile: bool = field(default=False, metadata=configs.LATER)
+    activation_checkpointing: bool = field(default=False, metadata=configs.LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,6 +89,7 @@ class TrainingState:
         self.step, self.seconds, self.best = 0, 0.0, float("inf")
         self.model = Transformer(config.transformer, config.layout).train()
         self._copy = copy.deepcopy(self.model).eval().to(accelerator.device)
+        self.model.recomputes = training.activation_checkpointing
         self.wrapped: nn.Module = self.model
         if training.compile:
             _compile(self.model, accelerator)

@@ -17,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from prior.operations import rms_norm, rotate, swiglu
 from prior.sequence import SequenceLayout
@@ -235,11 +236,16 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Scores of the target's codes from the ids of a sequence."""
+    """Scores of the target's codes from the ids of a sequence.
+
+    Attributes:
+        recomputes: whether training keeps the inputs of blocks alone, and computes what lies within
+            again for the gradients (Chen et al. 2016, arXiv:1604.06174): the same to the last bit.
+    """
 
     def __init__(self, config: TransformerConfig, layout: SequenceLayout) -> None:
         super().__init__()
-        self.config, self.layout = config, layout
+        self.config, self.layout, self.recomputes = config, layout, False
         self.codes = nn.Embedding(layout.num_ids, config.width)
         self.positions = (nn.Embedding(layout.num_positions, config.width)
                           if layout.has_positions else None)
@@ -298,7 +304,11 @@ class Transformer(nn.Module):
         turn = self.turns[:, start:end, None] if self.config.rotary else None
         mask, causal = self._mask(start, end)
         for layer, block in enumerate(self.blocks):
-            hidden = block(hidden, turn, mask, causal, cache, layer)
+            if self.recomputes and self.training:
+                hidden = checkpoint(block, hidden, turn, mask, causal, cache, layer,
+                                    use_reentrant=False)
+            else:
+                hidden = block(hidden, turn, mask, causal, cache, layer)
         if cache is not None:
             cache.length = end
         return hidden

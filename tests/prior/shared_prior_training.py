@@ -16,7 +16,10 @@ WHOLE, HALF = 8, 4
 
 
 def train(url: str, out: str, steps: int, shard_weights: bool = False) -> None:
-    """Train on label and map, both dropped at times, in windows, with batches in two parts."""
+    """Train on label and map, both dropped at times, in windows, with batches in two parts.
+
+    With shared weights the second half keeps the inputs of blocks alone, which changes nothing.
+    """
     corpus = TokenCorpus.open(url)
     config = PriorConfig.of(
         corpus, conditions=[Condition(name="label", dropout=0.3), Condition(name="segmentation")],
@@ -24,7 +27,8 @@ def train(url: str, out: str, steps: int, shard_weights: bool = False) -> None:
     training = TrainingConfig(
         steps=steps, batch_size=8, accumulation=2, log_every=1, evaluate_every=100, ema_decay=0.9,
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=2),
-        shard_weights=shard_weights)
+        shard_weights=shard_weights,
+        activation_checkpointing=shard_weights and steps == WHOLE)
     train_prior(corpus, out, config, training)
 
 
