@@ -55,8 +55,16 @@ class Order(ABC):
 class ExactOrder(Order):
     """Each epoch is one permutation of all items, every one of them equally likely."""
 
+    def __init__(self, num_items: int, seed: int) -> None:
+        super().__init__(num_items, seed)
+        # Of each order its own: those of a mixture are asked in turns.
+        self._permutations = lru_cache(maxsize=2)(self._permute)
+
     def _epoch(self, epoch: int, within: np.ndarray) -> np.ndarray:
-        return _permutation(self.num_items, self.seed, epoch)[within]
+        return self._permutations(epoch)[within]
+
+    def _permute(self, epoch: int) -> np.ndarray:
+        return _generator(self.seed, ORDER, epoch).permutation(self.num_items)
 
 
 @dataclass(frozen=True)
@@ -214,11 +222,6 @@ class Choice:
             return self.rows[items]
         turns = (self._shifts[items] + epochs) % self._counts[items]
         return self.rows[self._starts[items] + turns]
-
-
-@lru_cache(maxsize=2)
-def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    return _generator(seed, ORDER, epoch).permutation(count)
 
 
 def _generator(*words: int) -> np.random.Generator:

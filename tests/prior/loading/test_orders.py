@@ -44,6 +44,23 @@ def test_the_exact_order_is_the_one_that_earlier_checkpoints_were_trained_in() -
     np.testing.assert_array_equal(found, expected)
 
 
+def test_orders_that_are_asked_in_turns_are_shuffled_once_an_epoch(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    shuffled: list[tuple[int, int]] = []
+    original = ExactOrder._permute
+
+    def permute(order: ExactOrder, epoch: int) -> np.ndarray:
+        shuffled.append((order.seed, epoch))
+        return original(order, epoch)
+
+    monkeypatch.setattr(ExactOrder, "_permute", permute)
+    several = [ExactOrder(NUM_ITEMS, seed) for seed in range(4)]
+    for place in range(0, 2 * NUM_ITEMS, 4):
+        for order in several:
+            order.items(np.arange(place, place + 4))
+    assert sorted(shuffled) == [(seed, epoch) for seed in range(4) for epoch in range(2)]
+
+
 # Windows
 
 
