@@ -100,7 +100,7 @@ def read_tensors(place: str, what: str) -> "dict[str, Tensor]":
     try:
         path = fetch(place)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{place} with {what} does not exist: {error}") from error
+        raise FileNotFoundError(f"{error}; it should hold {what}") from error
     try:
         tensors = (safetensors.torch.load_file(path) if path.endswith(".safetensors")
                    else torch.load(path, map_location="cpu", weights_only=True))

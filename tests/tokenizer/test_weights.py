@@ -222,7 +222,7 @@ def test_a_file_here_wins_over_a_hub_id(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"gone\.pth does not exist"):
         fetch(str(tmp_path / "gone.pth"))
-    with pytest.raises(FileNotFoundError, match=r"gone\.pth with layers does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.pth does not exist; it should hold layer"):
         read_tensors(str(tmp_path / "gone.pth"), "layers")
 
 

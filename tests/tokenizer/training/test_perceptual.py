@@ -160,7 +160,7 @@ def test_weights_not_given_are_asked_for_with_the_settings_to_give() -> None:
 
 
 def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"gone\.pth with VGG16 weights does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.pth does not exist; it should hold VGG16"):
         load_perceptual(PerceptualConfig(weight=1.0, vgg16=str(tmp_path / "gone.pth")))
 
 
