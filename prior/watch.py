@@ -15,6 +15,7 @@ from typing import Any
 
 from prior.evaluation import GAP
 from prior.model import Condition, PriorConfig
+from prior.sequence import COORDINATES
 from prior.state import TrainingConfig
 
 WINDOW = 5
@@ -25,7 +26,8 @@ MEASUREMENTS = 3
 
 IGNORED_SHARE = 0.01
 """A condition is ignored when that of another row costs an image fewer bits than this share of
-those that the condition itself can hold, n log2 V."""
+those that the condition itself can hold: n log2 V, or of coordinates, which all follow from the
+first and the last, 2 log2 V."""
 
 RISE = 1.15
 """Training diverges when the bits per code are so many times the lowest before."""
@@ -57,7 +59,8 @@ def ignored_conditions(view: View) -> Iterator[tuple[str, str]]:
     layout = view.config.layout
     for condition in view.config.conditions:
         segment = layout[condition.name]
-        held = segment.length * math.log2(max(2, segment.vocabulary))
+        num_free = min(2, segment.length) if condition.name == COORDINATES else segment.length
+        held = num_free * math.log2(max(2, segment.vocabulary))
         gaps = [gap * layout.target.length
                 for gap in view.window(f"{GAP}_{condition.name}", MEASUREMENTS)]
         if gaps and max(gaps) < IGNORED_SHARE * held:

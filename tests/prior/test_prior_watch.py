@@ -52,6 +52,14 @@ def test_a_little_is_much_for_a_label_and_little_for_a_map(watch: Watch) -> None
     assert "segmentation" in line
 
 
+def test_coordinates_tell_no_more_than_two_of_their_codes(corpus: TokenCorpus) -> None:
+    config = PriorConfig.of(corpus, conditions=conditions("coordinates"))  # six codes of 10 bits
+    for gap, lines in ((0.04, 0), (0.03, 1)):
+        watch = Watch(config, tiny_training("steps=9"))
+        found = looks(watch, *[{"gap_coordinates": gap}] * MEASUREMENTS)
+        assert len(found) == lines and all("it could tell 20;" in line for line in found)
+
+
 def test_a_loss_that_rises_is_named_with_the_rate(watch: Watch) -> None:
     assert looks(watch, *[{"bits": 2.0}] * (2 * WINDOW)) == []
     lines = looks(watch, *[{"bits": 2.6}] * WINDOW)
