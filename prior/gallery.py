@@ -138,7 +138,7 @@ def write_surprise(prior: Prior, corpus: TokenCorpus, out: str, decoder: Decoder
         decoder: of the target.
         batch_size: as they were drawn with.
     """
-    rows, layout = next(_parts(corpus)).slice(0, NUM_SHOWN), prior.config.layout
+    rows, layout = _first_rows(corpus), prior.config.layout
     stored = {spec.modality: codes_array(spec, rows) for spec in corpus.spec.codes}
     samples = show(decoder, stored.pop(layout.target.name))
     codes = layout.target.to_sequence(codes_array(corpus.spec.codes[0], rows))
@@ -152,6 +152,16 @@ def write_surprise(prior: Prior, corpus: TokenCorpus, out: str, decoder: Decoder
     maps = surprise_pictures(logs, layout.target, (samples.shape[1], samples.shape[2]))
     pairs = np.stack([samples, maps], 1).reshape(-1, *samples.shape[1:])
     save_png(storage.join(out, GALLERY[2]), tile(pairs, min(NUM_COLUMNS, len(pairs))))
+
+
+def _first_rows(corpus: TokenCorpus) -> pa.Table:
+    """The rows that are shown, of as many shards as it takes."""
+    parts: list[pa.Table] = []
+    for part in _parts(corpus):
+        parts.append(part)
+        if sum(rows.num_rows for rows in parts) >= NUM_SHOWN:
+            break
+    return pa.concat_tables(parts).slice(0, NUM_SHOWN).combine_chunks()
 
 
 def _parts(corpus: TokenCorpus) -> Iterator[pa.Table]:

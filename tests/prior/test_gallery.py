@@ -125,6 +125,17 @@ def test_unexpected_cells_are_bright_beside_their_samples(
     assert first[1, 0] > 200 and second[1, 0] < 60 and np.median(first) < 60
 
 
+def test_unexpected_cells_are_shown_of_the_first_images_of_all_shards(prior: Prior,
+                                                                       tmp_path: Path) -> None:
+    manifest = sample_corpus(prior, from_labels(prior.config, ["dog"]), str(tmp_path),
+                             SamplingConfig(num=5, shard_size=2,
+                                            generation=Generation(batch_size=5)))
+    write_surprise(prior, TokenCorpus(str(tmp_path), manifest), str(tmp_path),
+                   decoders(prior)["image"], 5)
+    width = 5 * 2 * (GRID[1] * 4 + 2) + 2
+    assert read(tmp_path / "likelihood.png").shape == (GRID[0] * 4 + 4, width, 3)
+
+
 def test_maps_are_decoded_for_the_grid_alone(prior: Prior, tmp_path: Path,
                                              trained: tuple[TokenCorpus, str]) -> None:
     config = SamplingConfig(generation=Generation(batch_size=100))
