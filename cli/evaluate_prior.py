@@ -66,6 +66,9 @@ READ_AT_ONCE = 64
 def evaluate_prior(prior: str, tokens: str, out: str | None, **options: Any) -> None:
     """Measure PRIOR on rows of TOKENS that it was not trained on, and measure its samples.
 
+    Of TOKENS that it was trained on these are the held-out rows; of them, unless --filter is given,
+    those that the training's own filter takes.
+
     Prints a table and writes evaluation.json, where each figure stands with its conditions,
     evaluation.png with samples beside their maps and the nearest rows of training, and the samples
     as a token corpus, into OUT or PRIOR/evaluation. docs/evaluation.md says what each figure means.

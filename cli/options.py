@@ -179,6 +179,7 @@ def by_name(option: str, pairs: Iterable[tuple[str, Value]]) -> dict[str, Value]
     values: dict[str, Value] = {}
     for name, value in pairs:
         if name in values:
-            raise click.UsageError(f"{option} {name}= is given twice: {values[name]} and {value}")
+            said = f"{option} {name}=" if name else option
+            raise click.UsageError(f"{said} is given twice: {values[name]} and {value}")
         values[name] = value
     return values

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.options import refuse_given
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -65,6 +67,8 @@ def _check_together(options: dict[str, Any]) -> None:
     if conditions and is_picture(conditions):
         raise click.UsageError("--condition-from takes a token corpus; a file is given by "
                                f"--condition NAME={conditions}")
+    if not completions:
+        refuse_given(("--keep",), "nothing is completed without --complete-from, and")
     if (options["holes"] or options["mask"]) and not completions:
         raise click.UsageError("--hole and --mask lie in the image of --complete-from; give one")
     if options["passes"] and not (options["holes"] or options["mask"]):

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from prior.loading.config import Mixture
     from prior.model import PriorConfig
     from prior.state import TrainingConfig
-    from tokenizer.filters import RowFilter
 
 RECIPES = ("tiny", "small", "medium", "gpt_25m", "gpt_111m", "gpt_343m", "gpt_775m", "gpt_1400m",
            "taming_305m", "taming_1400m")
@@ -52,7 +51,7 @@ RECIPES = ("tiny", "small", "medium", "gpt_25m", "gpt_111m", "gpt_343m", "gpt_77
 @filters_rows
 @reports_errors
 def train_prior(tokens: tuple[str, ...], out: str, tokenizers: tuple[tuple[str, str], ...],
-                cache: str | None, row_filter: str | None, **options: Any) -> None:
+                cache: str | None, **options: Any) -> None:
     """Train a prior on the codes of TOKENS, and write it to OUT.
 
     Of several TOKENS rows are taken as often as their weights say, 1 each unless given.
@@ -77,14 +76,11 @@ def train_prior(tokens: tuple[str, ...], out: str, tokenizers: tuple[tuple[str, 
     share_cores()
     from prior.gallery import show
     from prior.training import train_prior as train
-    mixture = open_mixture(tokens)
-    taken = parse_filter(mixture, row_filter)
-    mixture = mixture.of_one_grid(taken)
+    mixture = open_mixture(tokens).of_one_grid(options["row_filter"])
     config, training = build_configs(mixture, options)
     pictures = {name: lambda codes, decoder=decoder: show(decoder, codes)
                 for name, decoder in load_decoders(tokenizers, config, "cpu").items()}
-    trained = train(mixture, out, config, training, pictures, cache=cache,
-                    row_filter=taken)
+    trained = train(mixture, out, config, training, pictures, cache=cache)
     click.echo(f"{trained.summary()}; prior in {out}")
 
 
@@ -111,12 +107,6 @@ def open_mixture(tokens: Sequence[str]) -> "Mixture":
     return Mixture(tuple(map(TokenCorpus.open, urls)), tuple(weights))
 
 
-def parse_filter(mixture: "Mixture", text: str | None) -> "RowFilter | None":
-    """What ``--filter`` says about the rows of these corpora."""
-    from tokenizer.filters import RowFilter
-    return None if text is None else RowFilter.parse(text, mixture.first.spec.arrow_schema())
-
-
 def build_configs(mixture: "Mixture",
                   options: Mapping[str, Any]) -> "tuple[PriorConfig, TrainingConfig]":
     """The configs that a command's options describe for a corpus.
@@ -136,5 +126,5 @@ def build_configs(mixture: "Mixture",
     config = PriorConfig.of(
         mixture, conditions=conditions, drop_all=options["drop_all"], target=options["target"],
         split=Split(held_out=options["held_out"], by=options["held_out_by"]),
-        transformer=recipe.transformer, sequence=recipe.sequence)
+        row_filter=options["row_filter"], transformer=recipe.transformer, sequence=recipe.sequence)
     return config, recipe.training

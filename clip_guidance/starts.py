@@ -9,6 +9,9 @@ import numpy as np
 
 from clip_guidance.likelihood import GuidingPrior
 from tokenizer import storage
+from tokenizer.buckets import size_name
+from tokenizer.filters import selected_tables
+from tokenizer.one_bucket import OneBucket, bucket_of_size
 from tokenizer.schema import CodeSpec, TokenSpec, codes_array
 from tokenizer.tokens import TokenCorpus
 
@@ -65,19 +68,23 @@ def stored_codes(corpus: TokenCorpus, key: str, spec: CodeSpec) -> np.ndarray:
     """The codes ``(M[, D], h, w)`` of the rows with a key, M at least 1.
 
     Args:
-        spec: of the tokenizer that is guided, at the size of the images.
+        spec: of the tokenizer that is guided, at the size of the images; of a corpus with buckets
+            only rows of this size are read.
     Raises:
         SpecMismatch: they are of another tokenizer or size.
         ValueError: the corpus holds no such codes, or no such key.
     """
+    corpus = bucket_of_size(corpus, spec.image_size)
+    rows = corpus.rows if isinstance(corpus, OneBucket) else None
     wanted = corpus.spec[spec.modality]
     TokenSpec(codes=(spec.cropped({}),)).require_equal(TokenSpec(codes=(wanted.cropped({}),)),
                                                        corpus.url)
     found = []
-    for table in corpus.tables(["key", wanted.column]):
+    for table in selected_tables(corpus, ["key", wanted.column], rows):
         chosen = [row for row, name in enumerate(table["key"].to_pylist()) if name == key]
         if chosen:
             found.append(codes_array(wanted, table)[chosen])
     if not found:
-        raise ValueError(f"{corpus.url} holds no row with the key {key!r}")
+        bucket = "" if rows is None else f" whose picture is of {size_name(spec.image_size)}"
+        raise ValueError(f"{corpus.url} holds no row with the key {key!r}{bucket}")
     return np.concatenate(found)

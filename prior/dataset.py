@@ -150,7 +150,8 @@ class CodeRows:
         Raises:
             ValueError: no key would be left to train on.
         """
-        return np.isin(self.keys, split.divide(self.keys)[1])
+        held_out = set(split.divide(self.keys)[1])
+        return np.array([key in held_out for key in self.keys], bool)
 
     def select(self, rows: np.ndarray) -> "CodeRows":
         """Some of the rows: indices, or bool ``(N,)``."""

@@ -14,8 +14,9 @@ from prior.masks import rows_hole
 from prior.model import PriorConfig
 from prior.sequence import COORDINATES, LABEL, NOT_MAPS, Segment
 from tokenizer.filters import RowFilter
-from tokenizer.one_bucket import one_bucket
+from tokenizer.one_bucket import OneBucket, bucket_of_size
 from tokenizer.schema import TokenSpec
+from tokenizer.splits import Split
 from tokenizer.tokens import TokenCorpus
 
 
@@ -75,28 +76,28 @@ def from_corpus(config: PriorConfig, corpus: TokenCorpus, *, labels: Sequence[st
 
     Args:
         labels: these instead of the rows' own, in turn.
-        held_out: only rows that the prior was not trained on.
+        held_out: only rows that the training held out: of those that its own filter takes, unless
+            ``row_filter`` is given.
         keep: share of the image's rows that are kept, from the top, and completed; ``None`` starts
             from nothing, or from what ``hole`` leaves.
         hole: cells ``(h, w)`` bool of the image that are drawn anew.
         key: only rows of this key.
         row_filter: only rows for which this expression of `tokenizer.filters` holds.
     Raises:
-        ValueError: codes are of other tokenizers than the prior's, a class is none of the prior's,
-            no row has the key or passes the filter, or the prior needs more than is given.
+        ValueError: codes are of other tokenizers than the prior's, or of another size than its
+            pictures'; a class is none of the prior's, no row has the key or passes the filter, or
+            the prior needs more than is given.
     """
-    corpus = one_bucket(corpus, row_filter)
-    held = {COORDINATES, *corpus.spec.modalities}
+    if held_out:
+        _require_held_out(config, corpus)
+        row_filter = config.row_filter if row_filter is None else row_filter
     names = [condition.name for condition in config.conditions]
-    modalities = [name for name in names if name in held]
+    modalities = [name for name in names if name in {COORDINATES, *corpus.spec.modalities}]
     completes = keep is not None or hole is not None
     wanted = [config.target, *modalities] if completes else modalities
-    for name in set(wanted) - NOT_MAPS:
-        TokenSpec(codes=(config.spec[name].cropped({}),)).require_equal(
-            TokenSpec(codes=(corpus.spec[name].cropped({}),)), corpus.url)
+    corpus = _alike(config, corpus, [name for name in wanted if name not in NOT_MAPS], row_filter)
     rows = CodeRows.load(corpus, wanted)
-    chosen = _held_out(config, corpus, rows) if held_out else np.ones(len(rows), bool)
-    _narrow(chosen, corpus, rows, key, row_filter)
+    chosen = _chosen(corpus, rows, key, config.split if held_out else None, row_filter)
     numbers = np.flatnonzero(chosen)
     rows = rows if chosen.all() else rows.select(numbers)
     conditions = {name: config.layout[name].to_sequence(rows.codes[name]) for name in modalities}
@@ -168,15 +169,20 @@ def label_codes(config: PriorConfig, labels: Sequence[str]) -> np.ndarray:
                          "one with --condition label")
     found = []
     for label in labels:
-        if label in config.classes:
-            found.append(config.classes.index(label))
-        elif label.isdecimal() and int(label) < len(config.classes):
+        is_number = label not in config.classes and label.isdecimal()
+        if is_number and int(label) < len(config.classes):
             found.append(int(label))
         else:
-            shown = ", ".join(config.classes[:8]) + (", ..." if len(config.classes) > 8 else "")
-            raise ValueError(f"{label!r} is none of the prior's {len(config.classes)} classes "
-                             f"({shown}), nor the number of one")
+            found.append(_class_of(config, label))
     return np.array(found, np.int64)
+
+
+def _class_of(config: PriorConfig, name: str) -> int:
+    """The number of a class by its name."""
+    if name not in config.classes:
+        shown = ", ".join(config.classes[:8]) + (", ..." if len(config.classes) > 8 else "")
+        raise ValueError(f"{name!r} is none of the prior's {len(config.classes)} classes ({shown})")
+    return config.classes.index(name)
 
 
 def labels_of(config: PriorConfig, rows: CodeRows) -> np.ndarray:
@@ -194,7 +200,7 @@ def labels_of(config: PriorConfig, rows: CodeRows) -> np.ndarray:
     else:
         used = np.unique(rows.labels[rows.labels != NO_LABEL])
         table = np.zeros(len(rows.classes), np.int64)
-        table[used] = label_codes(config, [rows.classes[label] for label in used])
+        table[used] = [_class_of(config, rows.classes[label]) for label in used]
     null = len(config.classes)
     labels = np.where(rows.labels == NO_LABEL, len(table), rows.labels)
     return np.append(table, null)[labels]
@@ -222,35 +228,58 @@ def _known(target: Segment, originals: np.ndarray | None, num_rows: int, keep: f
     return codes[:, :int(kept.sum()) * target.depth]
 
 
-def _held_out(config: PriorConfig, corpus: TokenCorpus, rows: CodeRows) -> np.ndarray:
+def _alike(config: PriorConfig, corpus: TokenCorpus, names: Sequence[str],
+           row_filter: str | None) -> TokenCorpus:
+    """A corpus whose codes of these modalities mean what the prior's do; of several buckets one."""
+    if names:
+        size = config.spec[config.target].image_size
+        corpus = bucket_of_size(corpus, size, row_filter)
+    for name in names:
+        TokenSpec(codes=(config.spec[name].cropped({}),)).require_equal(
+            TokenSpec(codes=(corpus.spec[name].cropped({}),)), corpus.url)
+    return corpus
+
+
+def _require_held_out(config: PriorConfig, corpus: TokenCorpus) -> None:
     if corpus.manifest.fingerprint not in config.fingerprints:
-        raise ValueError(f"{corpus.url} ({corpus.manifest.fingerprint}) is not the corpus that the "
-                         f"prior was trained on ({config.corpus}), so none of its rows were held "
-                         "out of training: leave --held-out away")
-    mask = rows.is_held_out(config.split)
-    if not mask.any():
+        raise ValueError(f"{corpus.url} ({corpus.manifest.fingerprint}) is not a corpus that the "
+                         f"prior was trained on ({', '.join(config.fingerprints)}), so none of its "
+                         "rows were held out of training: leave --held-out away")
+    if not config.split.held_out:
         raise ValueError("the prior was trained with no rows held out: leave --held-out away")
-    return mask
 
 
-def _narrow(chosen: np.ndarray, corpus: TokenCorpus, rows: CodeRows, key: str | None,
-            row_filter: str | None) -> None:
-    """Leave, of the chosen rows of a corpus, those of a key and those that a filter takes.
+def _chosen(corpus: TokenCorpus, rows: CodeRows, key: str | None, split: Split | None,
+            row_filter: str | None) -> np.ndarray:
+    """Which of the rows of a corpus are asked for, bool ``(N,)``.
 
     Args:
-        chosen: bool ``(N,)``, changed in place.
         rows: all N of them.
+        split: only rows that it holds out.
+    Raises:
+        ValueError: there is none.
     """
+    asked: dict[str, np.ndarray] = {}
+    if split is not None:
+        asked["held out of training"] = rows.is_held_out(split)
+    if isinstance(corpus, OneBucket):
+        asked[f"of the bucket {corpus.bucket}"] = _mask(corpus, corpus.rows)
     if key is not None:
-        chosen &= np.array([found == key for found in rows.keys])
-        if not chosen.any():
-            raise ValueError(f"{corpus.url} holds no row with the key {key!r} to sample from")
+        asked[f"with the key {key!r}"] = np.array([found == key for found in rows.keys])
     if row_filter is not None:
-        parsed = RowFilter.parse(row_filter, corpus.manifest.spec.arrow_schema())
-        chosen &= np.concatenate([parsed.mask(table) for table in corpus.tables(parsed.columns)])
-        if not chosen.any():
-            raise ValueError(f"the filter {row_filter!r} leaves no row of {corpus.url} to sample "
-                             "from")
+        asked[f"for which {row_filter}"] = _mask(corpus, RowFilter.parse(
+            row_filter, corpus.manifest.spec.arrow_schema()))
+    chosen = np.ones(len(rows), bool)
+    for mask in asked.values():
+        chosen &= mask
+    if not chosen.any():
+        raise ValueError(f"{corpus.url} holds no row {', '.join(asked)}: nothing to sample from")
+    return chosen
+
+
+def _mask(corpus: TokenCorpus, row_filter: RowFilter) -> np.ndarray:
+    """Which rows of a corpus a filter takes, bool ``(N,)``."""
+    return np.concatenate([row_filter.mask(table) for table in corpus.tables(row_filter.columns)])
 
 
 def _check_lacking(config: PriorConfig, given: Collection[str]) -> None:

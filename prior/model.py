@@ -61,6 +61,8 @@ class PriorConfig:
         corpus: fingerprint of the token corpus it is trained on, or of the mixture.
         mixture: the corpora of that mixture; empty for one corpus.
         split: which rows of that corpus are held out.
+        row_filter: the rows for which this expression of `tokenizer.filters` holds are trained on
+            and measured; nothing for all.
         transformer: shape.
         sequence: how its sequences are arranged, a name of `prior.layouts.LAYOUTS`.
     """
@@ -71,6 +73,7 @@ class PriorConfig:
     corpus: str
     mixture: tuple[Share, ...] = ()
     split: Split = field(default_factory=Split)
+    row_filter: str | None = field(default=None, metadata=configs.LATER)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     sequence: str = field(default="cells", metadata=configs.LATER)
 
@@ -91,16 +94,18 @@ class PriorConfig:
     @classmethod
     def of(cls, corpus: TokenCorpus | Mixture, *, conditions: Sequence[Condition] = (),
            drop_all: float = 0.1, target: str = "image", split: Split | None = None,
-           transformer: TransformerConfig | None = None,
+           row_filter: str | None = None, transformer: TransformerConfig | None = None,
            sequence: str = "cells") -> "PriorConfig":
         """A prior over the codes of a corpus, or of several whose codes mean the same.
 
         Raises:
-            ValueError: the corpus lacks the target or a condition, one is named twice, or the
-                corpora of a mixture differ.
+            ValueError: the corpus lacks the target or a condition, one is named twice, the filter
+                cannot be read, or the corpora of a mixture differ.
         """
         mixture = corpus if isinstance(corpus, Mixture) else Mixture((corpus,), (1.0,))
         first = mixture.first
+        if row_filter is not None:
+            mixture.require_filter(row_filter)
         names = [condition.name for condition in conditions]
         maps = [name for name in names if name not in NOT_MAPS]
         if unknown := set(maps) - set(first.spec.modalities):
@@ -115,6 +120,7 @@ class PriorConfig:
         return cls(spec=spec, conditions=tuple(conditions), drop_all=drop_all,
                    classes=first.manifest.classes, corpus=mixture.fingerprint,
                    mixture=mixture.shares, split=split or Split(),
+                   row_filter=row_filter and row_filter.strip(),
                    transformer=transformer or TransformerConfig(), sequence=sequence)
 
     @property

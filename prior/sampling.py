@@ -33,6 +33,8 @@ from tokenizer.schema import CodeSpec, Manifest, TokenSpec, rows_table
 SAMPLING = "sampling.json"
 GALLERY = ("images", "grid.png", "likelihood.png")
 """Pictures beside the corpus, as `prior.gallery` writes them."""
+SOURCE = "prior:"
+"""Begins the source of a sample; the fingerprint of its prior follows, and behind # the rest."""
 FAILED = "_failed"
 """What engines leave of shards that could not be made, as long as some are missing."""
 CLAIM = Claim(name=SAMPLING, keys=frozenset({"prior", "generation", "content"}), noun="samples",
@@ -157,6 +159,12 @@ def describe_generation(generation: Generation) -> dict[str, Any]:
 def key_of(index: int) -> str:
     """Key of an image."""
     return f"sample-{index:05d}"
+
+
+def drawing_prior(source: str) -> str | None:
+    """Fingerprint of the prior that drew an image with this source; nothing for other images."""
+    name, _, _ = source.partition("#")
+    return name.removeprefix(SOURCE) if name.startswith(SOURCE) else None
 
 
 class SampleJob:
@@ -289,7 +297,8 @@ class SampleJob:
 
     def _source(self, number: int, place: int) -> str:
         """Where an image comes from, so that it can be drawn again."""
-        source = f"prior:{self.prior.fingerprint}#seed={self.config.seed}&index={number}"
+        source = (f"{SOURCE}{self.prior.fingerprint}#seed={self.config.seed}"
+                  f"&index={number}")
         if self.givens.corpus is not None:
             source += (f"&condition={quote(self.givens.keys[place])}"
                        f"&row={self.givens.rows[place]}")
@@ -342,6 +351,9 @@ def _check_guidance(config: PriorConfig, guidance: Guidance, given: Collection[s
         if name not in given:
             raise ValueError(f"guidance of {name} needs {name} among what is given "
                              f"({', '.join(given) or 'nothing'})")
+    if not given:
+        raise ValueError(f"guidance {guidance.scale:g} follows what samples are given, and nothing "
+                         "is: give --label, --condition or --condition-from, or leave it out")
     for stage in guidance.chain([name for name in names if name in given]).stages:
         if needed := config.indispensable([name for name in names if name not in stage]):
             raise ValueError("this guidance needs a prior that was trained without its conditions "

@@ -33,7 +33,6 @@ from prior.transformer import Transformer
 from prior.watch import Watch
 from tokenizer import checkpoints, configs, storage
 from tokenizer.bars import progress_bar, remark
-from tokenizer.filters import RowFilter
 from tokenizer.memory import keep_freed_memory
 from tokenizer.pictures import save_png
 from tokenizer.tokens import TokenCorpus
@@ -75,7 +74,7 @@ class Trained:
 
 def train_prior(corpus: TokenCorpus | Mixture, out: str, config: PriorConfig,
                 training: TrainingConfig, pictures: Mapping[str, Pictures] | None = None, *,
-                cache: str | None = None, row_filter: RowFilter | None = None) -> Trained:
+                cache: str | None = None) -> Trained:
     """Train a prior on the codes of ``corpus`` into the folder ``out``.
 
     Args:
@@ -86,7 +85,6 @@ def train_prior(corpus: TokenCorpus | Mixture, out: str, config: PriorConfig,
         pictures: turns codes into pictures, by modality; with the target's, samples are shown.
         cache: local folder for the codes that are mapped into memory, which several trainings may
             share; ``OUT/training`` when there is none.
-        row_filter: the rows it takes are trained on and measured; nothing for all rows.
     Raises:
         OSError, ValueError: the corpus, a setting, the folder or the loss is not as it must be.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after a checkpoint.
@@ -96,12 +94,9 @@ def train_prior(corpus: TokenCorpus | Mixture, out: str, config: PriorConfig,
     accelerator = build_accelerator(training)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
-    run: dict[str, Any] = {"prior": configs.to_dict(config),
-                           "training": lasting_settings(training, HOUSEKEEPING),
-                           **({"filter": row_filter.text} if row_filter else {})}
+    run = _run(config, training)
     saved = load_progress(out, run, RUN_CONFIGS)
-    selection = _selection(config, training, row_filter,
-                           cache or storage.join(out, checkpoints.TRAINING))
+    selection = _selection(config, training, cache or storage.join(out, checkpoints.TRAINING))
     mixture = corpus if isinstance(corpus, Mixture) else Mixture((corpus,), (1.0,))
     rows: TrainingRows | None = None
     with alone(accelerator):
@@ -123,10 +118,17 @@ def train_prior(corpus: TokenCorpus | Mixture, out: str, config: PriorConfig,
     return Trained(bits=bits, step=state.step, seconds=state.seconds)
 
 
-def _selection(config: PriorConfig, training: TrainingConfig, row_filter: RowFilter | None,
-               cache: str) -> Selection:
+def _run(config: PriorConfig, training: TrainingConfig) -> dict[str, Any]:
+    """All that decides the weights; the filter by itself, as in checkpoints of early versions."""
+    unfiltered = dataclasses.replace(config, row_filter=None)
+    return {"prior": configs.to_dict(unfiltered),
+            "training": lasting_settings(training, HOUSEKEEPING),
+            **({"filter": config.row_filter} if config.row_filter is not None else {})}
+
+
+def _selection(config: PriorConfig, training: TrainingConfig, cache: str) -> Selection:
     return Selection(
-        modalities=config.columns, split=config.split, row_filter=row_filter,
+        modalities=config.columns, split=config.split, row_filter=config.row_filter,
         num_held_out=training.evaluate_rows, loader=training.loader, seed=training.seed,
         cache=cache)
 

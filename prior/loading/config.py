@@ -110,7 +110,21 @@ class Mixture:
         text = configs.canonical_json([configs.to_dict(share) for share in self.shares])
         return f"sha256:{storage.sha256(text.encode())}"
 
-    def of_one_grid(self, row_filter: RowFilter | None) -> "Mixture":
+    def require_filter(self, text: str) -> None:
+        """Refuse a filter that does not fit the rows of all corpora.
+
+        Raises:
+            ValueError: it cannot be read, or names a column that one of them does not have.
+        """
+        for corpus in self.corpora:
+            try:
+                RowFilter.parse(text, corpus.manifest.spec.arrow_schema())
+            except ValueError as error:
+                if not self.shares:
+                    raise
+                raise ValueError(f"{corpus.url}: {error}") from error
+
+    def of_one_grid(self, row_filter: str | None) -> "Mixture":
         """The same, of corpora with buckets only the one whose rows the filter takes.
 
         Raises:

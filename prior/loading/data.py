@@ -25,7 +25,8 @@ class Selection:
         modalities: whose codes are read, and ``coordinates`` for the records of crops.
         split: which keys are held out; of each corpus of a mixture its own.
         num_held_out: most held-out rows that are loaded of each corpus, spread over all of them.
-        row_filter: the rows it takes count alone, held out or not; nothing for all rows.
+        row_filter: the rows for which this expression of `tokenizer.filters` holds count alone,
+            held out or not; nothing for all rows.
         loader: how training goes through them.
         seed: of the order.
         cache: local folder for the codes that are mapped into memory.
@@ -33,7 +34,7 @@ class Selection:
     modalities: tuple[str, ...]
     split: Split
     num_held_out: int
-    row_filter: RowFilter | None = None
+    row_filter: str | None = None
     loader: LoaderConfig
     seed: int
     cache: str
@@ -118,7 +119,8 @@ def _divide(corpus: TokenCorpus, selection: Selection, keys: Sequence[pa.Array],
     is_held_out = held_out_rows(keys, selection.split)
     taken = np.ones(len(is_held_out), bool)
     if selection.row_filter is not None:
-        taken = ShardReader(corpus, selection.modalities).mask(selection.row_filter)
+        parsed = RowFilter.parse(selection.row_filter, corpus.manifest.spec.arrow_schema())
+        taken = ShardReader(corpus, selection.modalities).mask(parsed)
     rows, held_out = np.flatnonzero(taken & ~is_held_out), np.flatnonzero(taken & is_held_out)
     if not len(rows):
         raise ValueError(f"{corpus.url}: no row is left to train on; hold out fewer, or filter "

@@ -4,6 +4,7 @@ from typing import Any
 
 from prior.evaluation import HeldOutBits
 from prior.model import PriorConfig
+from prior.sequence import SequenceLayout
 from tokenizer.evaluation.figures import Figure, finite
 
 SHUFFLED = "those of the row half way round the rows that are measured"
@@ -11,18 +12,18 @@ SHUFFLED = "those of the row half way round the rows that are measured"
 
 def bits_figures(bits: HeldOutBits, config: PriorConfig,
                  common: Mapping[str, Any]) -> dict[str, Figure]:
-    """Every figure of `HeldOutBits` with its conditions; of one row there is no gap."""
+    """Every figure of `HeldOutBits` with its conditions."""
     figures = {
         "bits_per_code": _figure(bits.matched, "bits per code", common, given="each row's own"),
         "bits_per_image": _figure(bits.bits_per_image, "bits per image", common, given="each row's "
                                   "own", codes_per_image=bits.codes_per_image)}
-    if bits.shuffled is not None and bits.num_rows > 1:
+    if bits.shuffled is not None:
         figures["bits_per_code_shuffled"] = _figure(
             bits.shuffled, "bits, conditions of others", common, "", given=SHUFFLED)
         figures["gap"] = _gap(bits.shuffled - bits.matched, "gap, conditions of others", common,
                               "all")
     for name, value in bits.shuffled_each.items():
-        if len(bits.shuffled_each) > 1 and bits.num_rows > 1:
+        if len(bits.shuffled_each) > 1:
             figures[f"gap_{name}"] = _gap(value - bits.matched, f"gap, {name} of others", common,
                                           name)
     if bits.without is not None:
@@ -34,6 +35,19 @@ def bits_figures(bits: HeldOutBits, config: PriorConfig,
             value, f"bits, without {name}", common, "", given=f"each row's own without {name}",
             **_untrained(config, [name]))
     return figures
+
+
+def bits_left_out(bits: HeldOutBits, layout: SequenceLayout) -> dict[str, str]:
+    """Why figures of a prior with conditions are missing, by name."""
+    if not layout.conditions:
+        return {}
+    left_out: dict[str, str] = {}
+    if bits.shuffled is None:
+        left_out |= dict.fromkeys(("bits_per_code_shuffled", "gap"), "one row is measured, and "
+                                  "there are no conditions of others: hold out or give more rows")
+    if bits.without is None:
+        left_out["bits_per_code_without"] = "the prior has no code for what is not given"
+    return left_out
 
 
 def _figure(value: float, label: str, common: Mapping[str, Any], better: str = "lower",

@@ -19,7 +19,7 @@ from prior.evaluation import held_out_bits, num_passes, spread
 from prior.gallery import Decoder, check_decoders, show
 from prior.model import Prior
 from prior.report.agreement import Estimator, MapDecoder, agreement, agreement_figures, parts
-from prior.report.bits import bits_figures
+from prior.report.bits import bits_figures, bits_left_out
 from prior.report.diversity import (
     HELD_OUT,
     SAMPLES,
@@ -46,7 +46,6 @@ from tokenizer.bars import progress_bar
 from tokenizer.devices import full_float32
 from tokenizer.evaluation.features import ADVICE, PictureFeatures, arithmetic
 from tokenizer.evaluation.figures import Figure, ReferenceHash
-from tokenizer.one_bucket import one_bucket
 from tokenizer.tokens import TokenCorpus
 
 DRAWN = "samples"
@@ -63,7 +62,8 @@ class PriorEvaluationConfig:
 
     Attributes:
         limit: most held-out rows, spread evenly.
-        row_filter: only rows for which this expression of `tokenizer.filters` holds.
+        row_filter: only rows for which this expression of `tokenizer.filters` holds; without, of a
+            corpus that the prior was trained on, those that its training's filter takes.
         samples: token corpus of finished samples; nothing draws them.
         sampling: how they are drawn; held-out rows give the conditions, spread evenly.
         num_compared: most samples, and held-out rows, whose nearest row of training is looked for.
@@ -121,8 +121,7 @@ def evaluate_prior(prior: Prior, place: str, corpus: TokenCorpus, out: str,
     _require_apart(out, [corpus.url, config.samples, training.url if training else None])
     check_decoders(prior.config.spec, sight.decoders)
     measured = measured_rows(prior.config, corpus, config.limit, config.row_filter)
-    trained = measured.training if training is None else _trained_on(prior, one_bucket(
-        training, config.row_filter))
+    trained = measured.training if training is None else _trained_on(prior, training)
     work = _Evaluation(prior, measured, trained, config, sight)
     with full_float32():
         work.find_samples(out)  # first, as this is what may be refused
@@ -182,6 +181,7 @@ class _Evaluation:
                                  drop_each=True, done=bar.update)
         self.figures |= bits_figures(bits, self.prior.config,
                                      {"num_rows": len(rows), **self.common})
+        self.left_out |= bits_left_out(bits, layout)
 
     def find_samples(self, out: str) -> None:
         """Draw samples below ``out``, or read those that are given."""
@@ -277,6 +277,8 @@ class _Evaluation:
         if found["samples"].others:
             scores["others"] = found["samples"].others
             conditions["others"] = {**conditions["samples"], "given": "maps of other samples"}
+        else:
+            self.left_out[f"{name}_others"] = f"all samples were given one {name} map"
         self.figures |= agreement_figures(name, scores, conditions)
 
     def _pictures(self, rows: CodeRows) -> Iterator[tuple[list[str], np.ndarray]]:
@@ -288,8 +290,10 @@ class _Evaluation:
     def report(self, place: str) -> PriorReport:
         """All that was found."""
         rows, common = self.measured, self.common
+        row_filter = self.prior.config.row_filter
         return PriorReport(
-            prior={"path": place, "fingerprint": self.prior.fingerprint},
+            prior={"path": place, "fingerprint": self.prior.fingerprint,
+                   **({"filter": row_filter} if row_filter is not None else {})},
             corpus={"path": rows.url, "fingerprint": rows.corpus, "selection": rows.selection,
                     "num_rows": len(rows.rows), "reference": common["reference"]},
             samples={"path": self.samples.url, "num_images": len(self.samples.rows),

@@ -16,13 +16,13 @@ from prior.givens import Givens, labels_of
 from prior.loading.data import held_out_rows, read_rows
 from prior.loading.shards import ShardReader
 from prior.model import Prior, PriorConfig
-from prior.sampling import SAMPLING
+from prior.sampling import SAMPLING, drawing_prior
 from prior.sequence import COORDINATES, LABEL
 from tokenizer import storage
 from tokenizer.evaluation.figures import ReferenceHash
 from tokenizer.filters import RowFilter
-from tokenizer.one_bucket import OneBucket, one_bucket
-from tokenizer.schema import BUCKET, TokenSpec
+from tokenizer.one_bucket import OneBucket, bucket_of_size
+from tokenizer.schema import TokenSpec
 from tokenizer.tokens import TokenCorpus
 
 BLOCK = 4096
@@ -78,10 +78,12 @@ class TrainingCodes:
         reader: of the target's codes.
         keys: of the rows of each shard.
         taken: which rows, bool ``(N,)``.
+        held_out: which rows were held out, bool ``(N,)``, whatever filter training had.
     """
     reader: ShardReader
     keys: list[pa.Array]
     taken: np.ndarray
+    held_out: np.ndarray
 
     def __len__(self) -> int:
         return int(self.taken.sum())
@@ -122,23 +124,29 @@ def measured_rows(config: PriorConfig, corpus: TokenCorpus, limit: int,
                   row_filter: str | None = None) -> MeasuredRows:
     """Rows of a corpus that the prior was not trained on.
 
-    Of a corpus that it was trained on these are the held-out ones, of any other one all.
+    Of a corpus that it was trained on these are the held-out ones, of any other one all; of a
+    corpus with buckets those with pictures of the prior's size.
 
     Args:
         limit: most rows, spread evenly.
-        row_filter: only rows for which this expression of `tokenizer.filters` holds.
+        row_filter: only rows for which this expression of `tokenizer.filters` holds; without, of a
+            corpus that it was trained on, those that the training's own filter takes.
     Raises:
         ValueError: the codes are of other tokenizers, no row was held out, or none is left.
     """
-    corpus = one_bucket(corpus, row_filter)
+    if row_filter is None and corpus.manifest.fingerprint in config.fingerprints:
+        row_filter = config.row_filter
+    corpus = bucket_of_size(corpus, config.spec[config.target].image_size, row_filter)
     require_codes(config, corpus, config.spec.modalities)
     reader = ShardReader(corpus, config.columns)
     keys = reader.shard_keys()
     training = training_codes(config, corpus, keys)
     chosen, selection = _not_trained_on(config, corpus, training)
+    if isinstance(corpus, OneBucket):
+        chosen = chosen & reader.mask(corpus.rows)
+        selection += f", of the bucket {corpus.bucket}"
     if row_filter is not None:
-        chosen &= reader.mask(RowFilter.parse(row_filter,
-                                              corpus.manifest.spec.arrow_schema()))
+        chosen = chosen & reader.mask(_parsed(corpus, row_filter))
         selection += f", for which {row_filter}"
     numbers = np.flatnonzero(chosen)
     if not len(numbers):
@@ -156,10 +164,10 @@ def _not_trained_on(config: PriorConfig, corpus: TokenCorpus,
     """Which rows of a corpus the prior was not trained on, bool ``(N,)``, and that in words."""
     if training is None:
         return np.ones(corpus.manifest.num_rows, bool), "all rows, of another corpus"
-    if training.taken.all():
+    if not training.held_out.any():
         raise ValueError(f"the prior was trained on {corpus.url} with no rows held out, so that "
                          "none is left to measure: give another corpus, or train with --held-out")
-    return (~training.taken,
+    return (training.held_out,
             f"held out of training: {config.split.held_out} by {config.split.by}")
 
 
@@ -172,13 +180,21 @@ def training_codes(config: PriorConfig, corpus: TokenCorpus,
     """
     if corpus.manifest.fingerprint not in config.fingerprints:
         return None
+    corpus = bucket_of_size(corpus, config.spec[config.target].image_size)
     reader = ShardReader(corpus, [config.target])
     keys = reader.shard_keys() if keys is None else keys
-    taken = ~held_out_rows(keys, config.split)
+    held_out = held_out_rows(keys, config.split)
+    taken = ~held_out
     if isinstance(corpus, OneBucket):
-        taken &= reader.mask(RowFilter.parse(f'{BUCKET} == "{corpus.bucket}"',
-                                             corpus.manifest.spec.arrow_schema()))
-    return TrainingCodes(reader, keys, taken)
+        taken &= reader.mask(corpus.rows)
+    if config.row_filter is not None:
+        taken &= reader.mask(_parsed(corpus, config.row_filter))
+    return TrainingCodes(reader, keys, taken, held_out)
+
+
+def _parsed(corpus: TokenCorpus, text: str) -> RowFilter:
+    """A filter over the columns of a corpus, all buckets together."""
+    return RowFilter.parse(text, corpus.manifest.spec.arrow_schema())
 
 
 def read_samples(prior: Prior, corpus: TokenCorpus) -> Samples:
@@ -186,18 +202,35 @@ def read_samples(prior: Prior, corpus: TokenCorpus) -> Samples:
 
     Raises:
         ValueError: its codes are of other tokenizers than the prior's, or it tells that another
-            prior drew it.
+            prior drew them, or none.
     """
     names = [name for name in prior.config.spec.modalities if name in corpus.spec.modalities]
     require_codes(prior.config, corpus, [prior.config.target, *names])
     place, drawing = storage.join(corpus.url, SAMPLING), {}
     if storage.exists(place):
         told = storage.read_json_object(place)
-        if told.get("prior") != prior.fingerprint:
-            raise ValueError(f"{corpus.url} was drawn by the prior {told.get('prior')}, not by the "
-                             f"one to evaluate, {prior.fingerprint}; give samples of this one")
+        _require_drawn_by(prior, str(told.get("prior")), corpus.url)
         drawing = {name: told[name] for name in DRAWING if name in told}
+    for table in corpus.tables(["key", "source"]):
+        for key, source in zip(*(table[name].to_pylist() for name in ("key", "source")),
+                               strict=True):
+            _require_source(prior, key, source, corpus.url)
     return Samples(rows=CodeRows.load(corpus, names), url=corpus.url, drawing=drawing)
+
+
+def _require_source(prior: Prior, key: str, source: str, url: str) -> None:
+    """Refuse a row whose source is not that of a sample of this prior."""
+    drawn_by = drawing_prior(source)
+    if drawn_by is None:
+        raise ValueError(f"{url} holds no samples: the source of {key} is {source!r}, and a "
+                         f"sample's names its prior; give what `img2tokens sample` drew")
+    _require_drawn_by(prior, drawn_by, url)
+
+
+def _require_drawn_by(prior: Prior, fingerprint: str, url: str) -> None:
+    if fingerprint != prior.fingerprint:
+        raise ValueError(f"{url} was drawn by the prior {fingerprint}, not by the one to "
+                         f"evaluate, {prior.fingerprint}; give samples of this one")
 
 
 def require_codes(config: PriorConfig, corpus: TokenCorpus, names: Sequence[str]) -> None:

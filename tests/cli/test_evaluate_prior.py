@@ -52,6 +52,7 @@ def test_a_table_is_printed_and_files_are_written(tokenized: Path, prior: Path,
     assert any(line.startswith("bits per code ") and line.endswith("lower is better")
                for line in lines)
     assert any(line.startswith("samples equal to a training row") for line in lines)
+    assert "drawn    given segmentation, seed 5, top-k 9, guidance 2, batch-size 6" in lines
     assert {path.name for path in out.iterdir()} == {"evaluation.json", "evaluation.png", "samples"}
     drawing = figures(out)["duplicates"]["conditions"]["drawing"]
     assert drawing["seed"] == 5 and drawing["generation"]["guidance"] == 2.0
@@ -128,12 +129,14 @@ def test_wrong_options_are_explained_in_one_line(tokenized: Path, prior: Path, t
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--samples", "nowhere"], "Error: nowhere holds no completed token corpus"),
+    (["--samples", "TOKENS"], "holds no samples: the source of photos/"),
     (["--guidance", "depth=2"], "guidance of depth needs depth among what is given")])
 def test_samples_that_cannot_be_had_are_told_before_anything_is_measured(
         tokenized: Path, prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         arguments: list[str], words: str) -> None:
     monkeypatch.setattr("prior.report.evaluate.held_out_bits", None)
-    result = evaluate(tokenized, prior, tmp_path / "out", *arguments, num=())
+    given = [argument.replace("TOKENS", str(tokenized / "tokens")) for argument in arguments]
+    result = evaluate(tokenized, prior, tmp_path / "out", *given, num=())
     assert result.exit_code == 1 and words in " ".join(result.output.split()), result.output
 
 

@@ -173,7 +173,7 @@ def test_ranked_images_show_their_likelihood_and_tasks_share_a_folder(
 def test_a_seed_gives_the_same_codes_again(prior: Path, tmp_path: Path) -> None:
     for name, seed in (("first", 1), ("again", 1), ("other", 2)):
         sample(prior, tmp_path / name, "--num", 4, "--seed", seed, "--temperature", 0.9,
-               "--top-k", 20, "--top-p", 0.95, "--min-p", 0.01, "--guidance", 1.5,
+               "--top-k", 20, "--top-p", 0.95, "--min-p", 0.01, "--guidance", 1.5, "--label", "cat",
                "--guidance-schedule", "cosine")
     first, again, other = (TokenCorpus.open(str(tmp_path / name)).manifest
                            for name in ("first", "again", "other"))
@@ -218,12 +218,13 @@ def test_a_size_refuses_compiled_steps_before_anything_is_written(prior: Path,
     (["--hole", "1,2,3"], "is no top,left,height,width in pixels"),
     (["--hole", "0,0,8,8"], "--hole and --mask lie in the image of --complete-from"),
     (["--complete-from", "a", "--passes", "2"], "give --hole or --mask"),
+    (["--keep", "0.3"], "nothing is completed without --complete-from, and --keep would change"),
     (["--condition", "segmentation=a.png", "--condition-from", "b"], "leave out --condition-from"),
     (["--condition", "segmentation=a.png"], "its tokenizer is needed: --tokenizer segmentation="),
     (["--condition-from", "a.png"], "a file is given by --condition NAME=a.png"),
     (["--array-index", "1"], "--array-index and --array-size belong together"),
     (["--guidance", "label=high"], "neither SCALE nor NAME=SCALE"),
-    (["--guidance", "2", "--guidance", "3"], "--guidance = is given twice: 2.0 and 3.0"),
+    (["--guidance", "2", "--guidance", "3"], "--guidance is given twice: 2.0 and 3.0"),
     (["--temperature", "0"], "0.0 is not in the range x>0")])
 def test_options_that_do_not_fit_are_wrong_usage(prior: Path, tmp_path: Path, options: list[str],
                                                  message: str) -> None:

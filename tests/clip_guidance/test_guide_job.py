@@ -7,6 +7,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from PIL import Image
+from written_corpora import write_buckets
 
 from clip_guidance.clip import Clip
 from clip_guidance.cutouts import CutoutConfig
@@ -15,6 +16,7 @@ from clip_guidance.optimise import Guided, OptimiseConfig
 from clip_guidance.prompts import parse_prompts, tell_story
 from clip_guidance.starts import Start, stored_codes
 from tokenizer.audit import verify
+from tokenizer.buckets import Bucket
 from tokenizer.codec import Codec
 from tokenizer.schema import SpecMismatch, codes_array
 from tokenizer.tokens import TokenCorpus
@@ -238,3 +240,17 @@ def test_impossible_settings_are_refused(settings: dict[str, int]) -> None:
     name, = settings
     with pytest.raises(ValueError, match=f"{name} must be at least"):
         GuideConfig(prompts=parse_prompts("a"), **settings)
+
+
+def test_of_buckets_a_row_of_the_size_of_the_images_is_the_start(tokenizer: Tokenizer,
+                                                                 tmp_path: Path) -> None:
+    spec = tokenizer.codec.spec
+    wide = tokenizer.codec.at_size((16, 32)).spec
+    corpus = write_buckets(tmp_path, spec, 4, tuple(
+        Bucket(image_size=each.image_size, grid=each.grid) for each in (spec, wide)))
+    assert (stored_codes(corpus, "k02", spec) == np.full((1, *spec.grid), 3)).all()
+    assert (stored_codes(corpus, "k01", wide) == np.full((1, *wide.grid), 2)).all()
+    with pytest.raises(ValueError, match="no row with the key 'k02' whose picture is of 16x32"):
+        stored_codes(corpus, "k02", wide)
+    with pytest.raises(ValueError, match="of the bucket 32x48 are needed, and .* 2 of 16x32, 2 of"):
+        stored_codes(corpus, "k02", tokenizer.codec.at_size((32, 48)).spec)

@@ -43,12 +43,13 @@ def write_corpus(url: str, num_rows: int = 60, *, seed: int = 0, num_shards: int
                  modalities: Sequence[str] = ("image", "segmentation"), labelled: bool = True,
                  classes: Sequence[str] = CLASSES, tokenizer: str = "sha256:{}",
                  fingerprint: str = CORPUS, depths: Mapping[str, int] = {},
-                 crops: Mapping[str, Sequence[int]] = {}) -> TokenCorpus:
+                 crops: Mapping[str, Sequence[int]] = {}, source: str = "drawn") -> TokenCorpus:
     """A completed corpus; each key has two rows.
 
     Args:
         depths: codes a cell by modality.
         crops: columns of the rows' crops, where they are not the whole image.
+        source: of every row.
     """
     codes, labels = draw_codes(num_rows, seed)
     spec = TokenSpec(codes=tuple(spec_of(name, tokenizer, depths.get(name, 1))
@@ -57,7 +58,7 @@ def write_corpus(url: str, num_rows: int = 60, *, seed: int = 0, num_shards: int
     receipts = []
     for shard, rows in enumerate(np.array_split(np.arange(num_rows), num_shards)):
         columns = {"key": [f"photos/{row // 2:04d}" for row in rows],
-                   "source": ["drawn"] * len(rows),
+                   "source": [source] * len(rows),
                    **{name: [value] * len(rows) for name, value in
                       {"height": 12, "width": 8, "crop_index": 0, "left": 0, "top": 0,
                        "crop_width": 8, "crop_height": 12, "flipped": False}.items()},

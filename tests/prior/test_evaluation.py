@@ -74,6 +74,16 @@ def test_sequences_without_a_code_for_nothing_are_not_measured_without_condition
     assert scalars["matched"] == pytest.approx(3.0) and "without" not in scalars
 
 
+def test_one_row_has_no_other_row_s_conditions(prior: Prior,
+                                               trained: tuple[TokenCorpus, str]) -> None:
+    rows = CodeRows.load(trained[0], MODALITIES)
+    bits = held_out_bits(prior.model, rows, 16, 1, drop_each=True)
+    assert bits.shuffled is None and bits.shuffled_each == {}
+    assert bits.without is not None and len(bits.without_each) == 2
+    assert not [name for name in bits.scalars() if name.startswith("gap")]
+    assert bits.describe() == f"{bits.matched:.3f} bits per held-out code"
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_figures_do_not_depend_on_the_batch_size(prior: Prior, batch_size: int,
                                                  trained: tuple[TokenCorpus, str]) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawn_codes import CORPUS, conditions
+from written_corpora import write_buckets
 
 from prior.dataset import CodeRows
 from prior.givens import from_codes, from_corpus, from_labels, labels_of
 from prior.model import Condition, PriorConfig
+from tokenizer.one_bucket import one_bucket
 from tokenizer.schema import SpecMismatch, TokenSpec
 from tokenizer.splits import Split
 from tokenizer.tokens import TokenCorpus
@@ -100,6 +102,12 @@ def test_a_class_that_the_prior_does_not_know_is_refused(corpus: TokenCorpus,
         from_corpus(config_of(corpus), make_corpus("other", classes=("bird", "cat")))
 
 
+def test_a_class_that_is_named_like_a_number_is_not_the_one_of_this_number(
+        corpus: TokenCorpus, make_corpus: Make) -> None:
+    with pytest.raises(ValueError, match="'1' is none of the prior's 2 classes"):
+        from_corpus(config_of(corpus), make_corpus("other", classes=("1", "cat")))
+
+
 def test_rows_without_labels_leave_the_label_out(corpus: TokenCorpus, make_corpus: Make) -> None:
     givens = from_corpus(config_of(corpus), make_corpus("plain", labelled=False))
     assert list(givens.conditions) == ["segmentation"]
@@ -138,7 +146,7 @@ def test_held_out_rows_are_those_that_training_left_out(corpus: TokenCorpus) -> 
 def test_held_out_rows_of_another_corpus_are_refused(corpus: TokenCorpus,
                                                      make_corpus: Make) -> None:
     other = make_corpus("other", fingerprint="sha256:other")
-    with pytest.raises(ValueError, match="is not the corpus that the prior was trained on"):
+    with pytest.raises(ValueError, match="is not a corpus that the prior was trained on"):
         from_corpus(config_of(corpus), other, held_out=True)
 
 
@@ -171,7 +179,7 @@ def test_completion_keeps_all_codes_of_the_upper_cells(make_corpus: Make, keep: 
 def test_a_key_chooses_its_rows(corpus: TokenCorpus) -> None:
     givens = from_corpus(config_of(corpus), corpus, key="photos/0003")
     assert givens.keys == ("photos/0003",) * 2 and givens.rows.tolist() == [6, 7]
-    with pytest.raises(ValueError, match="holds no row with the key 'photos/9'"):
+    with pytest.raises(ValueError, match="holds no row with the key 'photos/9': nothing to"):
         from_corpus(config_of(corpus), corpus, key="photos/9")
 
 
@@ -182,7 +190,7 @@ def test_a_filter_chooses_among_the_rows(corpus: TokenCorpus) -> None:
     one = from_corpus(config, corpus, key="photos/0005", row_filter="key != 'photos/0003'")
     assert one.rows.tolist() == [10, 11]
     np.testing.assert_array_equal(one.conditions["label"], givens.conditions["label"][2:])
-    with pytest.raises(ValueError, match="leaves no row of .* to sample from"):
+    with pytest.raises(ValueError, match="no row with the key 'photos/0003', for which key == 'ph"):
         from_corpus(config, corpus, key="photos/0003", row_filter="key == 'photos/0005'")
     with pytest.raises(ValueError, match="no column psnr"):
         from_corpus(config, corpus, row_filter="psnr > 3")
@@ -230,3 +238,32 @@ def test_a_corpus_without_the_target_cannot_be_completed(corpus: TokenCorpus,
 def test_an_unfinished_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no completed token corpus"):
         TokenCorpus.open(str(tmp_path))
+
+
+def test_held_out_rows_are_those_of_the_filter_of_the_training(corpus: TokenCorpus) -> None:
+    config = config_of(corpus, split=Split(held_out=10), row_filter="label == 1")
+    dogs = from_corpus(config, corpus, held_out=True)
+    assert dogs.conditions["label"].tolist() == [[1]] * len(dogs) and 0 < len(dogs) < 20
+    cats = from_corpus(config, corpus, held_out=True, row_filter="label == 0")
+    assert sorted([*dogs.rows, *cats.rows]) == from_corpus(
+        config_of(corpus, split=Split(held_out=10)), corpus, held_out=True).rows.tolist()
+    assert len(from_corpus(config, corpus)) == 60
+
+
+def test_a_key_that_is_not_held_out_is_told_as_such(corpus: TokenCorpus) -> None:
+    config = config_of(corpus, split=Split(held_out=4, by="name"))
+    with pytest.raises(ValueError, match="no row held out of training, with the key 'photos/0003'"):
+        from_corpus(config, corpus, held_out=True, key="photos/0003")
+
+
+def test_of_buckets_rows_of_the_prior_s_size_are_taken(tmp_path: Path) -> None:
+    buckets = write_buckets(tmp_path)
+    config = PriorConfig.of(one_bucket(buckets, 'bucket == "8x16"'), row_filter="flipped == false")
+    for row_filter in (None, "key != 'k99'"):
+        givens = from_corpus(config, buckets, keep=0.5, row_filter=row_filter)
+        assert givens.rows.tolist() == list(range(1, 20, 2))
+        assert givens.originals is not None and (givens.originals > 0).all()
+    with pytest.raises(ValueError, match="of the bucket 8x16, with the key 'k02': nothing to samp"):
+        from_corpus(config, buckets, keep=0.5, key="k02")
+    with pytest.raises(ValueError, match="rows of the bucket 8x16 are needed, .*10 of 16x16; take"):
+        from_corpus(config, buckets, keep=0.5, row_filter='bucket == "16x16"')

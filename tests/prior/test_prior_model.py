@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from drawn_codes import CLASSES, conditions
+from written_corpora import write_buckets
 
+from prior.loading.config import Mixture
 from prior.model import Condition, Prior, PriorConfig
 from tokenizer import checkpoints, configs
 from tokenizer.tokens import TokenCorpus
@@ -111,3 +113,18 @@ def test_sequences_without_a_code_for_nothing_leave_no_condition_out(corpus: Tok
 def test_the_layout_of_before_is_not_written_down(corpus: TokenCorpus) -> None:
     assert "sequence" not in configs.to_dict(PriorConfig.of(corpus))
     assert configs.to_dict(PriorConfig.of(corpus, sequence="taming"))["sequence"] == "taming"
+
+
+def test_a_filter_is_written_down_where_there_is_one(corpus: TokenCorpus) -> None:
+    assert "row_filter" not in configs.to_dict(PriorConfig.of(corpus))
+    config = PriorConfig.of(corpus, row_filter=" label == 1 ")
+    assert configs.to_dict(config)["row_filter"] == "label == 1"
+    assert configs.from_dict(PriorConfig, configs.to_dict(config)) == config
+    with pytest.raises(ValueError, match="the corpus has no column psnr"):
+        PriorConfig.of(corpus, row_filter="psnr > 3")
+
+
+def test_a_filter_must_fit_all_corpora_of_a_mixture(corpus: TokenCorpus, tmp_path: Path) -> None:
+    other = write_buckets(tmp_path / "buckets")
+    with pytest.raises(ValueError, match="tokens: the corpus has no column bucket"):
+        Mixture((other, corpus), (1.0, 1.0)).require_filter('bucket == "8x16"')

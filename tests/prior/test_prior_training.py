@@ -1,4 +1,5 @@
 """Training: conditions are learned, a stopped training goes on exactly, errors say what to do."""
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from drawn_codes import conditions, mapped_stream, tiny_training
 from prior import training as module
 from prior.evaluation import HeldOutBits
 from prior.loading.config import Mixture
-from prior.model import Prior, PriorConfig
+from prior.model import KIND, Prior, PriorConfig
 from prior.recipes import tiny
 from prior.state import TrainingConfig, TrainingState
 from prior.training import Trained, train_prior
@@ -209,6 +210,20 @@ def test_a_prior_of_an_early_version_goes_on(corpus: TokenCorpus, tmp_path: Path
         del spec["depth"]
     checkpoints.save_state(str(tmp_path), state)
     assert short(corpus, tmp_path, "steps=3").step == 3
+
+
+def test_a_filter_is_a_part_of_the_training_and_of_the_prior(corpus: TokenCorpus,
+                                                             tmp_path: Path) -> None:
+    dogs = dataclasses.replace(config_of(corpus, "segmentation"), row_filter="label == 1")
+    train_prior(corpus, str(tmp_path), dogs, tiny_training("steps=2"))
+    assert checkpoints.load_config(str(tmp_path), KIND, PriorConfig) == dogs
+    saved = checkpoints.load_state(str(tmp_path))
+    assert saved is not None and saved["run"]["filter"] == "label == 1"
+    assert "row_filter" not in saved["run"]["prior"]  # so that those of early versions go on
+    with pytest.raises(ValueError, match="filter was label == 1, now label == 0"):
+        train_prior(corpus, str(tmp_path), dataclasses.replace(dogs, row_filter="label == 0"),
+                    tiny_training("steps=3"))
+    assert train_prior(corpus, str(tmp_path), dogs, tiny_training("steps=3")).step == 3
 
 
 def test_a_prior_without_its_training_state_is_not_overwritten(corpus: TokenCorpus,

@@ -248,6 +248,9 @@ def test_guidance_without_conditions_to_leave_out_is_refused(prior: Prior, tmp_p
     with pytest.raises(ValueError, match="this one always had label"):
         sample(bound, from_labels(always, ["dog"]), tmp_path,
                generation={"guidance": Guidance(scale=2.0)})
+    with pytest.raises(ValueError, match="guidance 2 follows what samples are given, and nothing"):
+        sample(prior, from_labels(prior.config, []), tmp_path,
+               generation={"guidance": Guidance(scale=2.0)})
     free = dataclasses.replace(prior.config, conditions=())
     with pytest.raises(ValueError, match="guidance 2 needs conditions; the prior has none"):
         sample(dataclasses.replace(prior, config=free), from_labels(free, []), tmp_path,

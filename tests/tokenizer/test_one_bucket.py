@@ -10,7 +10,7 @@ from prior.loading.shards import ShardReader
 from tokenizer import audit
 from tokenizer.duplicates import find_duplicates
 from tokenizer.filters import RowFilter
-from tokenizer.one_bucket import OneBucket, one_bucket
+from tokenizer.one_bucket import OneBucket, bucket_of_size, one_bucket
 from tokenizer.schema import codes_array
 from tokenizer.tokens import TokenCorpus, commit_shard
 
@@ -88,3 +88,25 @@ def test_any_filter_that_leaves_one_bucket_will_do(corpus: TokenCorpus) -> None:
 def test_a_corpus_of_one_grid_is_itself(corpus: TokenCorpus) -> None:
     square = one_bucket(corpus, SQUARE)
     assert one_bucket(square, None) is square
+
+
+def test_a_size_takes_its_bucket_and_tells_its_rows(corpus: TokenCorpus) -> None:
+    for given in (None, SQUARE, "crop_index == 1", filter_of(corpus, 'key != "0"')):
+        square = bucket_of_size(corpus, (16, 16), given)
+        assert isinstance(square, OneBucket) and square.spec == SPEC.grids[1]
+        masks = [square.rows.mask(part) for part in square.tables(["bucket"])]
+        assert np.flatnonzero(np.concatenate(masks)).tolist() == ROWS
+    assert bucket_of_size(square, (7, 7), "no filter") is square
+
+
+def test_a_size_without_rows_is_refused_with_the_buckets_there_are(corpus: TokenCorpus) -> None:
+    with pytest.raises(ValueError, match="rows of the bucket 9x9 are needed, and .* has 2 of 16x16,"
+                                         " 1 of 16x8, 1 of 8x16; give a corpus with this bucket"):
+        bucket_of_size(corpus, (9, 9))
+    with pytest.raises(ValueError, match="with the filter 1 of 8x16; give a corpus with this buck"):
+        bucket_of_size(corpus, (9, 9), 'bucket == "8x16"')
+    with pytest.raises(ValueError, match="of the bucket 16x16 are needed, and .* has with the "
+                                         "filter 1 of 8x16; .* --filter 'bucket == \"16x16\"'"):
+        bucket_of_size(corpus, (16, 16), 'bucket == "8x16"')
+    with pytest.raises(ValueError, match="takes none of the rows"):
+        bucket_of_size(corpus, (16, 16), 'key == "9"')

@@ -7,19 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawn_codes import CORPUS, GRID, conditions
+from drawn_codes import CORPUS, GRID, conditions, write_corpus
 from pictured_codes import SIDE, Reading, decoders
 from PIL import Image
 
 from prior.dataset import CodeRows
 from prior.evaluation import held_out_bits
 from prior.generate import Generation
-from prior.model import Prior, PriorConfig
+from prior.guidance import Guidance
+from prior.model import Condition, Prior, PriorConfig
 from prior.recipes import tiny
 from prior.report.evaluate import PriorEvaluationConfig, Sight, evaluate_prior
-from prior.report.report import PICTURE, RESULTS, PriorReport
-from prior.samplers import RandomSampler
-from prior.sampling import SamplingConfig
+from prior.report.report import PICTURE, RESULTS, PriorReport, drawing_words
+from prior.samplers import GreedySampler, RandomSampler
+from prior.sampling import SamplingConfig, describe_generation
 from prior.transformer import Transformer
 from tokenizer.evaluation import inception
 from tokenizer.evaluation.frechet import FeatureStatistics, frechet_distance
@@ -60,6 +61,38 @@ def test_every_figure_stands_with_its_conditions(prior: Prior, trained: Trained,
             assert (sampler["temperature"], sampler["top_k"]) == (0.9, 4)
             assert conditions["drawing"]["generation"]["guidance"] == 1.0
     assert data["corpus"]["num_rows"] == data["figures"]["gap"]["conditions"]["num_rows"] == 10
+    assert data["prior"].keys() == {"path", "fingerprint"} and "trained on" not in report.table()
+
+
+def test_the_filter_of_the_training_is_told(prior: Prior, trained: Trained, tmp_path: Path) -> None:
+    config = dataclasses.replace(prior.config, row_filter="label == 1")
+    report = evaluate(dataclasses.replace(prior, config=config), trained, tmp_path)
+    assert report.to_dict()["prior"]["filter"] == "label == 1"
+    assert report.table().splitlines()[0].endswith(", trained on label == 1")
+    assert report.corpus["selection"].endswith(", for which label == 1")
+
+
+@pytest.mark.parametrize(("drawing", "words"), [
+    ({}, "as is not known"),
+    ({"seed": 0, "samples_each": 1, "conditions": [], "num_kept": 0}, "given nothing, seed 0"),
+    ({"seed": 3, "samples_each": 4, "best_of": 8, "conditions": ["label", "depth"]},
+     "given label and depth, seed 3, samples-each 4, best-of 8"),
+    ({"seed": 0, "num_kept": 8}, "given nothing, seed 0, first 8 codes kept"),
+    ({"seed": 0, "num_kept": 64, "hole": [1, 2, 5]}, "given nothing, seed 0, a hole of 3 cells")])
+def test_how_samples_were_drawn_is_told_in_words(drawing: dict[str, object], words: str) -> None:
+    generation = {"generation": describe_generation(Generation())} if drawing else {}
+    assert drawing_words({**drawing, **generation}) == words
+
+
+@pytest.mark.parametrize(("generation", "words"), [
+    (SAMPLING.generation, "temperature 0.9, top-k 4, batch-size 20"),
+    (Generation(sampler=GreedySampler(), guidance=Guidance(scale=2)), "sampler greedy, guidance 2"),
+    (Generation(guidance=Guidance(scales={"label": 3.0}, schedule="cosine"), passes=2),
+     "guidance scales label 3, guidance schedule cosine, passes 2")])
+def test_settings_of_sampling_are_told_where_they_are_no_defaults(generation: Generation,
+                                                                  words: str) -> None:
+    found = drawing_words({"seed": 1, "generation": describe_generation(generation)})
+    assert found == f"given nothing, seed 1, {words}"
 
 
 def test_bits_are_those_of_the_held_out_rows(prior: Prior, trained: Trained,
@@ -108,10 +141,16 @@ def test_samples_that_share_conditions_take_rows_from_everywhere(prior: Prior, t
         [held_out[0]] * 3 + [held_out[5]] * 3)
 
 
+def copies_of(prior: Prior, folder: Path) -> str:
+    """The rows of training as if the prior had drawn them."""
+    source = f"prior:{prior.fingerprint}#seed=0&index=0"
+    return write_corpus(str(folder / "copies"), 200, source=source).url
+
+
 def test_rows_of_training_given_as_samples_are_called_copies(prior: Prior, trained: Trained,
                                                              tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, samples=trained[0].url)
-    report = evaluate(prior, trained, tmp_path, config)
+    config = dataclasses.replace(CONFIG, samples=copies_of(prior, tmp_path))
+    report = evaluate(prior, trained, tmp_path / "report", config)
     rows = CodeRows.load(trained[0], ["image"])
     flat, held_out = rows.codes["image"].reshape(200, -1), rows.is_held_out(prior.config.split)
     copies = (flat[:, None] == flat[~held_out]).all(-1).any(1)
@@ -120,7 +159,7 @@ def test_rows_of_training_given_as_samples_are_called_copies(prior: Prior, train
     assert all(pair["sample"] == pair["training"] and pair["share"] == 1.0
                for pair in report.neighbours["closest"][:1])
     assert report.samples["drawing"] == {} and "as is not known" in report.table()
-    assert not (tmp_path / "samples").exists()
+    assert not (tmp_path / "report/samples").exists()
 
 
 def test_another_corpus_is_measured_whole_and_rows_of_training_are_named(
@@ -227,7 +266,7 @@ def test_weights_that_are_not_there_are_told_before_anything_is_drawn(
 
 def test_the_picture_shows_samples_beside_maps_and_nearest_rows(prior: Prior, trained: Trained,
                                                                 tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, samples=trained[0].url)
+    config = dataclasses.replace(CONFIG, samples=copies_of(prior, tmp_path))
     evaluate(prior, trained, tmp_path, config, Sight(decoders=decoders(prior)))
     sheet = np.asarray(Image.open(tmp_path / PICTURE))
     factor = -(-96 // (GRID[1] * SIDE))
@@ -265,6 +304,9 @@ def test_of_one_sample_and_one_row_what_can_be_measured_is(
         decoders=decoders(prior), estimators={"segmentation": Reading()},
         inception=str(tmp_path / "weights.pth")))
     assert report.left_out == {
+        **dict.fromkeys(("bits_per_code_shuffled", "gap"), "one row is measured, and there are no "
+                        "conditions of others: hold out or give more rows"),
+        "segmentation_others": "all samples were given one segmentation map",
         "fid": "a covariance needs at least 2 images, got 1",
         **dict.fromkeys(("precision", "recall"),
                         "precision and recall need more than 3 images, got 1")}
@@ -282,6 +324,17 @@ def test_a_prior_told_of_coordinates_is_measured_without_them_too(
     assert report.figures["bits_per_code"].value == pytest.approx(3.0, abs=1e-4)
     assert {"gap_coordinates", "bits_per_code_without_coordinates"} <= report.figures.keys()
     assert not [name for name in report.left_out if "coordinates" in name]
+
+
+def test_a_prior_without_a_code_for_nothing_tells_what_is_left_out(trained: Trained,
+                                                                   tmp_path: Path) -> None:
+    config = PriorConfig.of(trained[0], conditions=[Condition(name="label", dropout=0.0)],
+                            drop_all=0.0, split=Split(held_out=4), sequence="taming",
+                            transformer=tiny().transformer)
+    model = Transformer(config.transformer, config.layout).eval()
+    report = evaluate(Prior(config, model, "sha256:untrained"), trained, tmp_path)
+    assert report.left_out["bits_per_code_without"] == (
+        "the prior has no code for what is not given")
 
 
 def test_a_report_is_not_written_into_a_corpus(prior: Prior, trained: Trained, tmp_path: Path,

@@ -1,4 +1,5 @@
 """What is measured: rows that were held out, and the rows of training without them."""
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawn_codes import conditions
+from written_corpora import write_buckets
 
 from prior.dataset import CodeRows
 from prior.generate import Generation
@@ -14,12 +16,9 @@ from prior.recipes import tiny
 from prior.report import rows as report_rows
 from prior.report.rows import measured_rows, read_samples, training_codes
 from prior.sampling import SamplingConfig, sample_corpus
-from tokenizer.audit import complete
-from tokenizer.buckets import Bucket
 from tokenizer.one_bucket import one_bucket
-from tokenizer.schema import GEOMETRY, CodeSpec, TokenSpec, rows_table
 from tokenizer.splits import Split
-from tokenizer.tokens import TokenCorpus, commit_shard
+from tokenizer.tokens import TokenCorpus
 
 Make = Callable[..., TokenCorpus]
 
@@ -79,36 +78,41 @@ def test_filters_narrow_what_is_measured(corpus: TokenCorpus) -> None:
     assert 'for which class_name == "dog"' in measured.selection
 
 
-def bucketed(url: str, num_rows: int = 20) -> TokenCorpus:
-    """A corpus whose rows take turns between two buckets, of 4 and of 2 codes."""
-    buckets = (Bucket(image_size=(16, 16), grid=(2, 2)), Bucket(image_size=(8, 16), grid=(1, 2)))
-    spec = TokenSpec(codes=(CodeSpec(modality="image", grid=(2, 2), image_size=(16, 16),
-                                     codebook_size=16, tokenizer="sha256:a", buckets=buckets),))
-    grids = [buckets[row % 2].grid for row in range(num_rows)]
-    columns = {
-        "key": [f"k{row:02d}" for row in range(num_rows)], "source": ["drawn"] * num_rows,
-        "flipped": [False] * num_rows, "bucket": [spec.buckets[row % 2] for row in range(num_rows)],
-        **{name: [1] * num_rows for name in GEOMETRY},
-        "image_grid_height": [grid[0] for grid in grids],
-        "image_grid_width": [grid[1] for grid in grids]}
-    codes = [np.full(grid, 1 + row % 15) for row, grid in enumerate(grids)]
-    receipt = commit_shard(url, 0, 1, "sha256:b", rows_table(spec, {"image": codes}, columns))
-    complete(url, spec, "sha256:b", [receipt], (), num_rows)
-    return TokenCorpus.open(url)
+def test_the_filter_of_the_training_counts_unless_another_is_given(corpus: TokenCorpus,
+                                                                   make_corpus: Make) -> None:
+    config = dataclasses.replace(config_of(corpus), row_filter='class_name == "dog"')
+    measured, every = measured_rows(config, corpus, 100), measured_rows(
+        config, corpus, 100, "key is not null")
+    assert (measured.rows.labels == 1).all() and len(every.rows) == 12
+    assert measured.selection == 'held out of training: 6 by hash, for which class_name == "dog"'
+    for found in (measured, every):
+        assert found.training is not None
+        labels = CodeRows.load(corpus, ["image"]).labels[found.training.taken]
+        assert (labels == 1).all() and len(labels) + len(measured.rows) < 48
+    other = make_corpus("other", 10, fingerprint="sha256:other")
+    assert measured_rows(config, other, 100).selection == "all rows, of another corpus"
 
 
-def test_of_buckets_a_filter_takes_one_for_training_and_for_measuring(tmp_path: Path) -> None:
-    corpus, text = bucketed(str(tmp_path)), 'bucket == "16x16"'
-    config = PriorConfig.of(one_bucket(corpus, text), split=Split(held_out=8),
+@pytest.mark.parametrize("text", [None, 'bucket == "16x16"', 'key != "k99"'])
+def test_of_buckets_that_of_the_prior_is_measured(tmp_path: Path, text: str | None) -> None:
+    corpus = write_buckets(tmp_path)
+    config = PriorConfig.of(one_bucket(corpus, 'bucket == "16x16"'), split=Split(held_out=8),
                             transformer=tiny().transformer)
-    with pytest.raises(ValueError, match="rows of one grid are needed"):
-        measured_rows(config, corpus, 100)
     measured = measured_rows(config, corpus, 100, text)
     assert measured.training is not None and measured.training.taken[1::2].sum() == 0
+    assert ", of the bucket 16x16" in measured.selection
     blocks = [codes for _, codes in measured.training.blocks()]
     assert len(measured.rows) + len(measured.training) == 10
     for codes in (*blocks, measured.rows.codes["image"].reshape(-1, 4)):
         assert (codes > 0).all()  # codes of other buckets are read as zeros
+
+
+def test_a_filter_on_another_bucket_is_told_that_of_the_prior(tmp_path: Path) -> None:
+    corpus = write_buckets(tmp_path)
+    config = PriorConfig.of(one_bucket(corpus, 'bucket == "16x16"'), split=Split(held_out=8))
+    with pytest.raises(ValueError, match="rows of the bucket 16x16 are needed, .*10 of 8x16; take "
+                                         "that bucket, as with --filter 'bucket == \"16x16\"'"):
+        measured_rows(config, corpus, 100, 'bucket == "8x16"')
 
 
 def test_samples_take_conditions_of_rows_spread_evenly(corpus: TokenCorpus) -> None:
@@ -163,3 +167,14 @@ def test_rows_without_a_label_are_refused_where_a_prior_has_no_code_for_that(
         measured_rows(config, other, 9)
     labelled = make_corpus("labelled", 8, fingerprint="sha256:third")
     assert len(measured_rows(config, labelled, 9).rows) == 8
+
+
+def test_rows_that_the_prior_did_not_draw_are_no_samples(prior: Prior, corpus: TokenCorpus,
+                                                         make_corpus: Make) -> None:
+    with pytest.raises(ValueError, match="holds no samples: the source of photos/0000 is 'drawn'"):
+        read_samples(prior, corpus)
+    other = make_corpus("other", 4, source="prior:sha256:other#seed=0&index=0")
+    with pytest.raises(ValueError, match="was drawn by the prior sha256:other, not by"):
+        read_samples(prior, other)
+    own = make_corpus("own", 4, source=f"prior:{prior.fingerprint}#seed=0&index=0")
+    assert read_samples(prior, own).drawing == {}  # as of samples that were copied in part
