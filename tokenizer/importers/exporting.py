@@ -8,7 +8,10 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tokenizer import checkpoints, storage
+from tokenizer.corpus.modalities import Modality, Segmentation
 from tokenizer.importers.diffusers import is_attention_matrix, to_theirs, vq_model_settings
 from tokenizer.importers.folders import claim_folder
 from tokenizer.vqgan.autoencoder import AutoencoderConfig
@@ -68,8 +71,7 @@ def export_diffusers(model: VQGAN, out: str, overwrite: bool) -> str:
                                                                    metadata={"format": "pt"}))
     storage.write_bytes(storage.join(out, "config.json"),
                         (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
-    low, high = config.modality.get("input_range", (-1, 1))
-    return f"a diffusers VQModel; its pixels lie in [{low:g}, {high:g}]"
+    return f"a diffusers VQModel; {_inputs_in_words(config.build_modality())}"
 
 
 def export_onnx(model: VQGAN, out: str, overwrite: bool) -> str:
@@ -85,6 +87,19 @@ def export_onnx(model: VQGAN, out: str, overwrite: bool) -> str:
 EXPORTERS: dict[str, Callable[[VQGAN, str, bool], str]] = {
     "diffusers": export_diffusers, "onnx": export_onnx}
 """Every export format by name."""
+
+
+def _inputs_in_words(modality: Modality) -> str:
+    """What the network takes, which a `VQModel` does not note."""
+    import torch
+    if isinstance(modality, Segmentation):
+        return (f"its {modality.num_classes} channels are 1 where a pixel has the class, else 0, "
+                "and its outputs are logits")
+    shape = (1, 2, 1, 3)[:4 if modality.in_channels == 3 else 3]
+    ends = np.zeros(shape, modality.pixel_dtype)
+    ends[:, 1] = np.iinfo(modality.pixel_dtype).max
+    inputs = modality.to_inputs(torch.from_numpy(ends))
+    return f"its pixels lie in [{inputs.min():g}, {inputs.max():g}]"
 
 
 def _vq_model_tensors(model: VQGAN) -> "dict[str, Tensor]":

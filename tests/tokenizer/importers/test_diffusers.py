@@ -179,6 +179,18 @@ def test_diffusers_loads_our_tokenizer_with_equal_codes(tmp_path: Path, pixels: 
     assert "[-1, 1]" in told
 
 
+@pytest.mark.parametrize(("modality", "words"), [
+    ({"name": "image", "input_range": [0.0, 1.0]}, "its pixels lie in [0, 1]"),
+    ({"name": "edges"}, "its pixels lie in [-1, 1]"),
+    ({"name": "depth", "scaling": "standardised"}, "its pixels lie in [-8, 8]"),
+    ({"name": "segmentation", "num_classes": 5},
+     "its 5 channels are 1 where a pixel has the class, else 0, and its outputs are logits")])
+def test_an_export_tells_what_the_network_takes(tmp_path: Path, modality: dict[str, Any],
+                                                words: str) -> None:
+    ours = save_ours(tmp_path / "tok", modality=modality)
+    assert export_tokenizer(ours, str(tmp_path / "vq")).endswith(words)
+
+
 def test_what_was_exported_comes_back_the_same(tmp_path: Path) -> None:
     ours = save_ours(tmp_path / "tok", middle_attention=False, attention_levels=())
     export_tokenizer(ours, str(tmp_path / "vq"))
