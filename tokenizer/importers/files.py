@@ -115,7 +115,11 @@ def _choose(url: str, content: Any) -> tuple[str, Tensors]:
 
 
 def _unwrapped(tensors: Tensors) -> Tensors:
-    for wrapper in WRAPPERS:
-        if tensors and all(name.startswith(wrapper) for name in tensors):
-            tensors = {name[len(wrapper):]: tensor for name, tensor in tensors.items()}
+    """Tensors without what torch put before all of their names, in whatever order it did."""
+    while tensors:
+        wrapper = next((wrapper for wrapper in WRAPPERS
+                        if all(name.startswith(wrapper) for name in tensors)), None)
+        if wrapper is None:
+            break
+        tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
     return tensors

@@ -1,6 +1,7 @@
 """Formats are told apart by their tensors; published sizes come out; misfits are refused."""
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from checkpoint_files import taming_config
 from published import F16, LLAMAGEN, TAMING, Network, Shapes, layout, maskgit_layout, undrawn
 
 from tokenizer.importers.base import ImportedTokenizer, ImportOptions, modality_settings
+from tokenizer.importers.files import open_source
 from tokenizer.importers.formats import IMPORTERS, choose_importer
 from tokenizer.importers.importing import read_tensors
 from tokenizer.importers.source import Source
@@ -233,6 +235,16 @@ def test_other_quantizers_of_the_same_layout_are_refused() -> None:
     del shapes["quantize.embedding.weight"]
     with pytest.raises(ValueError, match=r"no tensor quantize\.embedding\.weight"):
         convert(shapes)
+
+
+@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod.", "module._orig_mod.",
+                                     "_orig_mod.module."])
+def test_what_compiled_and_distributed_models_put_before_all_names_is_taken_off(
+        tmp_path: Path, wrapper: str) -> None:
+    names = {"encoder.conv_in.weight", "module.weight"}
+    torch.save({"model": {f"{wrapper}{name}": torch.zeros(1) for name in names}},
+               tmp_path / "vq.pt")
+    assert set(open_source(str(tmp_path / "vq.pt")).tensors) == names
 
 
 def test_a_stage_is_first_or_condition() -> None:
