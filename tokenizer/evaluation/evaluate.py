@@ -15,7 +15,7 @@ import torch
 
 from tokenizer import checkpoints, storage
 from tokenizer.bars import progress_bar
-from tokenizer.codec import Codec, reproducible
+from tokenizer.codec import PRECISIONS, Codec
 from tokenizer.corpus.modalities import Modality, Segmentation
 from tokenizer.corpus.sources import open_source
 from tokenizer.evaluation.figures import SCORES, Figure, NotMeasured, ReferenceHash, finite
@@ -26,7 +26,6 @@ from tokenizer.splits import Split
 from tokenizer.training.metrics import Tally
 from tokenizer.vqgan.model import KIND, VQGAN, VQGANConfig
 
-PRECISIONS = ("float32", "bf16")
 NUM_EXAMPLES = 4
 """Images shown as the best, the median and the worst, each."""
 
@@ -91,7 +90,7 @@ class Reconstruction:
 
 
 class Autoencoder:
-    """A tokenizer as the jobs run it, or in bf16. Several threads may call one.
+    """A tokenizer as the jobs run it. Several threads may call one.
 
     Attributes:
         codec: in float32.
@@ -100,31 +99,21 @@ class Autoencoder:
 
     def __init__(self, config: EvaluationConfig) -> None:
         url, shape = config.tokenizer, checkpoints.load_config(config.tokenizer, KIND, VQGANConfig)
-        self._model = VQGAN.from_weights(shape, checkpoints.load_weights(url))
-        self.codec = Codec(self._model, checkpoints.fingerprint(url), config.batch_size,
-                           config.device)
-        self.device = self._model.last_layer.device
-        self._precision = config.precision
+        model, fingerprint = (VQGAN.from_weights(shape, checkpoints.load_weights(url)),
+                              checkpoints.fingerprint(url))
+        self.codec = Codec(model, fingerprint, config.batch_size, config.device)
+        self.device = model.last_layer.device
+        self._other = (None if config.precision == self.codec.spec.precision else
+                       Codec(model, fingerprint, config.batch_size, config.device,
+                             config.precision))
 
     def reconstruct(self, pixels: np.ndarray) -> Reconstruction:
         """Encode and decode pixels ``(N, h, w[, 3])`` in the precision that is asked for."""
         codes = self.codec.encode(pixels)
-        if self._precision == "float32":
+        if self._other is None:
             return Reconstruction(codes, self.codec.decode(codes))
-        other, found = self._in_bf16(pixels)
-        return Reconstruction(other, found, int((other != codes).sum()))
-
-    def _in_bf16(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Codes and pixels with encoder and decoder in bf16 autocast; codes chosen in float32."""
-        modality = self.codec.modality
-        with reproducible(self.device):
-            inputs = modality.to_inputs(torch.from_numpy(pixels).to(self.device))
-            with torch.autocast(self.device.type, torch.bfloat16):
-                latents = self._model.encode_to_latents(inputs)
-            codes = self._model.quantize.encode(latents.float())
-            with torch.autocast(self.device.type, torch.bfloat16):
-                outputs = self._model.decode(codes)
-            return codes.cpu().numpy(), modality.to_pixels(outputs.float()).cpu().numpy()
+        others = self._other.encode(pixels)
+        return Reconstruction(others, self._other.decode(others), int((others != codes).sum()))
 
 
 class Evaluator:
@@ -233,7 +222,7 @@ def evaluate_tokenizer(config: EvaluationConfig) -> Report:
     if not evaluator.tally.num_images:
         place, reason = next(iter(images.unreadable.items()), (config.corpus, "no image is left"))
         raise ValueError(f"not one of {len(images.entries)} images can be read; {place}: {reason}")
-    examples = _examples(evaluator.scores, _is_lower_better(modality, evaluator))
+    examples = _examples(evaluator.scores, _is_lower_better(evaluator))
     report = Report(
         tokenizer=config.tokenizer, corpus=config.corpus, spec=autoencoder.codec.spec,
         selection=_selection(config), num_found=images.num_found,
@@ -264,7 +253,8 @@ def destination(config: EvaluationConfig) -> str:
     return storage.join(config.tokenizer, "evaluation") if config.out is None else config.out
 
 
-def _is_lower_better(modality: Modality, evaluator: Evaluator) -> bool:
+def _is_lower_better(evaluator: Evaluator) -> bool:
+    """Whether the first of the modality's scores, which examples are ranked by, is an error."""
     first = next(iter(evaluator.tally.scores()))
     return SCORES.get(first, ("", "", ""))[2] == "lower"
 
