@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 from clip_guidance.optimise import Record
 from clip_guidance.prompts import Prompt, chapters_of
 
-WIDTH, HEIGHT, MARGIN = 640, 200, 48
-"""Of one panel and its margins, in pixels."""
+WIDTH, HEIGHT, MARGIN, GAP = 640, 200, 48, 16
+"""Of one panel, its margins, and the space between names, in pixels."""
 INK, FRAME = (40, 40, 40), (190, 190, 190)
 COLOURS = ((31, 90, 160), (200, 90, 30), (60, 140, 60), (140, 60, 150), (120, 100, 40))
 """Of lines, in turn."""
@@ -68,15 +68,24 @@ def panel(title: str, steps: Sequence[float], lines: Mapping[str, Sequence[float
         draw.line((mark, MARGIN // 2, mark, HEIGHT - MARGIN // 2), fill=FRAME)
     draw.text((MARGIN, 6), title, fill=INK)
     left = MARGIN + int(draw.textlength(title))
+    room = (WIDTH - left) // len(lines) - GAP
     for index, (name, line) in enumerate(lines.items()):
         colour = COLOURS[index % len(COLOURS)]
         down = np.interp(line, (low, max(high, low + 1e-9)),
                          (HEIGHT - MARGIN // 2 - 2, MARGIN // 2 + 2))
         draw.line(list(zip(across.tolist(), down.tolist(), strict=True)), fill=colour, width=2)
-        shown = name[:40].encode("ascii", "replace").decode()  # what every font of Pillow has
+        shown = _shortened(draw, name.encode("ascii", "replace").decode(), room)
         draw.text((left, 6), shown, fill=colour)
-        left += int(draw.textlength(shown)) + 20
+        left += int(draw.textlength(shown)) + GAP
     return np.asarray(picture)
+
+
+def _shortened(draw: ImageDraw.ImageDraw, name: str, room: int) -> str:
+    """As much of a name, of letters that every font of Pillow has, as takes ``room`` pixels."""
+    if draw.textlength(name) <= room:
+        return name
+    ends = (end for end in range(len(name), 0, -1) if draw.textlength(f"{name[:end]}..") <= room)
+    return f"{name[:next(ends, 0)]}.."
 
 
 def _frame(draw: ImageDraw.ImageDraw, values: tuple[float, float], ends: tuple[str, str]) -> None:
@@ -85,4 +94,5 @@ def _frame(draw: ImageDraw.ImageDraw, values: tuple[float, float], ends: tuple[s
     draw.text((4, MARGIN // 2), f"{values[1]:.3g}", fill=INK)
     draw.text((4, HEIGHT - MARGIN // 2 - 12), f"{values[0]:.3g}", fill=INK)
     draw.text((MARGIN, HEIGHT - 18), ends[0], fill=INK)
-    draw.text((WIDTH - 110, HEIGHT - 18), ends[1], fill=INK)
+    right = WIDTH - MARGIN // 2 - int(draw.textlength(ends[1]))
+    draw.text((right, HEIGHT - 18), ends[1], fill=INK)

@@ -50,3 +50,18 @@ def test_lines_across_show_where_a_story_changes() -> None:
 def test_short_courses_and_odd_prompts_are_drawn(num: int, text: str) -> None:
     prompts = parse_prompts(text)
     assert draw_curves(records(num, len(prompts)), prompts).shape == (2 * HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize("num", [1, 2, 5, 12])
+def test_names_of_all_lines_fit_above_the_frame(num: int) -> None:
+    prompts = parse_prompts(" | ".join(f"prompt {index} " + "of words " * 20 for index in range(num)))
+    names = draw_curves(records(3, num), prompts)[HEIGHT:HEIGHT + MARGIN // 2]
+    assert (names[:, -2:] == 255).all()
+    parts = np.array_split((names < 255).any((0, 2))[MARGIN * 3:], num)
+    assert all(part.any() for part in parts)
+
+
+def test_the_last_step_stands_below_the_end_of_the_frame() -> None:
+    below = draw_curves(records(3), parse_prompts("a house"))[HEIGHT - 18:HEIGHT]
+    columns = np.nonzero((below < 128).all(-1).any(0))[0]
+    assert abs(columns.max() - (WIDTH - MARGIN // 2)) < 6
