@@ -54,7 +54,7 @@ def test_short_courses_and_odd_prompts_are_drawn(num: int, text: str) -> None:
 
 @pytest.mark.parametrize("num", [1, 2, 5, 12])
 def test_names_of_all_lines_fit_above_the_frame(num: int) -> None:
-    prompts = parse_prompts(" | ".join(f"prompt {index} " + "of words " * 20 for index in range(num)))
+    prompts = parse_prompts(" | ".join(f"{index} {'many words ' * 20}" for index in range(num)))
     names = draw_curves(records(3, num), prompts)[HEIGHT:HEIGHT + MARGIN // 2]
     assert (names[:, -2:] == 255).all()
     parts = np.array_split((names < 255).any((0, 2))[MARGIN * 3:], num)
