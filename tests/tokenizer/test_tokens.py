@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from tokenizer import audit, storage, tokens
@@ -307,17 +306,3 @@ def test_a_thousand_rows_take_little_more_than_their_bits(tmp_path: Path) -> Non
                                                 "flipped": [False] * 1000, **numbers})
     ideal = codes.size * 10 / 8
     assert len(tokens.parquet_bytes(table)) < 1.1 * ideal
-
-
-def test_datasets_and_pandas_open_the_shards_as_they_are(folder: Path, tmp_path: Path) -> None:
-    import datasets
-    complete(str(folder))
-    loaded = datasets.load_dataset("parquet", data_files=f"{folder}/data/*.parquet", split="train",
-                                   cache_dir=str(tmp_path / "cache"))
-    assert loaded["key"][:] == ["a", "c", "d", "f"]
-    assert list(loaded[0]["image_codes"]) == [1] * 4 and loaded[1]["class_name"] == "odd"
-    by_card = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
-    assert by_card.num_rows == 4
-    frame = pq.read_table(folder / "data").to_pandas()
-    assert frame["key"].tolist() == ["a", "c", "d", "f"]
-    assert np.stack(frame["image_codes"]).shape == (4, 4)
