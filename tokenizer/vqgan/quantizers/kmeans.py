@@ -32,7 +32,8 @@ def kmeans(points: Tensor, num_clusters: int, rounds: int = ROUNDS) -> Tensor:
     chosen = order.repeat(-(-num_clusters // len(points)))[:num_clusters].to(points.device)
     centres = points[chosen]
     if num_clusters > len(points):
-        centres[len(points):] += torch.randn_like(centres[len(points):]) * points.std(0) * JITTER
+        copies = centres[len(points):]
+        copies += torch.randn_like(copies) * points.std(0, correction=0) * JITTER
     for _ in range(rounds):
         codes = nearest_codes(points, centres)
         counts = torch.bincount(codes, minlength=num_clusters)[:, None]

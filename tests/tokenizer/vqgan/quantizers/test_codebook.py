@@ -130,7 +130,6 @@ def test_revival_can_be_switched_off() -> None:
     assert not len(revive(quantizer))
 
 
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_kmeans_places_entries_among_the_first_latents_once(kind: str) -> None:
     quantizer = small(kind, kmeans=True, revive_after=0).train()
@@ -164,12 +163,26 @@ def test_more_entries_than_latents_are_placed_apart() -> None:
     assert len(quantizer.embedding.weight.unique(dim=0)) == 16
 
 
+def test_kmeans_of_a_single_latent_has_numbers_for_all_entries() -> None:
+    quantizer, latents = small(kmeans=True).train(), torch.randn(1, 4, 1, 1)
+    codes = quantizer(latents).codes
+    assert quantizer.embedding.weight.isfinite().all()
+    torch.testing.assert_close(quantizer.codes_to_latents(codes), latents)
+
+
 @pytest.mark.parametrize("kind", ["classic", "cosine", "ema", "residual"])
 def test_rotation_keeps_values_and_turns_gradients(kind: str) -> None:
-    latents = torch.randn(2, 4, 3, 3)
-    plain = small_of_any_kind(kind)(latents)
-    turned = small_of_any_kind(kind, rotation=True)(latents)
-    torch.testing.assert_close(turned.latents, plain.latents)
+    latents, weights = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3)
+    values, gradients = [], []
+    for rotation in (False, True):
+        leaf = latents.clone().requires_grad_()
+        found = small_of_any_kind(kind, rotation=rotation)(leaf).latents
+        (found * weights).sum().backward()
+        assert leaf.grad is not None
+        values.append(found.detach())
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(values[1], values[0])
+    assert not torch.allclose(gradients[1], gradients[0], rtol=0.1)
 
 
 def test_rotated_gradient_is_that_of_the_rotation_written_out() -> None:

@@ -108,5 +108,3 @@ def test_joint_chances_are_products_with_the_first_bit_lowest() -> None:
     chances = torch.tensor([[[0.9, 0.1], [0.4, 0.6]]])
     torch.testing.assert_close(joint_chances(chances)[0],
                                torch.tensor([0.9 * 0.4, 0.1 * 0.4, 0.9 * 0.6, 0.1 * 0.6]))
-
-
