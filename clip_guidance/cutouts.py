@@ -35,7 +35,8 @@ class CutoutConfig:
         flip: chance of a mirror image.
         degrees: greatest rotation, either way.
         shift: greatest shift along either side, as a share of the cutout's half side.
-        perspective: how far corners may move inwards, as a share of the cutout's half side.
+        perspective: how far corners may move inwards, as a share of the cutout's half side; at
+            2/3 three corners may lie in line, beyond which the picture folds over.
         jitter: how far brightness, contrast and saturation may lie from 1, and the hue from its
             own, in turns.
         erase: chance that a rectangle is grey.
@@ -59,7 +60,7 @@ class CutoutConfig:
             raise ValueError(f"min_size of cutouts must lie in (0, 1], got {self.min_size}")
         if not 0 < self.power < math.inf:
             raise ValueError(f"power must be more than 0, got {self.power}")
-        highest = {"flip": 1.0, "degrees": 180.0, "shift": 1.0, "perspective": 0.9, "jitter": 0.5,
+        highest = {"flip": 1.0, "degrees": 180.0, "shift": 1.0, "perspective": 0.6, "jitter": 0.5,
                    "erase": 1.0, "noise": 1.0}
         for name, most in highest.items():
             if not 0 <= getattr(self, name) <= most:

@@ -1,11 +1,12 @@
 """Cutouts lie in the image, depend on their generator alone, and pass gradients on."""
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 import torch
 
-from clip_guidance.cutouts import CutoutConfig, cut, draw_cutout, warped_grid
+from clip_guidance.cutouts import CutoutConfig, _corners, cut, draw_cutout, warped_grid
 
 PLAIN = CutoutConfig(min_size=1, flip=0, degrees=0, shift=0, perspective=0, jitter=0, erase=0,
                      noise=0)
@@ -70,6 +71,24 @@ def test_perspective_takes_corners_inwards() -> None:
         assert grid.abs().max() <= 1 and grid[0, 0, 0, 0] < 0 < grid[0, 7, 7, 1]
 
 
+class Extreme:
+    """Draws 0 for corners that stay and 1 for those that move as far as they may."""
+
+    def __init__(self, moves: list[int]) -> None:
+        self.moves = np.array(moves, float).reshape(4, 2)
+
+    def random(self, shape: tuple[int, int]) -> np.ndarray:
+        return self.moves
+
+
+def test_no_perspective_that_is_let_in_folds_the_picture() -> None:
+    with pytest.raises(ValueError, match=r"perspective of cutouts must lie in \[0, 0.6\], got 0.7"):
+        CutoutConfig(perspective=0.7)
+    for moves in itertools.product((0, 1), repeat=8):
+        warp = _corners(0.6, Extreme(list(moves)))  # type: ignore[arg-type]
+        assert warped_grid(warp, 64).abs().max() <= 1, moves
+
+
 def test_greys_keep_their_hue_and_brightness_under_hue_and_saturation() -> None:
     drawn = draw_cutout(dataclasses.replace(PLAIN, jitter=0.5), SIZE, np.random.default_rng(0))
     rows = drawn.colours.sum(1)
@@ -87,7 +106,7 @@ def test_erased_rectangles_are_grey_and_lie_inside() -> None:
 @pytest.mark.parametrize(("settings", "message"), [
     ({"num": 0}, "num of cutouts must be at least 1, got 0"),
     ({"min_size": 0.0}, r"min_size of cutouts must lie in \(0, 1\]"),
-    ({"power": 0.0}, "power must be more than 0"), ({"perspective": 1.0}, r"perspective .* \[0, 0"),
+    ({"power": 0.0}, "power must be more than 0"),
     ({"noise": float("nan")}, "noise of cutouts"), ({"flip": 1.1}, "flip of cutouts")])
 def test_nonsense_is_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
