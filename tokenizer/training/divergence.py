@@ -8,8 +8,8 @@ from torch import Tensor
 from tokenizer.training.config import TrainingConfig
 from tokenizer.training.settings import TrainingSettings
 
-DISCRIMINATORS = frozenset({"adversarial", "discriminator", "discriminator_norm", "logits_real",
-                            "logits_fake", "lecam", "r1"})
+DISCRIMINATORS = frozenset({"adversarial", "measured_weight", "adaptive_weight", "discriminator",
+                            "discriminator_norm", "logits_real", "logits_fake", "lecam", "r1"})
 """Figures that fail by the discriminator when the reconstruction itself is finite."""
 
 

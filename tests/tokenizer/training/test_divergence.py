@@ -28,7 +28,8 @@ def test_too_many_in_a_row_are_refused_with_figures_and_remedy() -> None:
 
 
 @pytest.mark.parametrize("names", [("discriminator", "discriminator_norm"), ("logits_fake",),
-                                   ("adversarial", "loss", "gradient_norm"), ("r1",)])
+                                   ("adversarial", "loss", "gradient_norm"), ("r1",),
+                                   ("measured_weight", "adaptive_weight", "loss")])
 def test_a_discriminator_that_fails_has_remedies_of_its_own(names: tuple[str, ...]) -> None:
     adversarial = AdversarialConfig(weight=0.5, lecam_weight=0.1)
     training = TrainingConfig(adversarial=adversarial, mixed_precision="bf16")
