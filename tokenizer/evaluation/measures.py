@@ -25,7 +25,7 @@ from tokenizer.evaluation.features import (
 )
 from tokenizer.evaluation.figures import Figure, NotMeasured
 from tokenizer.training.config import PerceptualConfig
-from tokenizer.training.perceptual import load_perceptual
+from tokenizer.training.perceptual import LEAST_SIDE, load_perceptual
 
 LPIPS_ADVICE = ("give --lpips-vgg16 (torchvision's vgg16-397923af.pth) and --lpips-linear (vgg.pth "
                 "of LPIPS 0.1) as path, URL or hub id")
@@ -150,7 +150,7 @@ class Lpips(_Mean):
         super().__init__()
         if isinstance(modality, Segmentation) or modality.out_channels not in (1, 3):
             raise NotMeasured(f"{modality.name} maps are no colour images")
-        _require_side(size, 16)
+        _require_side(size, LEAST_SIDE)
         if files.lpips_vgg16 is None or files.lpips_linear is None:
             raise NotMeasured(f"no weights: {LPIPS_ADVICE}")
         config = PerceptualConfig(weight=1.0, vgg16=files.lpips_vgg16, linear=files.lpips_linear)

@@ -27,7 +27,7 @@ from tokenizer.training.discriminator import check_size
 from tokenizer.training.initial import check_initial
 from tokenizer.training.metrics import Evaluation, describe_scores
 from tokenizer.training.observer import Observer
-from tokenizer.training.perceptual import PerceptualDistance, load_perceptual
+from tokenizer.training.perceptual import LEAST_SIDE, PerceptualDistance, load_perceptual
 from tokenizer.training.processes import agree, alone, build_accelerator, close
 from tokenizer.training.resume import (
     lasting_settings,
@@ -213,6 +213,10 @@ def _check_terms(config: VQGANConfig, training: TrainingConfig) -> None:
     """Refuse terms of the loss that this modality or size cannot have."""
     if training.adversarial.weight:
         check_size(config.image_size, training.adversarial.num_layers)
+    if training.perceptual.weight and min(config.image_size) < LEAST_SIDE:
+        raise ValueError(f"training.perceptual.weight must be 0 for images of "
+                         f"{config.image_size[0]} x {config.image_size[1]} pixels: VGG16 takes "
+                         f"sides of at least {LEAST_SIDE}")
     has_colours = not isinstance(config.build_modality(), Segmentation)
     for name in ("adversarial", "perceptual"):
         if getattr(training, name).weight and not has_colours:

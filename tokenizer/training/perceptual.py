@@ -15,6 +15,8 @@ from tokenizer.weights import copy_tensors, read_tensors
 
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Output channels of VGG16's convolutions; a 2 x 2 maximum stands between blocks."""
+LEAST_SIDE = 1 << (len(BLOCKS) - 1)
+"""Pixels that a side of an image must have, so that one is left for the last block."""
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """Mean and deviation of ImageNet's channels in the range [-1, 1]."""
 ADVICE = ("give training.perceptual.vgg16=FILE (torchvision's vgg16-397923af.pth) and "
@@ -54,7 +56,7 @@ class PerceptualDistance(nn.Module):
         """Distance of each pair.
 
         Args:
-            first: ``(B, C, H, W)``, float in [-1, 1], C 3 or 1, at least 16 pixels a side.
+            first: ``(B, C, H, W)``, float in [-1, 1], C 3 or 1, sides of at least `LEAST_SIDE`.
             second: like ``first``.
         Returns:
             ``(B,)``, float32.

@@ -186,6 +186,16 @@ def test_a_perceptual_loss_without_weights_is_refused(
                         training(perceptual=PerceptualConfig(weight=1.0)))
 
 
+def test_images_too_small_for_the_perceptual_loss_are_refused_before_training(
+        image_folder: Folder, model: Model, training: Training, tmp_path: Path) -> None:
+    small = dataclasses.replace(model(), image_size=(24, 8))
+    with pytest.raises(ValueError, match=r"perceptual.weight must be 0 for images of 24 x 8 pixels"
+                                         ": VGG16 takes sides of at least 16"):
+        train_tokenizer(str(image_folder(4)), str(tmp_path / "out"), small,
+                        training(perceptual=PerceptualConfig(weight=1.0)))
+    assert not (tmp_path / "out").exists()
+
+
 def test_images_too_small_for_the_discriminator_are_refused_before_training(
         image_folder: Folder, model: Model, training: Training, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"24 x 24 pixels are too small .* of 4 layers"):
