@@ -21,8 +21,8 @@ FORBIDDEN = {
 }
 """For each package, the modules (with all below them) that no file of it imports, not even late."""
 
-WITHOUT_TORCH = ("storage", "configs", "schema", "buckets", "grids", "usage", "one_bucket",
-                 "card", "audit", "census", "deltas", "receipts",
+WITHOUT_TORCH = ("storage", "configs", "schema", "code_spec", "buckets", "grids", "usage",
+                 "one_bucket", "card", "audit", "census", "deltas", "receipts",
                  "tokens", "claims", "checkpoints", "filters", "quality", "code_statistics",
                  "distributions", "duplicates", "pictures",
                  "corpus/images", "corpus/limits", "corpus/colours", "corpus/augment",

@@ -7,7 +7,8 @@ Letters: h and w the rows and columns of the code grid, D codes a cell, K codebo
 """
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from tokenizer import configs
-from tokenizer.buckets import Bucket
+from tokenizer.code_spec import BUCKET as BUCKET
+from tokenizer.code_spec import CROP_SETTINGS as CROP_SETTINGS
+from tokenizer.code_spec import UNKNOWN as UNKNOWN
+from tokenizer.code_spec import CodeSpec as CodeSpec
 from tokenizer.usage import CodeUsage as CodeUsage
 from tokenizer.usage import count_codes as count_codes
 
@@ -24,133 +28,28 @@ FORMAT_VERSION = 1
 METADATA_KEY = b"img2tokens"
 """The name under which each Parquet file's metadata holds the `TokenSpec` as JSON."""
 
-UNKNOWN = "unknown"
-"""The tokenizer, crop, resampling or precision of codes from another program that does not say."""
-
-CROP_SETTINGS = ("crop", "flips", "crop_seed")
-"""Settings of `CodeSpec.preprocessing` that say which crops are rows, not what codes mean."""
-
-
-BUCKET = "bucket"
-"""Column of a corpus with buckets: the name of the row's own."""
+MAX_LISTED = (1 << 31) - 1
+"""Codes that a column of lists of any length can hold: Arrow counts them in 32 bits."""
 
 
 class SpecMismatch(ValueError):
     """Two specs that must be equal differ; the message names the field and both values."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CodeSpec:
-    """What the codes of one modality mean: enough to decode them or to refuse to.
+@contextmanager
+def naming_file(name: str) -> Iterator[None]:
+    """In the block, errors about the content of a file name it, and say where it may come from.
 
-    Attributes:
-        modality: a name of `tokenizer.corpus.modalities.MODALITIES`.
-        grid: rows and columns of the code grid; codes are stored in raster order.
-        depth: codes a cell, D; all first codes are stored before all second ones, and so on.
-        codebook_size: K; every code lies in ``[0, K)``.
-        image_size: height and width in pixels of the crop that the encoder saw.
-        tokenizer: fingerprint of the tokenizer's weights and config, ``sha256:...``, or `UNKNOWN`.
-        preprocessing: how bytes became pixels, as JSON values (resampling, range, classes, ...).
-        precision: arithmetic of the encoder, ``float32`` unless asked otherwise.
-        buckets: where rows have different grids, these; ``grid`` and ``image_size`` are then those
-            of the first one.
+    Raises:
+        ValueError: the content is damaged, or of a version that this program does not know.
     """
-    modality: str
-    grid: tuple[int, int]
-    codebook_size: int
-    image_size: tuple[int, int]
-    tokenizer: str
-    preprocessing: dict[str, Any] = field(default_factory=dict)
-    precision: str = "float32"
-    depth: int = 1
-    buckets: tuple[Bucket, ...] = field(default=(), metadata=configs.LATER)
-
-    def __post_init__(self) -> None:
-        own = Bucket(image_size=self.image_size, grid=self.grid)
-        if self.buckets and self.buckets[0] != own:
-            raise ValueError(f"the first bucket must be {own}, got {self.buckets[0]}")
-        if min(self.grid) < 1:
-            raise ValueError(f"grid must be at least 1 x 1, got {self.grid}")
-        if self.depth < 1:
-            raise ValueError(f"depth must be at least 1, got {self.depth}")
-        if not 1 <= self.codebook_size <= 1 << 32:
-            raise ValueError(f"codebook_size must be in [1, 2**32], got {self.codebook_size}")
-
-    @property
-    def num_codes(self) -> int:
-        """Codes per crop, D * h * w."""
-        return self.depth * self.grid[0] * self.grid[1]
-
-    @property
-    def code_shape(self) -> tuple[int, ...]:
-        """``(h, w)``, or ``(D, h, w)`` for more than one code a cell: the codes of one crop."""
-        return self.grid if self.depth == 1 else (self.depth, *self.grid)
-
-    @property
-    def column(self) -> str:
-        """Name of the column that holds these codes."""
-        return f"{self.modality}_codes"
-
-    @property
-    def column_type(self) -> pa.DataType:
-        """Arrow's type of that column: lists of one length, or with buckets of any."""
-        element = pa.field("element", pa.from_numpy_dtype(self.dtype), nullable=False)
-        return pa.list_(element) if self.buckets else pa.list_(element, self.num_codes)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns from which its codes can be read: `tokenizer.grids`."""
-        return (self.column, BUCKET) if self.buckets else (self.column,)
-
-    @property
-    def grid_columns(self) -> tuple[str, str]:
-        """Names of the columns of rows and columns of a row's grid, where there are buckets."""
-        return f"{self.modality}_grid_height", f"{self.modality}_grid_width"
-
-    @property
-    def grids(self) -> "tuple[CodeSpec, ...]":
-        """The same for each bucket by itself, or this one where there are none."""
-        return tuple(dataclasses.replace(self, buckets=(), grid=bucket.grid,
-                                         image_size=bucket.image_size)
-                     for bucket in self.buckets) or (self,)
-
-    @property
-    def shapes(self) -> str:
-        """``16 x 16``, or the shapes of all buckets' codes: ``8 x 16, 16 x 8``."""
-        return ", ".join(" x ".join(map(str, part.code_shape)) for part in self.grids)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Smallest unsigned integer type of the format that holds every code: uint16 or uint32."""
-        return np.dtype(np.uint16 if self.codebook_size <= 1 << 16 else np.uint32)
-
-    def size_on(self, grid: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the pictures of which this tokenizer makes codes on a grid."""
-        return (grid[0] * self.image_size[0] // self.grid[0],
-                grid[1] * self.image_size[1] // self.grid[1])
-
-    def cropped(self, settings: Mapping[str, Any]) -> "CodeSpec":
-        """The same of other crops: ``settings`` in place of its own `CROP_SETTINGS`."""
-        rest = {name: value for name, value in self.preprocessing.items()
-                if name not in CROP_SETTINGS}
-        return dataclasses.replace(self, preprocessing={**rest, **settings})
-
-    def check_codes(self, codes: np.ndarray) -> None:
-        """Refuse codes of another grid or outside the codebook.
-
-        Args:
-            codes: ``(..., *code_shape)``, any integer type.
-        Raises:
-            ValueError: the grid or a code is outside this spec; the message shows it.
-        """
-        shape = self.code_shape
-        if codes.shape[-len(shape):] != shape or not np.issubdtype(codes.dtype, np.integer):
-            raise ValueError(
-                f"{self.modality} codes must be integers of shape (..., "
-                f"{', '.join(map(str, shape))}), got {codes.dtype} of shape {codes.shape}")
-        if codes.size and (codes.min() < 0 or codes.max() >= self.codebook_size):
-            raise ValueError(f"{self.modality} codes must lie in [0, {self.codebook_size}), "
-                             f"got {int(codes.min())} to {int(codes.max())}")
+    try:
+        yield
+    except SpecMismatch as error:
+        raise SpecMismatch(f"{name}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} cannot be read ({error}): it is damaged, or written by another "
+                         "version of img2tokens") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,9 +71,7 @@ class TokenSpec:
         if len({len(spec.buckets) for spec in self.codes}) > 1:
             raise ValueError("all modalities have the same buckets, got " + ", ".join(
                 f"{len(spec.buckets)} of {spec.modality}" for spec in self.codes))
-        if self.format_version != FORMAT_VERSION:
-            raise SpecMismatch(f"format_version is {self.format_version}; this program reads "
-                               f"{FORMAT_VERSION}: use the version of img2tokens that wrote it")
+        _require_version(self.format_version)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -207,14 +104,17 @@ class TokenSpec:
     @classmethod
     def from_json(cls, text: str | bytes) -> "TokenSpec":
         """The spec that `to_json` wrote."""
-        return configs.from_dict(cls, json.loads(text))
+        data = json.loads(text)
+        _require_version_of(data)
+        return configs.from_dict(cls, data)
 
     @classmethod
     def from_arrow(cls, schema: pa.Schema, name: str) -> "TokenSpec":
         """The spec in a shard's metadata; ``name`` is the shard's, for the message."""
         if METADATA_KEY not in (schema.metadata or {}):
             raise ValueError(f"{name} holds no {METADATA_KEY.decode()} metadata: not a token shard")
-        return cls.from_json(schema.metadata[METADATA_KEY])
+        with naming_file(name):
+            return cls.from_json(schema.metadata[METADATA_KEY])
 
     def require_equal(self, other: "TokenSpec", name: str) -> None:
         """Refuse another spec.
@@ -335,11 +235,25 @@ class Manifest:
         """The manifest that `to_json` wrote; ``name`` is its path, for the message."""
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{name} is not JSON ({error}): the file is damaged") from error
         if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
             raise ValueError(f"{name} is not a manifest of a token corpus (no format {FORMAT})")
-        return configs.from_dict(cls, data)
+        with naming_file(name):
+            _require_version_of(data.get("spec"))
+            return configs.from_dict(cls, data)
+
+
+def _require_version_of(spec: Any) -> None:
+    """Refuse a spec of another version before what this one does not know in it; JSON values."""
+    if isinstance(spec, dict):
+        _require_version(spec.get("format_version", FORMAT_VERSION))
+
+
+def _require_version(found: Any) -> None:
+    if found != FORMAT_VERSION:
+        raise SpecMismatch(f"format_version is {found}; this program reads {FORMAT_VERSION}: use "
+                           "the version of img2tokens that wrote it")
 
 
 def codes_column(spec: CodeSpec, codes: np.ndarray | Sequence[np.ndarray]) -> pa.Array:
@@ -353,13 +267,18 @@ def codes_column(spec: CodeSpec, codes: np.ndarray | Sequence[np.ndarray]) -> pa
     kind = spec.column_type
     if spec.buckets:
         grids = {part.code_shape: part for part in spec.grids}
+        sizes = [row.size for row in codes]
+        if sum(sizes) > MAX_LISTED:
+            raise ValueError(f"{sum(sizes)} {spec.modality} codes are more than one shard with "
+                             f"buckets holds, {MAX_LISTED}: make shards of fewer images "
+                             "(--shard-size)")
         for row in codes:
             if row.shape not in grids:
                 raise ValueError(f"{spec.modality} codes of a row must be of one of the shapes "
                                  f"{spec.shapes}, got {row.shape}")
             grids[row.shape].check_codes(row)
         flat = np.concatenate([np.zeros(0, spec.dtype), *(row.reshape(-1) for row in codes)])
-        ends = np.cumsum([0, *(row.size for row in codes)], dtype=np.int32)
+        ends = np.cumsum([0, *sizes], dtype=np.int32)
         return pa.ListArray.from_arrays(ends, pa.array(flat.astype(spec.dtype)), type=kind)
     codes = np.asarray(codes)
     spec.check_codes(codes)

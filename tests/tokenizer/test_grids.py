@@ -99,6 +99,14 @@ def test_codes_that_no_bucket_has_do_not_become_rows(row: np.ndarray, words: str
         codes_column(SPEC["image"], [np.zeros((2, 2), np.uint16), row])
 
 
+def test_more_codes_than_arrow_counts_in_a_column_are_refused_before_any_is_copied() -> None:
+    wide = CodeSpec(modality="image", grid=(1, 1 << 16), image_size=(8, 8 << 16), buckets=(
+        Bucket(image_size=(8, 8 << 16), grid=(1, 1 << 16)), *BUCKETS[1:]), **COMMON)
+    row = np.zeros((1, 1 << 16), np.uint16)
+    with pytest.raises(ValueError, match="2147483648 image codes .* 2147483647: make shards"):
+        codes_column(wide, [row] * (1 << 15))
+
+
 def test_what_needs_one_grid_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="several grids, 1 x 2, 2 x 2, 2 x 1.*--size"):
         codes_array(SPEC["image"], table())

@@ -125,6 +125,21 @@ def test_specs_of_a_later_version_are_refused() -> None:
         TokenSpec.from_json(text)
 
 
+def test_what_a_later_version_added_is_refused_as_that_not_as_unknown() -> None:
+    data = json.loads(SPEC.to_json())
+    data["codes"][0]["novelty"] = 1
+    with pytest.raises(ValueError, match=r"^shard cannot be read \(unknown setting codes?\.?"
+                       ".*novelty.*another version of img2tokens"):
+        TokenSpec.from_arrow(pa.schema([], {"img2tokens": json.dumps(data)}), "shard")
+    data["format_version"] = 2
+    later = json.loads(manifest().to_json()) | {"spec": data, "more": True}
+    for read in (lambda: TokenSpec.from_arrow(pa.schema([], {"img2tokens": json.dumps(data)}), "x"),
+                 lambda: Manifest.from_json(json.dumps(later), "x")):
+        with pytest.raises(SpecMismatch, match="^x: format_version is 2; this program reads 1: use "
+                           "the version of img2tokens that wrote it"):
+            read()
+
+
 def test_a_modality_is_held_once_and_found_by_name() -> None:
     assert SPEC["depth"] == DEPTH and SPEC.modalities == ("image", "depth")
     with pytest.raises(ValueError, match="no edges codes"):
@@ -180,7 +195,9 @@ def test_a_manifest_without_later_fields_is_read() -> None:
 @pytest.mark.parametrize(("text", "words"), [
     ("{", "m.json is not JSON"), ("[]", "m.json is not a manifest"),
     ('{"format": "other"}', "m.json is not a manifest"),
-    ('{"format": "img2tokens.tokens"}', "is missing"),
+    ('{"format": "img2tokens.tokens"}', r"m.json cannot be read \(spec is missing"),
+    ("[" * 100_000, "m.json is not JSON"),
+    ('{"format": "img2tokens.tokens", "more": 1}', "m.json .*unknown setting more.*version of img"),
 ])
 def test_a_damaged_manifest_is_refused(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
