@@ -31,6 +31,7 @@ from tokenizer.tokens import (
     TokenCorpus,
     check_shard,
     dead_folder,
+    dead_letters_in,
     read_checked,
     read_dead_letters,
 )
@@ -55,7 +56,7 @@ def check_receipt(url: str, receipt: Receipt, spec: TokenSpec, census: Census | 
         content, problem = read_checked(url, receipt.dead_file)
         if content is None:
             return problem
-        dead = Counter(letter.key for letter in read_dead_letters(url, receipt.dead_file))
+        dead = Counter(letter.key for letter in dead_letters_in(content, receipt.dead_file.name))
         if planned is not None and dead - Counter(planned):
             return f"{receipt.dead_file.name} holds keys that its plan does not"
     return check_shard(url, receipt.entry, spec, census, planned, receipt.num_crops, dead)

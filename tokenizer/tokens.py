@@ -33,6 +33,7 @@ from tokenizer.schema import (
     Manifest,
     ShardEntry,
     TokenSpec,
+    naming_file,
 )
 from tokenizer.stores import StoredFile
 
@@ -241,9 +242,24 @@ def read_shard(url: str, entry: ShardEntry, spec: TokenSpec,
 
 
 def read_dead_letters(url: str, entry: ShardEntry) -> list[DeadLetter]:
-    """The dead letters of one shard."""
-    content = storage.read_bytes(storage.join(url, entry.name))
-    return [DeadLetter(**row) for row in read_parquet(content).to_pylist()]
+    """The dead letters of one shard.
+
+    Raises:
+        FileNotFoundError: their file is missing.
+        ValueError: it is damaged.
+    """
+    name = storage.join(url, entry.name)
+    return dead_letters_in(storage.read_bytes(name), name)
+
+
+def dead_letters_in(content: bytes, name: str) -> list[DeadLetter]:
+    """The dead letters that a file of them holds; ``name`` is the file's, for the message."""
+    with naming_file(name):
+        table = read_parquet(content)
+        if table.schema.names != DEAD_SCHEMA.names:
+            raise ValueError(f"its columns are {', '.join(table.schema.names)}, those of dead "
+                             f"letters {', '.join(DEAD_SCHEMA.names)}")
+    return [DeadLetter(**row) for row in table.to_pylist()]
 
 
 def read_checked(url: str, entry: ShardEntry) -> tuple[bytes | None, str | None]:

@@ -271,6 +271,15 @@ def test_reading_a_damaged_shard_names_it_and_the_remedy(folder: Path, content: 
         TokenCorpus.open(str(folder)).read_shard(1)
 
 
+@pytest.mark.parametrize("content", [
+    b"", b"PAR1 something else PAR1", tokens.parquet_bytes(pa.table({"key": ["b"]}))])
+def test_reading_damaged_dead_letters_names_their_file(folder: Path, content: bytes) -> None:
+    complete(str(folder))
+    (folder / "_dead/00001.parquet").write_bytes(content)
+    with pytest.raises(ValueError, match=r"_dead/00001\.parquet cannot be read .*damaged"):
+        list(TokenCorpus.open(str(folder)).dead_letters())
+
+
 def test_reading_a_missing_shard_names_it_and_the_remedy(folder: Path) -> None:
     complete(str(folder))
     (folder / "data/part-00001-of-00003.parquet").unlink()
