@@ -11,7 +11,7 @@ import pytest
 
 from tokenizer.corpus.sources import Entry, open_source
 from tokenizer.corpus.sources.lists import resolve
-from tokenizer.corpus.sources.web import FetchConfig
+from tokenizer.corpus.sources.web import BadURL, FetchConfig
 
 ROWS = [{"path": "cat/tom.png", "label": "cat", "caption": "a cat, sleeping"},
         {"path": "./rex.jpg", "label": "dog", "caption": None},
@@ -94,6 +94,20 @@ def test_rows_that_name_nothing_are_dead_letters(tmp_path: Path) -> None:
         (entry.source + str(entry.problem)).encode()
 
 
+@pytest.mark.parametrize("bad", ["http://[host/x.jpg", "https://exam\u2100ple.org/x.jpg"])
+def test_a_row_whose_address_is_none_is_a_dead_letter_and_the_others_are_read(
+        tmp_path: Path, bad: str) -> None:
+    (tmp_path / "a.png").write_bytes(b"a")
+    (tmp_path / "list.csv").write_text(f"path,depth\n{bad},a.png\na.png,{bad}\na.png,a.png\n",
+                                       encoding="utf-8")
+    source = open_source(f"{tmp_path}/list.csv", {"depth": "column:depth"})
+    first, second, third = source.entries()
+    assert first.source == bad and third.problem is not None  # its key is that of the second
+    for entry in (first, second):
+        with pytest.raises(BadURL, match="is no web address"):
+            source.read(entry)
+
+
 def test_text_in_another_encoding_is_told(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes("path,label,caption\na.png,bär,x\nb.png,x,Bär\nc.png,x,y"
                                         .encode("latin-1"))
@@ -158,6 +172,8 @@ def test_remote_lists_name_files_beside_them() -> None:
     ("a.png", "list.csv", "a.png"), ("../a.png", "x/y/list.csv", "x/y/../a.png"),
     ("/a.png", "s3://b/list.csv", "/a.png"), ("a.png", "s3://b/c/list.csv", "s3://b/c/a.png"),
     ("../a.png", "https://h/x/list.csv", "https://h/a.png"),
+    ("/etc/a.png", "https://h/x/list.csv", "https://h/etc/a.png"),
+    ("//[h", "https://h/x/list.csv", "https://[h"),
     ("https://h/a.png", "list.csv", "https://h/a.png")])
 def test_paths_are_relative_to_the_list(place: str, base: str, found: str) -> None:
     assert resolve(place, base) == found

@@ -7,6 +7,7 @@
 Paths are relative to the list's folder, absolute, or URLs of any fsspec file system; web addresses
 are fetched with the limits of `web.FetchConfig`.
 """
+import contextlib
 import csv
 import json
 import posixpath
@@ -148,12 +149,15 @@ def resolve(place: str, base: str) -> str:
     """A path or URL of a list as the file that it means.
 
     Args:
-        base: the list's own path or URL.
+        base: the list's own path or URL; a list of the web names no files of this machine.
     """
-    if "://" in place or place.startswith("/"):
+    if "://" in place or (place.startswith("/") and not is_web(base)):
         return place
     if is_web(base):
-        return urljoin(base, place)
+        try:
+            return urljoin(base, place)
+        except ValueError:  # its host is none, which fetching it tells
+            return f"{urlsplit(base).scheme}:{place}"
     return storage.join(posixpath.dirname(base), posixpath.normpath(place))
 
 
@@ -236,9 +240,10 @@ def _parquet_rows(url: str) -> Iterator[Row]:
 def _key_of(place: str, base: str) -> str:
     """The key of a file without one: its path without suffix, of web addresses with their host."""
     if is_web(place):
-        parts = urlsplit(place)
-        stem = posixpath.splitext(f"{parts.netloc}{parts.path}")[0]
-        return f"{stem}?{parts.query}" if parts.query else stem
+        with contextlib.suppress(ValueError):  # it is no address, which fetching it tells
+            parts = urlsplit(place)
+            stem = posixpath.splitext(f"{parts.netloc}{parts.path}")[0]
+            return f"{stem}?{parts.query}" if parts.query else stem
     folder = posixpath.dirname(base).rstrip("/") + "/"
     if place.startswith(folder) and len(folder) > 1:
         place = place[len(folder):]
