@@ -40,7 +40,8 @@ def decode_depth(payload: bytes) -> np.ndarray:
         depth = _decode_npy(payload)
     else:
         image = open_image(payload)
-        packed = image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)
+        packed = (image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)
+                  and _sample_bits(payload) == 8)
         depth = (np.array(image).view("<f4")[..., 0] if packed
                  else np.asarray(_one_channel(payload, image, "a depth map")))
     depth = depth.astype(np.float32)

@@ -56,6 +56,12 @@ def test_a_photo_is_no_map() -> None:
         decode_labels(encode(noise(1)))
 
 
+def test_a_picture_of_16_bits_with_alpha_is_not_taken_for_packed_floats() -> None:
+    payload = raw_png(2, 1, 16, 6, [b"\x0b\xb8\x0f\xa0\x13\x88\x01\x2c" * 2])
+    with pytest.raises(UnreadableImage, match="RGBA of 16 bits a channel where a depth map"):
+        decode_depth(payload)
+
+
 def test_depth_that_is_not_finite_is_counted() -> None:
     with pytest.raises(UnreadableImage, match="2 of 4 depth values are not finite"):
         decode_depth(npy(np.array([[np.nan, 1], [np.inf, 2]])))
