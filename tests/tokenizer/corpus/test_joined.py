@@ -72,6 +72,16 @@ def test_a_damaged_map_is_the_problem_of_its_image(tmp_path: Path) -> None:
         "a": None, "b": "TruncatedArchive", "maps#2300": "DamagedArchive"}
 
 
+def test_a_damaged_image_is_one_dead_letter_and_its_map_none(tmp_path: Path) -> None:
+    url = as_tar(tmp_path / "images", {"a.png": b"a" * 600, "b.png": b"b" * 600})
+    Path(url).write_bytes(Path(url).read_bytes()[:2300])
+    maps = as_folder(tmp_path / "maps", {"a.png": b"a", "b.png": b"b", "c.png": b"c"})
+    source = open_source(url, {"depth": maps}, "none")
+    assert [(entry.key, entry.problem and entry.problem[0]) for entry in source.entries()] == [
+        ("a", None), ("b", "TruncatedArchive"), ("images#2300", "DamagedArchive"),
+        ("c", "MapWithoutImage")]
+
+
 def test_own_and_further_maps_go_together(tmp_path: Path) -> None:
     url = as_tar(tmp_path / "images", {"a.png": b"a", "a.segmentation.png": b"s"})
     maps = as_folder(tmp_path / "depths", {"a.npy": b"d"})

@@ -52,7 +52,8 @@ class JoinedSource(Source):
         maps = self._listed()
         maps.execute("UPDATE maps SET used = 0")
         for entry in self.source.entries():
-            yield entry if entry.problem else self._joined(entry, maps)
+            joined = self._joined(entry, maps)  # its maps have an image, though it may be damaged
+            yield entry if entry.problem else joined
         for name in self.beside:
             for key, body in maps.execute("SELECT key, body FROM maps WHERE modality = ? AND NOT "
                                           "used ORDER BY number", (name,)):
