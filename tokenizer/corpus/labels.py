@@ -86,7 +86,7 @@ class FolderLabels(Labels):
 
     def of(self, key: str, name: str) -> Label:
         folder, separator, _ = key.partition("/")
-        return Label(folder, None, True) if separator else Label()
+        return Label(folder, None, True) if folder and separator else Label()
 
 
 class OwnLabels(FolderLabels):
@@ -111,17 +111,18 @@ class PatternLabels(Labels):
         try:
             self.pattern = re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+            raise ValueError(f"the pattern {pattern!r} of labels is not a regular expression: "
+                             f"{error}") from error
         if not self.pattern.groups:
-            raise ValueError(f"{pattern!r} has no group; put the part of the key that is the class "
-                             "in parentheses, for example regex:^([^_]+)_")
+            raise ValueError(f"the pattern {pattern!r} of labels has no group; put the part of the "
+                             "key that is the class in parentheses, for example regex:^([^_]+)_")
 
     def classes(self, source: Keys) -> list[str]:
         keys = source.keys()
         found = {name for key in keys if (name := self._search(key)) is not None}
         if not found:
-            raise ValueError(f"the pattern {self.pattern.pattern!r} matches no key of {source}; "
-                             f"the first key is {next(source.keys(), None)!r}")
+            raise ValueError(f"the pattern {self.pattern.pattern!r} of labels matches no key of "
+                             f"{source}; the first key is {next(source.keys(), None)!r}")
         return sorted(found)
 
     def of(self, key: str, name: str) -> Label:

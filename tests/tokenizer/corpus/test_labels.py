@@ -38,6 +38,10 @@ def test_the_first_folder_is_the_class() -> None:
         "cat", "cat", "dog", None]
 
 
+def test_a_key_that_begins_with_a_slash_has_no_first_folder() -> None:
+    assert labels_from("folder").of("/cat/a", "/cat/a.png") == Label()
+
+
 def test_none_gives_no_class() -> None:
     found = labels_from("none")
     assert found.classes(CORPUS) == []
