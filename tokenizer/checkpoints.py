@@ -10,11 +10,11 @@ is loaded here can run code: weights are safetensors, training state is read wei
 import hashlib
 import io
 import json
-import pickle
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tokenizer import configs, storage
+from tokenizer.weights import DAMAGED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,7 +116,7 @@ def load_state(url: str) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(storage.read_bytes(name)),
                                            map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except DAMAGED as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{name} is damaged or no training state ({reason}); train into another "
                          "folder") from error

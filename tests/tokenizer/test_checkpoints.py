@@ -1,6 +1,7 @@
 """Checkpoints come back as they were saved, say what is wrong, and run no code."""
 import json
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +93,19 @@ def test_a_training_state_cut_short_is_damaged(folder: str, keep: int) -> None:
     path = Path(folder, checkpoints.STATE)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match="damaged or no training state.*another folder"):
+        checkpoints.load_state(folder)
+
+
+@pytest.mark.parametrize("pickled", [b"\x80\x02.", b"\x80\x02h\x05.", b"\x80\x02K\x01K\x02s."])
+def test_a_training_state_whose_pickle_is_nonsense_is_damaged(folder: str, pickled: bytes) -> None:
+    checkpoints.save_state(folder, {"step": 3})
+    path = Path(folder, checkpoints.STATE)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, pickled if name.endswith("data.pkl") else content)
+    with pytest.raises(ValueError, match="damaged or no training state"):
         checkpoints.load_state(folder)
 
 
