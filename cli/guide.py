@@ -107,6 +107,7 @@ def guide(prompt: str, out: str, tokenizer: str, clip: str, device: str,
     from clip_guidance.clip import Clip
     from clip_guidance.job import GuideConfig, Tokenizer, guide_corpus
     from clip_guidance.prompts import tell_story
+    from pipelines.report import count
     if options["every"] and not options["chapters"]:
         raise click.UsageError("--every says when the prompts of --then follow; give one")
     optimisation = build_optimisation(options)
@@ -122,7 +123,7 @@ def guide(prompt: str, out: str, tokenizer: str, clip: str, device: str,
     with _Bar(config) as bar:
         manifest = guide_corpus(loaded, judge, out, config, start, bar.show, overwrite,
                                 guiding)
-    click.echo(f"{manifest.num_rows} images in {out}; see {out}/images")
+    click.echo(f"{count(manifest.num_rows, 'image')} in {out}; see {out}/images")
 
 
 def build_optimisation(options: dict[str, Any]) -> "OptimiseConfig":

@@ -133,6 +133,7 @@ def sample(prior: str, out: str, tokenizers: tuple[tuple[str, str], ...], device
       img2tokens sample /shared/prior /shared/many --num 50000 --engine dask://10.0.0.5:8786
     """
     from cli.sampling_engines import SamplingEngine, carrier
+    from pipelines.report import count
     from prior.windows import load_at_size
     settings = SamplingEngine(engine=options["engine"], num_workers=options["num_workers"],
                               beam_flags=options["beam_flags"])
@@ -142,7 +143,7 @@ def sample(prior: str, out: str, tokenizers: tuple[tuple[str, str], ...], device
     decoders = load_decoders(tokenizers, loaded.config, device)
     num_images = draw(loaded, out, decoders, options, part, carry)
     where = f"; see {out}/grid.png" if decoders else ""
-    click.echo(f"{num_images} images in {out}{where}" if num_images else
+    click.echo(f"{count(num_images, 'image')} in {out}{where}" if num_images else
                f"{out}: this task of the array is done; shards are left to the others")
 
 

@@ -25,8 +25,9 @@ from pipelines.formats.base import Codes
 from pipelines.job import Job, ShardTask, commit
 from pipelines.plan import Plan, fixed_size_shards, make_plan
 from pipelines.shard import concerns_source, describe
-from tokenizer import audit, configs, storage
+from tokenizer import audit, buckets, configs, storage
 from tokenizer.corpus.images import Crop
+from tokenizer.corpus.limits import MAX_PIXELS
 from tokenizer.corpus.sources.urls import printable
 from tokenizer.schema import FORMAT_VERSION, UNKNOWN, CodeSpec, Manifest, TokenSpec, rows_table
 from tokenizer.tokens import DeadLetter, Receipt
@@ -85,11 +86,13 @@ class ImportConfig:
         if self.format not in READERS:
             raise ValueError(f"formats that are read are {', '.join(READERS)}, got {self.format!r}")
         if (self.tokenizer is None) == (self.codebook_size is None):
-            raise ValueError("give either the tokenizer that made the codes or, without one, the "
-                             "size of its codebook")
+            raise ValueError("give either the tokenizer that made the codes (--tokenizer) or, "
+                             "without one, the size of its codebook (--codebook-size)")
         if self.tokenizer is not None and self.image_size is not None:
             raise ValueError("the size of images follows from the tokenizer and the grid: leave "
                              f"out {self.image_size[0]}x{self.image_size[1]}")
+        if not (self.modality or "image").isidentifier():
+            raise ValueError(f"--modality is a name such as image or depth, got {self.modality!r}")
         if self.shard_size < 1:
             raise ValueError(f"shard_size must be at least 1, got {self.shard_size}")
 
@@ -249,7 +252,7 @@ def code_spec(config: ImportConfig, num_codes: int, codec: "codecs.Codec | None"
         codec: what made them, where that is known.
 
     Raises:
-        ValueError: the grid does not hold this number of codes.
+        ValueError: the grid does not hold this number of codes, or no picture has the size.
     """
     preprocessing = {"crop": UNKNOWN, "resampling": UNKNOWN, "imported_from": config.format}
     if codec is None:
@@ -267,6 +270,10 @@ def code_spec(config: ImportConfig, num_codes: int, codec: "codecs.Codec | None"
     if spec.num_codes != num_codes:
         raise ValueError(f"the codes are {num_codes} a crop, a grid of {grid[0]} x {grid[1]} with "
                          f"{spec.depth} codes a cell takes {spec.num_codes}: give the grid as HxW")
+    (height, width), size = spec.image_size, buckets.size_name(spec.image_size)
+    if height < grid[0] or width < grid[1] or height * width > MAX_PIXELS:
+        raise ValueError(f"--image-size {size}: a picture has at least a pixel for each code of "
+                         f"the grid {buckets.size_name(grid)}, and at most {MAX_PIXELS} pixels")
     return spec
 
 

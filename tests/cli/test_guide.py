@@ -59,6 +59,7 @@ def test_prompts_follow_one_another_and_may_be_pictures(tokenized: Path, clip: P
     result = guide(f"@{tmp_path / 'photo.png'}:0.5 | fog", out, tokenized, clip, "--steps", 3,
                    "--then", "a lake", "--every", 2)
     assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == f"1 image in {out}; see {out}/images"
     lines = (out / "curves/guided-00000.jsonl").read_text().splitlines()
     assert [json.loads(line)["prompt"] for line in lines] == [0, 0, 2, 2]
     assert TokenCorpus.open(str(out)).read_shard(0)["caption"].to_pylist() == ["a lake"]
