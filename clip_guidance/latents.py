@@ -24,6 +24,11 @@ NUM_MEASURED = 1024
 """Entries whose distance to their nearest neighbour is measured."""
 
 
+CROWDED = 1e-3
+"""Entries are crowded whose squared distance to the nearest other is less than this share of what
+it would be if all lay evenly spread, unless all are."""
+
+
 class LatentSpace:
     """The latents of one quantizer, on its device.
 
@@ -89,7 +94,11 @@ class LatentSpace:
 
     @cached_property
     def _spacings(self) -> list[float]:
-        """Of each codebook the median squared distance between an entry and its nearest other."""
+        """Of each codebook the median squared distance between an entry and its nearest other.
+
+        `CROWDED` entries do not count: those that training left unused, often most of a codebook,
+        lie all but on one spot.
+        """
         return [_spacing(entries) for entries in self._codebooks]
 
     def clamp_(self, latents: Tensor) -> None:
@@ -101,8 +110,10 @@ class LatentSpace:
 def _spacing(entries: Tensor) -> float:
     """See `LatentSpace._spacings`; more than 0."""
     chosen = torch.arange(0, len(entries), -(-len(entries) // NUM_MEASURED), device=entries.device)
-    distances = two_distances(entries[chosen], entries, chosen)[:, 1]
-    return max(float(distances.square().median()), 1e-12)
+    squares = two_distances(entries[chosen], entries, chosen)[:, 1].square()
+    even = entries.var(0, correction=0).sum() * len(entries) ** (-2 / entries.shape[1])
+    apart = squares[squares > CROWDED * even]
+    return max(float((apart if len(apart) else squares).median()), 1e-12)
 
 
 def _steps(quantizer: Quantizer) -> Sequence[Quantizer]:

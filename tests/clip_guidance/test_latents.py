@@ -55,6 +55,21 @@ def test_what_leaves_the_range_is_brought_to_its_edge(kind: str) -> None:
     torch.testing.assert_close(latents[0, :, 1, 1], space.low)
 
 
+@pytest.mark.parametrize("num_used", [512, 40])
+def test_entries_that_training_left_on_one_spot_do_not_silence_a_prior(num_used: int) -> None:
+    """Most entries of published codebooks are such; used ones must still feel each other."""
+    generator = torch.Generator().manual_seed(0)
+    classic = build_quantizer(QuantizerConfig(kind="classic", codebook_size=512, code_dim=16))
+    entries = classic.get_parameter("embedding.weight").requires_grad_(False)
+    entries[:num_used] = torch.randn(num_used, 16, generator=generator)
+    space = LatentSpace(classic.eval())
+    codes = torch.randint(0, num_used, (1, 4, 4), generator=generator)
+    gains = torch.randn(1, 1, 4, 4, 512, generator=generator)
+    ascent = space.ascent(space.latents(codes), codes, gains)
+    lengths = ascent.norm(dim=1)
+    assert 1e-3 < lengths.median() < 1
+
+
 def test_more_entries_than_can_be_searched_are_refused() -> None:
     config = QuantizerConfig(kind="lfq", codebook_size=1 << 20, code_dim=20)
     with pytest.raises(ValueError, match=r"1048576 codes \(lfq\); guidance .* most 262144"):
