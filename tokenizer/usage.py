@@ -53,4 +53,4 @@ def _perplexity(counts: np.ndarray) -> float:
     if not total:
         return 0.0
     shares = counts[counts > 0] / total
-    return round(math.exp2(-float((shares * np.log2(shares)).sum())), 6)
+    return round(2.0 ** -float((shares * np.log2(shares)).sum()), 6)
