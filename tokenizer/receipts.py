@@ -97,17 +97,18 @@ def read_receipts(url: str, fingerprint: str | None, known: Container[int] = (),
     """
     def is_missing(shard: int) -> bool:
         return shard not in known and (wanted is None or shard in wanted)
-    singles, packs = _listed(url)
-    singles = [shard for shard in singles if is_missing(shard)]
-    packs = [pack for pack in packs if any(map(is_missing, pack))]
+    listed, packs = _listed(url)
+    singles = [shard for shard in listed if is_missing(shard)]
     found: dict[int, Receipt] = {}
     with ThreadPoolExecutor(NUM_READERS) as pool:
+        read = list(pool.map(lambda shard: read_receipt(url, shard, fingerprint), singles))
+        if None in read:  # damaged, or packed by another driver since it was listed
+            packs = _listed(url)[1]
+        packs = [pack for pack in packs if any(map(is_missing, pack))]
         for receipts in pool.map(lambda pack: _read_pack(url, pack, fingerprint), packs):
             found |= {shard: receipt for shard, receipt in receipts.items() if is_missing(shard)}
-        for shard, receipt in zip(singles, pool.map(
-                lambda shard: read_receipt(url, shard, fingerprint), singles), strict=True):
-            if receipt is not None:
-                found[shard] = receipt
+    found |= {shard: receipt for shard, receipt in zip(singles, read, strict=True)
+              if receipt is not None}
     return dict(sorted(found.items()))
 
 

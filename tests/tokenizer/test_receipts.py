@@ -1,5 +1,6 @@
 """Receipts count alike whether they lie by themselves or packed, and nothing is lost in between."""
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,3 +185,19 @@ def test_receipts_are_packed_and_withdrawn_on_an_object_store(s3: ObjectStore) -
     s3.requests.clear()
     assert len(read_receipts(s3.bucket, "sha256:f")) == NUM_SHARDS - 1
     assert sum(request.startswith("GET") and ".jsonl" in request for request in s3.requests) == 4
+
+
+def test_receipts_that_another_driver_packs_meanwhile_are_found(
+        url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, lock, packed = receipts.read_receipt, threading.Lock(), list[str]()
+
+    def pack_first(url: str, shard: int, fingerprint: str | None) -> Receipt | None:
+        with lock:
+            if not packed:
+                monkeypatch.setattr(receipts, "read_receipt", read)
+                packed.append(url)
+                pack(url)
+        return read(url, shard, fingerprint)
+    monkeypatch.setattr(receipts, "read_receipt", pack_first)
+    assert list(read_receipts(url, "sha256:f")) == list(range(NUM_SHARDS))
+    assert packed == [url]
