@@ -35,6 +35,11 @@ STOP = f"{FAILED}/stop"
 PAUSES = (1.0, 5.0)
 """Seconds to wait before failed shards are tried again; so often are they tried again."""
 
+SHARE_WORTH_A_TRY = 0.1
+"""Of the shards that were left; where so many were made before workers were lost, the tries begin
+anew. So a job of a week outlives workers that die now and then, and a shard that kills its worker
+each time ends it soon."""
+
 SECONDS_BETWEEN_LOOKS = 0.5
 """How often the driver looks for new receipts, unless looking itself takes long."""
 
@@ -247,26 +252,30 @@ class Job:
         """Run the shards without receipts, and again those that fail."""
         with Progress(self._plan.url, self._num_inputs(), len(self._shards), self._unit) as bar:
             bar.show(self._receipts.values())
-            for pause in (0.0, *PAUSES):
-                if not (pending := self._pending()):
-                    break
-                time.sleep(pause)
+            pauses = [0.0, *PAUSES]
+            while pauses and (pending := self._pending()):
+                time.sleep(pauses.pop(0))
                 with self._watched(bar):
-                    self._try(pending)
+                    lost = self._try(pending)
                 self._look()
                 bar.show(self._receipts.values(), at_once=True)
                 self._require_few_errors()
+                num_made = len(pending) - len(self._pending())
+                if lost and num_made >= SHARE_WORTH_A_TRY * len(pending):
+                    pauses = [*PAUSES]
         self._remove_unfinished()
         if pending := self._pending():
             raise JobFailed(self._why(pending))
         self._require_few_errors()
 
-    def _try(self, shards: Sequence[int]) -> None:
-        """Have the engine try these shards once."""
+    def _try(self, shards: Sequence[int]) -> bool:
+        """Have the engine try these shards once; whether workers were lost over it."""
         try:
             self._engine(self._task, shards)
         except WorkerLost as lost:
             self._lost = str(lost)
+            return True
+        return False
 
     def _pending(self) -> list[int]:
         return [shard for shard in self._shards if shard not in self._receipts]

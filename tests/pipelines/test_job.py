@@ -150,6 +150,36 @@ def test_a_lost_worker_is_replaced(task: CountingTask) -> None:
     assert calls == [[0, 1, 2, 3, 4], [2, 3, 4], [4]]
 
 
+@pytest.fixture
+def long_task(tmp_path: Path, task: CountingTask) -> CountingTask:
+    """Forty shards."""
+    plan = make_plan(str(tmp_path / "long"), "encode", {}, lambda: fixed_size_shards(
+        [{"key": str(key)} for key in range(40)], SCHEMA, 1))
+    return CountingTask(plan)
+
+
+def test_a_long_job_outlives_workers_that_die_now_and_then(long_task: CountingTask) -> None:
+    left = []
+
+    def engine(task: ShardTask, shards: Sequence[int]) -> None:
+        left.append(len(shards))
+        run_inline(task, shards[:8])
+        if len(shards) > 8:
+            raise WorkerLost("killed")
+    run(long_task, engine)
+    assert left == [40, 32, 24, 16, 8] and long_task.runs == list(range(40))
+
+
+def test_a_shard_that_kills_its_worker_each_time_ends_a_long_job_soon(
+        long_task: CountingTask) -> None:
+    def engine(task: ShardTask, shards: Sequence[int]) -> None:
+        run_inline(task, shards[-1:])
+        raise WorkerLost("killed")
+    with pytest.raises(JobFailed, match="37 of 40 shards could not be made.*: killed"):
+        run(long_task, engine)
+    assert long_task.runs == [39, 38, 37]
+
+
 def test_workers_that_keep_dying_are_told_apart_from_a_full_disk(task: CountingTask) -> None:
     def engine(task: ShardTask, shards: Sequence[int]) -> None:
         raise WorkerLost("a worker was killed")
