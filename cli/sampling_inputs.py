@@ -1,5 +1,5 @@
 """What ``img2tokens sample`` is given: rows of a token corpus, files, and holes in pictures."""
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,8 +35,9 @@ def find_givens(config: "PriorConfig", codecs: "dict[str, Codec]",
     pictures = [source] if source is not None and is_picture(source) else []
     if pictures or options["files"]:
         named = [(config.target, url) for url in pictures] + list(options["files"])
-        return from_codes(config, _encode_all(codecs, named), " ".join(url for _, url in named),
-                          labels=options["labels"], keep=keep, hole=hole)
+        files = {name: [url for other, url in named if other == name] for name, _ in named}
+        return from_codes(config, _encode_all(codecs, files), files, labels=options["labels"],
+                          keep=keep, hole=hole)
     if source is None:
         return from_labels(config, options["labels"])
     url, key = _corpus_and_key(source)
@@ -103,15 +104,13 @@ def find_hole(spec: "CodeSpec", options: dict[str, Any]) -> "np.ndarray | None":
 
 
 def _encode_all(codecs: "dict[str, Codec]",
-                named: Sequence[tuple[str, str]]) -> "dict[str, np.ndarray]":
+                files: Mapping[str, Sequence[str]]) -> "dict[str, np.ndarray]":
     """Codes ``(M[, D], h, w)`` of files by modality, each in the order given."""
-    codes = {}
-    for name in dict.fromkeys(name for name, _ in named):
+    for name in files:
         if name not in codecs:
             raise click.UsageError(f"to encode the {name} given, its tokenizer is needed: "
                                    f"--tokenizer {name}=FOLDER")
-        codes[name] = encode_files(codecs[name], [url for other, url in named if other == name])
-    return codes
+    return {name: encode_files(codecs[name], urls) for name, urls in files.items()}
 
 
 def encode_files(codec: "Codec", urls: Sequence[str]) -> "np.ndarray":

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prior.dataset import require_codes
 from prior.generate import Generation, generate
 from prior.givens import Givens
 from prior.likelihood import code_gradients
@@ -45,11 +46,11 @@ class GuidingPrior:
         """Refuse a prior of other codes than these.
 
         Raises:
-            SpecMismatch: it is of another tokenizer, or of images of another size.
+            SpecMismatch, ValueError: it is of another tokenizer, or of images of another size.
         """
         own = self.prior.config.spec[self.prior.config.target]
-        TokenSpec(codes=(spec.cropped({}),)).require_equal(TokenSpec(codes=(own.cropped({}),)),
-                                                           "the prior")
+        require_codes(TokenSpec(codes=(spec,)), TokenSpec(codes=(own,)), [spec.modality],
+                      "the prior")
 
     def sample(self, seed: int, index: int) -> np.ndarray:
         """Codes ``(1[, D], h, w)`` int64: those of image ``index`` of ``img2tokens sample``."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from clip_guidance.likelihood import GuidingPrior
+from prior.dataset import require_codes
 from tokenizer import storage
 from tokenizer.buckets import size_name
 from tokenizer.filters import selected_tables
@@ -76,9 +77,8 @@ def stored_codes(corpus: TokenCorpus, key: str, spec: CodeSpec) -> np.ndarray:
     """
     corpus = bucket_of_size(corpus, spec.image_size)
     rows = corpus.rows if isinstance(corpus, OneBucket) else None
+    require_codes(TokenSpec(codes=(spec,)), corpus.spec, [spec.modality], corpus.url)
     wanted = corpus.spec[spec.modality]
-    TokenSpec(codes=(spec.cropped({}),)).require_equal(TokenSpec(codes=(wanted.cropped({}),)),
-                                                       corpus.url)
     found = []
     for table in selected_tables(corpus, ["key", wanted.column], rows):
         chosen = [row for row, name in enumerate(table["key"].to_pylist()) if name == key]

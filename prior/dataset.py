@@ -5,7 +5,7 @@ In which order training goes through them is the matter of `prior.loading`.
 
 Letters: N rows, B rows of a batch, n codes of a segment, D codes a cell, V its vocabulary.
 """
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -229,6 +229,29 @@ def columns_of(table: pa.Table, read: Sequence[RowColumn], num_classes: int) -> 
 def joined(parts: Sequence[Columns]) -> Columns:
     """Rows one after the other."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def spread(num_rows: int, limit: int) -> np.ndarray:
+    """At most ``limit`` of N rows, int64, evenly spread: a corpus is in order of its classes."""
+    count = min(limit, num_rows)
+    return np.arange(count) * num_rows // max(1, count)
+
+
+def require_codes(expected: TokenSpec, found: TokenSpec, names: Iterable[str], place: str) -> None:
+    """Refuse codes that mean something else than others; of which crops they are may differ.
+
+    Args:
+        names: modalities that are compared.
+        place: where ``found`` is from, for messages.
+    Raises:
+        SpecMismatch, ValueError: names the modality and what differs, or that it lacks.
+    """
+    for name in names:
+        if name not in found.modalities:
+            raise ValueError(f"{place} holds no {name} codes, which are needed; it holds "
+                             f"{', '.join(found.modalities)}")
+        whole = [TokenSpec(codes=(spec[name].cropped({}),)) for spec in (expected, found)]
+        whole[0].require_equal(whole[1], place)
 
 
 def _labels(table: pa.Table, num_classes: int) -> np.ndarray:

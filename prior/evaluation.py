@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prior.dataset import Batch, CodeRows
+from prior.dataset import Batch, CodeRows, spread
 from prior.generate import Generation, generate
 from prior.sequence import LABEL, SequenceLayout
 from prior.transformer import Transformer
@@ -29,8 +29,8 @@ Pictures = Callable[[np.ndarray], np.ndarray]
 GAP = "gap"
 """Begins the names of how much more held-out codes cost with the conditions of other rows."""
 
-SAMPLES_EACH = 2
-"""Samples shown for each held-out row."""
+SAMPLES_EACH, MOST_AT_ONCE = 2, 32
+"""Samples shown for each held-out row, and how many of all are drawn at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,8 @@ def sample_sheet(model: Transformer, rows: CodeRows, count: int, pictures: Mappi
     indices = spread(len(rows), count)
     repeated = np.repeat(indices, SAMPLES_EACH)
     conditions = {segment.name: rows.segment(segment, repeated) for segment in layout.conditions}
-    codes = generate(model, conditions, [(seed, row) for row in range(len(repeated))], Generation())
+    seeds = [(seed, row) for row in range(len(repeated))]
+    codes = generate(model, conditions, seeds, Generation(batch_size=min(len(seeds), MOST_AT_ONCE)))
     shown = [pictures[segment.name](rows.codes[segment.name][indices])
              for segment in layout.conditions if segment.name != LABEL and segment.name in pictures]
     shown.append(pictures[target](rows.codes[target][indices]))
@@ -162,12 +163,6 @@ def sample_sheet(model: Transformer, rows: CodeRows, count: int, pictures: Mappi
     columns = [resample(column, size) for column in shown]
     columns += [samples[offset::SAMPLES_EACH] for offset in range(SAMPLES_EACH)]
     return tile(np.stack(columns, 1).reshape(-1, *size, 3), len(columns))
-
-
-def spread(num_rows: int, limit: int) -> np.ndarray:
-    """At most ``limit`` of N rows, int64, evenly spread: a corpus is in order of its classes."""
-    count = min(limit, num_rows)
-    return np.arange(count) * num_rows // count
 
 
 def resample(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from prior.coordinates import whole_image
-from prior.dataset import NO_LABEL, CodeRows
+from prior.dataset import NO_LABEL, CodeRows, require_codes
 from prior.masks import rows_hole
 from prior.model import PriorConfig
 from prior.sequence import COORDINATES, LABEL, NOT_MAPS, Segment
 from tokenizer.filters import RowFilter
 from tokenizer.one_bucket import OneBucket, bucket_of_size
-from tokenizer.schema import TokenSpec
 from tokenizer.splits import Split
 from tokenizer.tokens import TokenCorpus
 
@@ -27,7 +26,8 @@ class Givens:
     Attributes:
         corpus: fingerprint of the token corpus they come from, if from one.
         url: folder of that corpus.
-        keys: M keys of its rows; empty strings where there is no corpus.
+        keys: M keys of its rows, or the names of the files of each row; empty where there are
+            neither.
         rows: M numbers of its rows.
         conditions: per condition that is given, ``(M, n)`` int64 in ``[0, V]`` in the order of the
             sequence, V where a row has none.
@@ -117,15 +117,15 @@ def from_corpus(config: PriorConfig, corpus: TokenCorpus, *, labels: Sequence[st
                   start=_known(config.layout.target, originals, len(rows), keep, hole))
 
 
-def from_codes(config: PriorConfig, codes: Mapping[str, np.ndarray], name: str, *,
-               labels: Sequence[str] = (), keep: float | None = None,
-               hole: np.ndarray | None = None) -> Givens:
+def from_codes(config: PriorConfig, codes: Mapping[str, np.ndarray],
+               files: Mapping[str, Sequence[str]], *, labels: Sequence[str] = (),
+               keep: float | None = None, hole: np.ndarray | None = None) -> Givens:
     """One row for each of some codes that come from files, by modality.
 
     Args:
         codes: per condition, and of the target for images to complete, ``(M[, D], h, w)``; M may
             also be 1.
-        name: of the files, for the rows' sources.
+        files: their names, for the rows' sources; as many of each modality as codes.
         labels, keep, hole: as for `from_corpus`.
     Raises:
         ValueError: codes are of a modality that the prior does not take, their numbers differ, or
@@ -153,7 +153,9 @@ def from_codes(config: PriorConfig, codes: Mapping[str, np.ndarray], name: str, 
     originals = codes.get(config.target)
     if originals is not None:
         originals = np.resize(originals, (num_rows, *originals.shape[1:]))
-    return Givens(keys=(name,) * num_rows, rows=np.zeros(num_rows, np.int64), hole=hole,
+    keys = tuple(" ".join(names[row % len(names)] for names in files.values())
+                 for row in range(num_rows))
+    return Givens(keys=keys, rows=np.zeros(num_rows, np.int64), hole=hole,
                   conditions=conditions, originals=originals, crops=crops,
                   start=_known(layout.target, originals, num_rows, keep, hole))
 
@@ -188,6 +190,8 @@ def _class_of(config: PriorConfig, name: str) -> int:
 def labels_of(config: PriorConfig, rows: CodeRows) -> np.ndarray:
     """Labels of rows as the prior numbers its classes; rows without get its null.
 
+    Classes are matched by name, or where a corpus has their numbers for names, by number.
+
     Raises:
         ValueError: a class is none of the prior's, or a row has none and the prior knows no null.
     """
@@ -200,7 +204,10 @@ def labels_of(config: PriorConfig, rows: CodeRows) -> np.ndarray:
     else:
         used = np.unique(rows.labels[rows.labels != NO_LABEL])
         table = np.zeros(len(rows.classes), np.int64)
-        table[used] = [_class_of(config, rows.classes[label]) for label in used]
+        is_unnamed = rows.classes == tuple(map(str, range(len(rows.classes))))
+        found = [rows.classes[label] for label in used]
+        table[used] = (label_codes(config, found) if is_unnamed else
+                       [_class_of(config, name) for name in found])
     null = len(config.classes)
     labels = np.where(rows.labels == NO_LABEL, len(table), rows.labels)
     return np.append(table, null)[labels]
@@ -234,9 +241,7 @@ def _alike(config: PriorConfig, corpus: TokenCorpus, names: Sequence[str],
     if names:
         size = config.spec[config.target].image_size
         corpus = bucket_of_size(corpus, size, row_filter)
-    for name in names:
-        TokenSpec(codes=(config.spec[name].cropped({}),)).require_equal(
-            TokenSpec(codes=(corpus.spec[name].cropped({}),)), corpus.url)
+    require_codes(config.spec, corpus.spec, names, corpus.url)
     return corpus
 
 

@@ -117,6 +117,8 @@ class PriorConfig:
             raise ValueError(f"{first.url} has no classes, so the prior cannot be conditioned on "
                              "the label; encode with labels, or leave this condition out")
         mixture.require_alike(spec.modalities, labelled=LABEL in names)
+        if LABEL in names and not layout_class(sequence).has_nulls and row_filter is None:
+            mixture.require_labels()
         return cls(spec=spec, conditions=tuple(conditions), drop_all=drop_all,
                    classes=first.manifest.classes, corpus=mixture.fingerprint,
                    mixture=mixture.shares, split=split or Split(),

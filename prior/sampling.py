@@ -26,7 +26,7 @@ from prior.model import Prior, PriorConfig
 from prior.sequence import LABEL, NOT_MAPS
 from prior.windows import generate_windows, require_no_cache
 from tokenizer import audit, configs, storage, tokens
-from tokenizer.claims import Claim
+from tokenizer.claims import Claim, require_apart
 from tokenizer.receipts import Receipt
 from tokenizer.schema import CodeSpec, Manifest, TokenSpec, rows_table
 
@@ -334,9 +334,7 @@ def _claim(out: str, request: Mapping[str, Any], givens: Givens, overwrite: bool
     Raises:
         ValueError: the folder holds other samples or something else, or it is not for samples.
     """
-    if givens.url is not None and storage.is_within(out, givens.url):
-        raise ValueError(f"the output folder {out} lies in the token corpus {givens.url}; choose "
-                         "another folder for the samples")
+    require_apart(out, [givens.url], "the samples")
     CLAIM.claim(out, request, overwrite)
 
 

@@ -33,6 +33,7 @@ from prior.transformer import Transformer
 from prior.watch import Watch
 from tokenizer import checkpoints, configs, storage
 from tokenizer.bars import progress_bar, remark
+from tokenizer.claims import require_apart
 from tokenizer.memory import keep_freed_memory
 from tokenizer.pictures import save_png
 from tokenizer.tokens import TokenCorpus
@@ -90,6 +91,8 @@ def train_prior(corpus: TokenCorpus | Mixture, out: str, config: PriorConfig,
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after a checkpoint.
     """
     training.budget  # refuses settings without an end before any work  # noqa: B018
+    mixture = corpus if isinstance(corpus, Mixture) else Mixture((corpus,), (1.0,))
+    require_apart(out, [each.url for each in mixture.corpora], "the prior")
     training = settle_precision(training, out)
     accelerator = build_accelerator(training)
     if accelerator.device.type == "cpu":
@@ -97,7 +100,6 @@ def train_prior(corpus: TokenCorpus | Mixture, out: str, config: PriorConfig,
     run = _run(config, training)
     saved = load_progress(out, run, RUN_CONFIGS)
     selection = _selection(config, training, cache or storage.join(out, checkpoints.TRAINING))
-    mixture = corpus if isinstance(corpus, Mixture) else Mixture((corpus,), (1.0,))
     rows: TrainingRows | None = None
     with alone(accelerator):
         if accelerator.is_main_process:

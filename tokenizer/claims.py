@@ -5,7 +5,7 @@ request goes on with what is there, another one is refused, and folders with any
 alone.
 """
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,3 +73,18 @@ class Claim:
         if changed:
             raise ValueError(f"{out} holds other {self.noun} ({'; '.join(changed[:4])}): give "
                              "another folder, or start over with --overwrite")
+
+
+def require_apart(out: str, corpora: Iterable[str | None], what: str) -> None:
+    """Refuse to write into a token corpus, which holds what its manifest names alone.
+
+    Args:
+        corpora: folders of those that are read; nothing stands for none.
+        what: is written, for the message.
+    Raises:
+        ValueError: ``out`` is one of them, or would lie in it.
+    """
+    for url in corpora:
+        if url is not None and storage.is_within(out, url):
+            raise ValueError(f"the output folder {out} lies in the token corpus {url}; choose "
+                             f"another folder for {what}")

@@ -3,10 +3,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from prior.dataset import require_codes
 from tokenizer import configs, storage
 from tokenizer.filters import RowFilter
 from tokenizer.one_bucket import one_bucket
-from tokenizer.schema import TokenSpec
 from tokenizer.tokens import TokenCorpus
 
 ORDERS = ("auto", "exact", "windowed")
@@ -133,6 +133,20 @@ class Mixture:
         corpora = tuple(one_bucket(corpus, row_filter) for corpus in self.corpora)
         return Mixture(corpora, self.weights)
 
+    def require_labels(self) -> None:
+        """Refuse corpora of which a row has no label, by what their manifests count.
+
+        Raises:
+            ValueError: names the corpus and how many such rows it has.
+        """
+        for corpus in self.corpora:
+            manifest = corpus.manifest
+            missing = manifest.num_rows - sum(manifest.class_counts.values())
+            if manifest.class_counts and missing:  # early manifests do not count
+                raise ValueError(f"{missing} of {manifest.num_rows} rows of {corpus.url} have no "
+                                 "label, and these sequences have no code for that: leave such "
+                                 "rows out with --filter 'label is not null'")
+
     def require_alike(self, modalities: Sequence[str], labelled: bool) -> None:
         """Refuse corpora whose codes do not mean the same.
 
@@ -144,9 +158,7 @@ class Mixture:
         """
         first = self.first
         for corpus in self.corpora[1:]:
-            for name in modalities:
-                whole = [each.spec[name].cropped({}) for each in (first, corpus)]
-                TokenSpec(codes=(whole[0],)).require_equal(TokenSpec(codes=(whole[1],)), corpus.url)
+            require_codes(first.spec, corpus.spec, modalities, corpus.url)
             if labelled and corpus.manifest.classes != first.manifest.classes:
                 raise ValueError(f"{corpus.url} has other classes than {first.url}, so a label "
                                  "would not mean the same: leave this condition out")

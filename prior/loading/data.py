@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prior.dataset import CodeRows, Columns, joined, row_bytes, row_columns
+from prior.dataset import CodeRows, Columns, joined, row_bytes, row_columns, spread
 from prior.loading.cache import cached_rows
 from prior.loading.config import LoaderConfig, Mixture
 from prior.loading.orders import MIXTURE, Choice
@@ -126,8 +126,7 @@ def _divide(corpus: TokenCorpus, selection: Selection, keys: Sequence[pa.Array],
         raise ValueError(f"{corpus.url}: no row is left to train on; hold out fewer, or filter "
                          "less")
     images = image_numbers(keys)[rows] if selection.loader.crops == "one" else None
-    count = min(selection.num_held_out, len(held_out))
-    return Choice(rows, images, seed), held_out[np.arange(count) * len(held_out) // max(1, count)]
+    return Choice(rows, images, seed), held_out[spread(len(held_out), selection.num_held_out)]
 
 
 def held_out_rows(keys: Sequence[pa.Array], split: Split) -> np.ndarray:

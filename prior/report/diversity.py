@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from prior.dataset import CodeRows
-from prior.evaluation import spread
+from prior.dataset import CodeRows, spread
 from prior.report.rows import TrainingCodes
 from tokenizer.evaluation.figures import Figure, finite
 from tokenizer.neighbours import EqualRows, NearestRows

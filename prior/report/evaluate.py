@@ -8,14 +8,14 @@ To add a figure, write a function that returns `Figure`s by name, and call it in
 
 Letters: N rows, n codes of a row.
 """
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 
-from prior.dataset import CodeRows
-from prior.evaluation import held_out_bits, num_passes, spread
+from prior.dataset import CodeRows, spread
+from prior.evaluation import held_out_bits, num_passes
 from prior.gallery import Decoder, check_decoders, show
 from prior.model import Prior
 from prior.report.agreement import Estimator, MapDecoder, agreement, agreement_figures, parts
@@ -43,6 +43,7 @@ from prior.sampling import SamplingConfig, sample_corpus
 from prior.sequence import NOT_MAPS
 from tokenizer import storage
 from tokenizer.bars import progress_bar
+from tokenizer.claims import require_apart
 from tokenizer.devices import full_float32
 from tokenizer.evaluation.features import ADVICE, PictureFeatures, arithmetic
 from tokenizer.evaluation.figures import Figure, ReferenceHash
@@ -118,7 +119,8 @@ def evaluate_prior(prior: Prior, place: str, corpus: TokenCorpus, out: str,
         OSError: a file cannot be reached.
     """
     sight = sight or Sight()
-    _require_apart(out, [corpus.url, config.samples, training.url if training else None])
+    require_apart(out, [corpus.url, config.samples, training.url if training else None],
+                  "the report")
     check_decoders(prior.config.spec, sight.decoders)
     measured = measured_rows(prior.config, corpus, config.limit, config.row_filter)
     trained = measured.training if training is None else _trained_on(prior, training)
@@ -132,14 +134,6 @@ def evaluate_prior(prior: Prior, place: str, corpus: TokenCorpus, out: str,
     report = work.report(place)
     report.save(out, work.picture())
     return report
-
-
-def _require_apart(out: str, corpora: Sequence[str | None]) -> None:
-    """Refuse to write a report into a token corpus."""
-    for url in corpora:
-        if url is not None and storage.is_within(out, url):
-            raise ValueError(f"the output folder {out} lies in the token corpus {url}; choose "
-                             "another folder for the report")
 
 
 def _trained_on(prior: Prior, corpus: TokenCorpus) -> TrainingCodes:

@@ -3,15 +3,14 @@
 Letters: N rows, M of a block, n codes of a row.
 """
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from prior.dataset import NO_LABEL, CodeRows
-from prior.evaluation import spread
+from prior.dataset import NO_LABEL, CodeRows, require_codes, spread
 from prior.givens import Givens, labels_of
 from prior.loading.data import held_out_rows, read_rows
 from prior.loading.shards import ShardReader
@@ -22,7 +21,6 @@ from tokenizer import storage
 from tokenizer.evaluation.figures import ReferenceHash
 from tokenizer.filters import RowFilter
 from tokenizer.one_bucket import OneBucket, bucket_of_size
-from tokenizer.schema import TokenSpec
 from tokenizer.tokens import TokenCorpus
 
 BLOCK = 4096
@@ -137,7 +135,7 @@ def measured_rows(config: PriorConfig, corpus: TokenCorpus, limit: int,
     if row_filter is None and corpus.manifest.fingerprint in config.fingerprints:
         row_filter = config.row_filter
     corpus = bucket_of_size(corpus, config.spec[config.target].image_size, row_filter)
-    require_codes(config, corpus, config.spec.modalities)
+    require_codes(config.spec, corpus.spec, config.spec.modalities, corpus.url)
     reader = ShardReader(corpus, config.columns)
     keys = reader.shard_keys()
     training = training_codes(config, corpus, keys)
@@ -205,7 +203,7 @@ def read_samples(prior: Prior, corpus: TokenCorpus) -> Samples:
             prior drew them, or none.
     """
     names = [name for name in prior.config.spec.modalities if name in corpus.spec.modalities]
-    require_codes(prior.config, corpus, [prior.config.target, *names])
+    require_codes(prior.config.spec, corpus.spec, [prior.config.target, *names], corpus.url)
     place, drawing = storage.join(corpus.url, SAMPLING), {}
     if storage.exists(place):
         told = storage.read_json_object(place)
@@ -231,20 +229,6 @@ def _require_drawn_by(prior: Prior, fingerprint: str, url: str) -> None:
     if fingerprint != prior.fingerprint:
         raise ValueError(f"{url} was drawn by the prior {fingerprint}, not by the one to "
                          f"evaluate, {prior.fingerprint}; give samples of this one")
-
-
-def require_codes(config: PriorConfig, corpus: TokenCorpus, names: Sequence[str]) -> None:
-    """Refuse a corpus whose codes mean something else than the prior's.
-
-    Raises:
-        ValueError: names the modality and what differs, or lacks.
-    """
-    for name in names:
-        if name not in corpus.spec.modalities:
-            raise ValueError(f"{corpus.url} holds no {name} codes, which the prior reads; it holds "
-                             f"{', '.join(corpus.spec.modalities)}")
-        TokenSpec(codes=(config.spec[name].cropped({}),)).require_equal(
-            TokenSpec(codes=(corpus.spec[name].cropped({}),)), corpus.url)
 
 
 def _with_labels(config: PriorConfig, rows: CodeRows) -> CodeRows:

@@ -156,8 +156,9 @@ def test_what_comes_from_no_corpus_is_a_whole_image(corpus: TokenCorpus) -> None
     config = config_of(corpus, "label", "segmentation", COORDINATES)
     whole = taming_coordinates((12, 8), (0, 0, 12, 8), 4, 1024).flatten().tolist()
     maps = {"segmentation": np.zeros((3, *GRID), np.int64)}
+    files = {"segmentation": ["map.png"] * 3}
     for givens, count in ((from_labels(config, ["cat", "dog"]), 2),
-                          (from_codes(config, maps, "map.png"), 3)):
+                          (from_codes(config, maps, files), 3)):
         assert givens.conditions[COORDINATES].tolist() == [whole] * count
         assert np.array_equal(givens.crops, [whole_image((12, 8))] * count)
 

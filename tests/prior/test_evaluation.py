@@ -6,7 +6,7 @@ import pytest
 import torch
 from drawn_codes import GRID
 
-from prior.dataset import CodeRows, assemble
+from prior.dataset import CodeRows, assemble, spread
 from prior.evaluation import (
     HeldOutBits,
     held_out_bits,
@@ -14,7 +14,6 @@ from prior.evaluation import (
     resample,
     sample_sheet,
     sequence_loss,
-    spread,
 )
 from prior.model import Condition, Prior, PriorConfig
 from prior.recipes import tiny

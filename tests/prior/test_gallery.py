@@ -113,7 +113,8 @@ def test_unexpected_cells_are_bright_beside_their_samples(
     odd = rows.codes["image"].copy()
     odd[0, 1, 0] = (odd[0, 1, 0] + 4) % 8
     givens = from_codes(prior.config, {"image": odd, "segmentation": rows.codes["segmentation"]},
-                        "files", labels=[str(label) for label in rows.labels],
+                        {"image": list("ab"), "segmentation": list("cd")},
+                        labels=[str(label) for label in rows.labels],
                         hole=np.array([[False] * 2, [False] * 2, [False, True]]))
     manifest = sample_corpus(prior, givens, str(tmp_path),
                              SamplingConfig(generation=Generation(batch_size=2)))

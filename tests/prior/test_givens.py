@@ -102,8 +102,11 @@ def test_a_class_that_the_prior_does_not_know_is_refused(corpus: TokenCorpus,
         from_corpus(config_of(corpus), make_corpus("other", classes=("bird", "cat")))
 
 
-def test_a_class_that_is_named_like_a_number_is_not_the_one_of_this_number(
+def test_classes_are_matched_by_number_only_where_all_have_numbers_for_names(
         corpus: TokenCorpus, make_corpus: Make) -> None:
+    unnamed = from_corpus(config_of(corpus), make_corpus("unnamed", classes=("0", "1")))
+    assert unnamed.conditions["label"].tolist() == from_corpus(
+        config_of(corpus), corpus).conditions["label"].tolist()
     with pytest.raises(ValueError, match="'1' is none of the prior's 2 classes"):
         from_corpus(config_of(corpus), make_corpus("other", classes=("1", "cat")))
 
@@ -206,8 +209,10 @@ def test_a_hole_keeps_all_codes_for_its_surroundings(corpus: TokenCorpus) -> Non
 def test_codes_of_files_are_given_in_turn_and_single_ones_to_all(corpus: TokenCorpus) -> None:
     rows = CodeRows.load(corpus, ["image", "segmentation"])
     codes = {"segmentation": rows.codes["segmentation"][:3], "image": rows.codes["image"][:1]}
-    givens = from_codes(config_of(corpus), codes, "a.png b.png", labels=["dog"], keep=0.5)
-    assert givens.keys == ("a.png b.png",) * 3 and givens.corpus is None
+    files = {"segmentation": ["a.png", "b.png", "c.png"], "image": ["photo.jpg"]}
+    givens = from_codes(config_of(corpus), codes, files, labels=["dog"], keep=0.5)
+    assert givens.keys == ("a.png photo.jpg", "b.png photo.jpg", "c.png photo.jpg")
+    assert givens.corpus is None
     np.testing.assert_array_equal(givens.conditions["segmentation"],
                                   rows.codes["segmentation"][:3].reshape(3, -1))
     assert givens.conditions["label"].tolist() == [[1]] * 3
@@ -218,9 +223,10 @@ def test_files_that_do_not_fit_are_refused(corpus: TokenCorpus) -> None:
     codes = CodeRows.load(corpus, ["segmentation"]).codes["segmentation"]
     config = config_of(corpus)
     with pytest.raises(ValueError, match="takes no depth; it takes segmentation"):
-        from_codes(config, {"depth": codes[:1]}, "a.png")
+        from_codes(config, {"depth": codes[:1]}, {"depth": ["a.png"]})
     with pytest.raises(ValueError, match="one file, or as many, .* 3 of segmentation, 2 of label"):
-        from_codes(config, {"segmentation": codes[:3]}, "a.png", labels=["dog", "cat"])
+        from_codes(config, {"segmentation": codes[:3]}, {"segmentation": list("abc")},
+                   labels=["dog", "cat"])
 
 
 @pytest.mark.parametrize("keep", [0.0, 1.0, -0.5])

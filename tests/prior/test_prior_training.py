@@ -278,6 +278,14 @@ def test_a_remote_folder_is_refused(corpus: TokenCorpus) -> None:
         train_prior(corpus, "memory://prior", config_of(corpus), tiny_training("steps=1"))
 
 
+def test_a_prior_is_not_written_into_its_corpus(corpus: TokenCorpus) -> None:
+    before = sorted(Path(corpus.url).iterdir())
+    for out in (Path(corpus.url), Path(corpus.url) / "prior"):
+        with pytest.raises(ValueError, match="lies in the token corpus .*; choose another fold"):
+            short(corpus, out, "steps=1")
+    assert sorted(Path(corpus.url).iterdir()) == before
+
+
 def test_a_loss_that_is_not_finite_stops_before_any_weight_changes(corpus: TokenCorpus) -> None:
     config, training = config_of(corpus), tiny_training("steps=1")
     state = TrainingState(config, training, build_accelerator(training))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from written_corpora import write_corpus
 
 from prior.dataset import CodeRows
 from prior.loading.config import LoaderConfig, Mixture
@@ -163,3 +164,15 @@ def test_a_corpus_is_mixed_once(corpus: TokenCorpus) -> None:
 def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LoaderConfig(**changes)
+
+
+def test_rows_without_a_label_are_told_before_training_where_there_is_no_code_for_that(
+        tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "half", np.zeros((4, 2, 2), np.int64), 16,
+                          classes=["cat", None, "dog", None])
+    settings: dict[str, Any] = {"conditions": [Condition(name="label", dropout=0.0)],
+                                "drop_all": 0.0}
+    with pytest.raises(ValueError, match="2 of 4 rows of .*half have no label.*'label is not null"):
+        PriorConfig.of(corpus, sequence="taming", **settings)
+    PriorConfig.of(corpus, sequence="taming", row_filter="label is not null", **settings)
+    PriorConfig.of(corpus, **settings)

@@ -131,7 +131,7 @@ def test_what_cannot_be_measured_is_refused_with_a_remedy(corpus: TokenCorpus,
                                                           make_corpus: Make) -> None:
     with pytest.raises(ValueError, match="with no rows held out.*give another corpus"):
         measured_rows(config_of(corpus, 0), corpus, 9)
-    with pytest.raises(ValueError, match="holds no segmentation codes, which the prior reads"):
+    with pytest.raises(ValueError, match="holds no segmentation codes, which are needed"):
         measured_rows(config_of(corpus), make_corpus("images", 8, modalities=["image"]), 9)
     with pytest.raises(ValueError, match="tokenizer"):
         measured_rows(config_of(corpus), make_corpus("retold", 8, tokenizer="sha256:new-{}"), 9)
