@@ -2,20 +2,20 @@
 import click
 
 from cli.options import filters_rows, reports_errors, tokenizers_of
-from cli.values import TOKENIZER_FOLDER, at_least
+from cli.values import PLACE, TOKENIZER_FOLDER, at_least
 
 
 @click.command()
-@click.argument("tokens")
-@click.argument("output", metavar="PNG")
+@click.argument("tokens", type=PLACE)
+@click.argument("output", type=PLACE, metavar="PNG")
 @click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True, required=True,
               help="Folder of the tokenizer that made the codes; once for each modality.")
 @click.option("--num", type=at_least(1), default=32, show_default=True,
               help="Rows, spread evenly over the corpus.")
 @click.option("--columns", type=at_least(1), default=4, show_default=True,
               help="Rows side by side.")
-@click.option("--keys", metavar="FILE", help="Choose among these: a text with one key a line, or "
-                                             "Parquet with a column key.")
+@click.option("--keys", type=PLACE, metavar="FILE",
+              help="Choose among these: a text with one key a line, or Parquet with a column key.")
 @filters_rows
 @reports_errors
 def contact_sheet(tokens: str, output: str, tokenizers: tuple[tuple[str, str], ...], num: int,

@@ -2,21 +2,21 @@
 import click
 
 from cli.options import reports_errors
-from cli.values import SIZE, at_least
+from cli.values import PLACE, SIZE, at_least
 
 FORMATS = ("llamagen", "rar", "4m", "webdataset")
 
 
 @click.command()
-@click.argument("source")
-@click.argument("output", metavar="OUT")
+@click.argument("source", type=PLACE)
+@click.argument("output", type=PLACE, metavar="OUT")
 @click.option("--from", "origin", type=click.Choice(FORMATS), help="SOURCE is of this format, OUT "
                                                                    "becomes a token corpus.")
 @click.option("--to", "target", type=click.Choice(FORMATS), help="SOURCE is a token corpus, OUT "
                                                                  "becomes one of this format.")
-@click.option("--tokenizer", metavar="FOLDER", help="With --from: what made the codes, for example "
-                                                    "of import-tokenizer; it gives the codebook, "
-                                                    "and the corpus can be decoded with it alone.")
+@click.option("--tokenizer", type=PLACE, metavar="FOLDER",
+              help="With --from: what made the codes, for example of import-tokenizer; it gives "
+                   "the codebook, and the corpus can be decoded with it alone.")
 @click.option("--codebook-size", type=at_least(1), metavar="K",
               help="With --from, without a tokenizer.")
 @click.option("--grid", type=SIZE, help="With --from: rows and columns of the codes.  [default: "

@@ -12,7 +12,7 @@ from cli.options import (
     tokenizers_of,
 )
 from cli.sections import Sections
-from cli.values import TOKENIZER_FOLDER, at_least
+from cli.values import PLACE, TOKENIZER_FOLDER, at_least
 
 SECTIONS = {"What to decode": ("--tokenizer", "--keys", "--filter"),
             "What to write": ("--to", "--format", "--quality"),
@@ -21,8 +21,8 @@ SECTIONS = {"What to decode": ("--tokenizer", "--keys", "--filter"),
 
 
 @click.command(cls=Sections, sections=SECTIONS)
-@click.argument("tokens")
-@click.argument("output", metavar="OUT")
+@click.argument("tokens", type=PLACE)
+@click.argument("output", type=PLACE, metavar="OUT")
 @click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True, required=True,
               help="Folder of the tokenizer that made the codes; with several, each modality gets "
                    "a folder of its own below OUT.")
@@ -33,8 +33,8 @@ SECTIONS = {"What to decode": ("--tokenizer", "--keys", "--filter"),
               show_default=True, help="Format of images; maps are always PNG.")
 @click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True,
               help="Of JPEG and WebP.")
-@click.option("--keys", metavar="FILE", help="Decode only these: a text with one key a line, or "
-                                             "Parquet with a column key.")
+@click.option("--keys", type=PLACE, metavar="FILE",
+              help="Decode only these: a text with one key a line, or Parquet with a column key.")
 @click.option("--batch-size", type=at_least(1), default=8, show_default=True,
               help="Crops that pass through the tokenizer at once.")
 @click.option("--num-workers", type=at_least(1), default=1, show_default=True,

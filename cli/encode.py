@@ -14,7 +14,16 @@ from cli.options import (
     tokenizers_of,
 )
 from cli.sections import Sections
-from cli.values import ASSIGNMENT, BUCKETS, ERROR_LIMIT, SIZE, TOKENIZER_FOLDER, at_least
+from cli.values import (
+    ASSIGNMENT,
+    BUCKETS,
+    CROPS,
+    ERROR_LIMIT,
+    PLACE,
+    SIZE,
+    TOKENIZER_FOLDER,
+    at_least,
+)
 
 if TYPE_CHECKING:
     from pipelines.encode import EncodeConfig
@@ -29,8 +38,8 @@ SECTIONS = {
 
 
 @click.command(cls=Sections, sections=SECTIONS)
-@click.argument("corpus")
-@click.argument("tokens")
+@click.argument("corpus", type=PLACE)
+@click.argument("tokens", type=PLACE)
 @click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True, required=True,
               help="Folder of a trained tokenizer; once for each modality: image, depth, "
                    "segmentation, normals, and edges and low_res, computed from the images.")
@@ -48,7 +57,7 @@ SECTIONS = {
               help="Several sizes in place of one, such as 256x384,256x256,384x256, or those of "
                    "one area: area:256x256, with step:64 of their sides and ratio:4 at most unless "
                    "told. Each image takes the nearest in shape, its row the grid of that.")
-@click.option("--crops", default="centre", show_default=True, metavar="RULE",
+@click.option("--crops", type=CROPS, default="centre", show_default=True,
               help="Which boxes of each image become rows: centre; ten-crop (four corners and the "
                    "centre with their mirror images, of two sizes, 20 in all); random:N, "
                    "random:N:SIDE or random:N:LEAST-MOST (N boxes anywhere, of this share of the "

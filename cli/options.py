@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from cli.values import at_least
+from cli.values import PLACE, at_least
 
 if TYPE_CHECKING:
     from pipelines.array import Part
@@ -105,9 +105,9 @@ def keeps_records(command: Command) -> Command:
         from pipelines.records import Records
         with Records(log_json, prometheus):
             return command(*args, **kwargs)
-    log = click.option("--log-json", metavar="FILE",
+    log = click.option("--log-json", type=PLACE, metavar="FILE",
                        help="Append JSON lines about start, progress and end; see docs/running.md.")
-    text = click.option("--prometheus", metavar="FILE",
+    text = click.option("--prometheus", type=PLACE, metavar="FILE",
                         help="Keep progress in a text file for node_exporter's textfile collector.")
     return log(text(run))  # type: ignore[return-value]
 

@@ -2,11 +2,11 @@
 import click
 
 from cli.options import keeps_records, reports_errors, takes_engine, tokenizers_of
-from cli.values import ERROR_LIMIT, TOKENIZER_FOLDER, at_least
+from cli.values import ERROR_LIMIT, PLACE, TOKENIZER_FOLDER, at_least
 
 
 @click.command()
-@click.argument("tokens")
+@click.argument("tokens", type=PLACE)
 @click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True, required=True,
               help="Folder of each tokenizer that made the codes.")
 @click.option("--num-workers", type=at_least(1), default=1, show_default=True,

@@ -3,6 +3,7 @@
 To add one, write a function that raises `ValueError` with the value and an example, and name a
 `Value` of it here.
 """
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -18,6 +19,10 @@ class Value(click.ParamType):
         name: its form, as ``--help`` shows it.
         read: the value of a text.
     """
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The form as it is, so that ``x`` stays small beside ``HEIGHT`` and ``WIDTH``."""
+        return self.name
 
     def __init__(self, name: str, read: Callable[[str], Any]) -> None:
         self.name = name
@@ -40,15 +45,36 @@ class _Count(click.IntRange):
     def convert(self, value: Any, param: click.Parameter | None,
                 ctx: click.Context | None) -> Any:
         try:
-            int(value)
+            number = int(value)
         except ValueError:
             self.fail(f"{value!r} is no whole number, for example 1000", param, ctx)
+        if number > sys.maxsize:
+            self.fail(f"{value} is larger than {sys.maxsize}", param, ctx)
         return super().convert(value, param, ctx)
 
 
 def at_least(lowest: int) -> click.IntRange:
     """An integer from ``lowest`` on."""
     return _Count(min=lowest)
+
+
+def place(text: str) -> str:
+    """A path or URL; an empty word is none."""
+    if not text.strip():
+        raise ValueError(f"{text!r} is no path or URL; is a variable of the shell not set?")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{text!a} is no text in UTF-8, which files of a job name it "
+                         "in") from None
+    return text
+
+
+def crops(text: str) -> str:
+    """The name of a crop rule; see `tokenizer.corpus.crops`."""
+    from tokenizer.corpus.crops import crop_rule
+    crop_rule(text)  # refuses what is none
+    return text
 
 
 def assignment(text: str) -> tuple[str, str]:
@@ -82,7 +108,8 @@ def sizes_of_area(text: str) -> tuple[tuple[int, int], ...]:
     """The sizes of an area, with a step and a ratio where these are given; see
     `tokenizer.buckets.sizes_of_area`."""
     from tokenizer import buckets
-    reads: dict[str, Callable[[str], Any]] = {"area": size, "step": int, "ratio": Fraction}
+    reads: dict[str, Callable[[str], Any]] = {
+        "area": size, "step": int, "ratio": lambda word: Fraction(repr(float(word)))}
     parts = [part.strip().partition(":") for part in text.split(",")]
     try:
         given = {name: reads[name](value) for name, _, value in parts}
@@ -111,7 +138,7 @@ def error_limit(text: str) -> int | float:
     if text.isdecimal():
         return int(text)
     try:
-        share = float(Decimal(text.rstrip("%")) / (100 if is_percent else 1))
+        share = float(Decimal(text.removesuffix("%")) / (100 if is_percent else 1))
     except ArithmeticError:
         share = -1.0
     if not 0 <= share <= 1 or (share == 1 and not is_percent):
@@ -133,7 +160,7 @@ def tokenizer_folder(text: str) -> tuple[str, str]:
     """``MODALITY=FOLDER``, or a folder alone (``""``): its tokenizer says what it is of."""
     name, separator, folder = text.partition("=")
     if not (separator and name.isidentifier()):
-        return "", text
+        return "", place(text)
     if not folder:
         raise ValueError(f"{text!r} names no folder; write for example {name}=my-tokenizer")
     return name, folder
@@ -180,14 +207,16 @@ def condition_name(text: str) -> tuple[str, float | None]:
                          "depth=0.2") from None
 
 
-ASSIGNMENT = Value("name=value", assignment)
-SIZE = Value("heightxwidth", size)
-BUCKETS = Value("sizes", bucket_sizes)
-BOX = Value("top,left,height,width", box)
-ERROR_LIMIT = Value("n|share", error_limit)
-IMAGE_COUNT = Value("count|share", image_count)
-TOKENIZER_FOLDER = Value("[modality=]folder", tokenizer_folder)
-BYTES = Value("n(mib|gib)", byte_count)
-GUIDANCE_SCALE = Value("[name=]scale", guidance_scale)
-ESTIMATOR = Value("[name=]module:function", estimator)
-CONDITION_NAME = Value("name[=dropout]", condition_name)
+PLACE = Value("PATH", place)
+CROPS = Value("RULE", crops)
+ASSIGNMENT = Value("NAME=VALUE", assignment)
+SIZE = Value("HEIGHTxWIDTH", size)
+BUCKETS = Value("SIZES", bucket_sizes)
+BOX = Value("TOP,LEFT,HEIGHT,WIDTH", box)
+ERROR_LIMIT = Value("N|SHARE", error_limit)
+IMAGE_COUNT = Value("COUNT|SHARE", image_count)
+TOKENIZER_FOLDER = Value("[MODALITY=]FOLDER", tokenizer_folder)
+BYTES = Value("N(MiB|GiB)", byte_count)
+GUIDANCE_SCALE = Value("[NAME=]SCALE", guidance_scale)
+ESTIMATOR = Value("[NAME=]MODULE:FUNCTION", estimator)
+CONDITION_NAME = Value("NAME[=DROPOUT]", condition_name)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tokenizer.buckets import Size, size_name
+from tokenizer.corpus.limits import MAX_PIXELS
 from tokenizer.schema import CodeSpec, TokenSpec
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def at_size(codecs: "Mapping[str, Codec]", image_size: tuple[int, int], batch_si
 
 
 def require_whole_codes(codecs: "Mapping[str, Codec]", sizes: Sequence[Size], option: str) -> None:
-    """Refuse sizes of pictures that a tokenizer's codes do not fill.
+    """Refuse sizes of pictures that are beyond all bounds, or that codes do not fill.
 
     Args:
         option: that gives the sizes.
@@ -92,6 +93,9 @@ def require_whole_codes(codecs: "Mapping[str, Codec]", sizes: Sequence[Size], op
     for name, codec in codecs.items():
         pixels = codec.spec.image_size[0] // codec.spec.grid[0]
         for size in sizes:
+            if size[0] * size[1] > MAX_PIXELS:
+                raise ValueError(f"{option} {size_name(size)}: pictures have at most "
+                                 f"{MAX_PIXELS} pixels")
             height, width = (max(1, round(side / pixels)) * pixels for side in size)
             if (height, width) != size:
                 raise ValueError(

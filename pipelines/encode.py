@@ -138,9 +138,10 @@ class EncodeConfig:
                                  f"--tokenizer {name}=FOLDER")
         without_maps = dict.fromkeys(name for name in held.values() if name not in self.maps)
         if len(without_maps) != 1:
-            raise ValueError(f"one tokenizer is for the corpus itself, each other one for maps; "
-                             f"without --maps are {', '.join(without_maps) or 'none'}: add "
-                             "--maps NAME=FOLDER for all but one")
+            remedy = ("add --maps NAME=FOLDER for all but one" if without_maps else
+                      "leave out the --maps of what CORPUS holds")
+            raise ValueError("one tokenizer is for the corpus itself, each other one for maps; "
+                             f"without --maps are {', '.join(without_maps) or 'none'}: {remedy}")
 
     @property
     def arithmetic(self) -> dict[str, str]:

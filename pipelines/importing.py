@@ -25,7 +25,7 @@ from pipelines.formats.base import Codes
 from pipelines.job import Job, ShardTask, commit
 from pipelines.plan import Plan, fixed_size_shards, make_plan
 from pipelines.shard import concerns_source, describe
-from tokenizer import audit, buckets, configs, storage
+from tokenizer import audit, configs, storage
 from tokenizer.corpus.images import Crop
 from tokenizer.corpus.limits import MAX_PIXELS
 from tokenizer.corpus.sources.urls import printable
@@ -270,10 +270,10 @@ def code_spec(config: ImportConfig, num_codes: int, codec: "codecs.Codec | None"
     if spec.num_codes != num_codes:
         raise ValueError(f"the codes are {num_codes} a crop, a grid of {grid[0]} x {grid[1]} with "
                          f"{spec.depth} codes a cell takes {spec.num_codes}: give the grid as HxW")
-    (height, width), size = spec.image_size, buckets.size_name(spec.image_size)
+    height, width = spec.image_size
     if height < grid[0] or width < grid[1] or height * width > MAX_PIXELS:
-        raise ValueError(f"--image-size {size}: a picture has at least a pixel for each code of "
-                         f"the grid {buckets.size_name(grid)}, and at most {MAX_PIXELS} pixels")
+        raise ValueError(f"--image-size {height}x{width}: a picture has at least a pixel for each "
+                         f"code of the grid {grid[0]} x {grid[1]}, and at most {MAX_PIXELS} pixels")
     return spec
 
 

@@ -151,6 +151,9 @@ def writing(url: str) -> Iterator[IO[bytes]]:
     """A file to write in pieces; it is there, and whole, once the block has ended without an error.
 
     The pieces for an object store wait in a temporary file of this machine.
+
+    Raises:
+        OSError: the store refuses; or a folder or device lies there, which nothing replaces.
     """
     fs, path = locate(url)
     if not isinstance(fs, LocalFileSystem):
@@ -160,6 +163,8 @@ def writing(url: str) -> Iterator[IO[bytes]]:
             _put(url, lambda: fs.put_file(pieces.name, path))
         return
     target = Path(path)
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EISDIR if target.is_dir() else errno.EINVAL, "is no file", str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(_temporary_name())
     try:

@@ -62,9 +62,16 @@ def is_local(url: str) -> bool:
 
 
 def locate(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, which keeps no listings, and the path within it."""
-    with remote_errors(url):
-        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    """The fsspec file system of a URL, which keeps no listings, and the path within it.
+
+    Raises:
+        OSError: there is none of its kind, or it cannot be reached.
+    """
+    try:
+        with remote_errors(url):
+            fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except ValueError as error:
+        raise OSError(f"{url} cannot be reached ({error})") from error
     return fs, path
 
 

@@ -92,7 +92,7 @@ def test_one_worker_two_and_a_part_by_part_job_write_the_same_bytes(photos: Path
     ("area:24x24,step:8,ratio:1", 2, "several buckets, got 24x24 alone"),
     ("area:24x24,step:8,step:4", 2, "is no area with a step and a ratio, for example area:"),
     ("area:24x24,step:0", 2, "step is at least 1 pixel and ratio at least 1, got 0 and 4"),
-    ("area:24,step:8", 2, "is no area"), ("area:24x24,ratio:1/0", 2, "is no area"),
+    ("area:24,step:8", 2, "is no area"), ("area:24x24,ratio:inf", 2, "is no area"),
     ("step:8,area:24x24", 2, "'step:8' is no height and width")])
 def test_buckets_that_cannot_be_used_are_refused_before_anything_is_written(
         photos: Path, tmp_path: Path, buckets: str, code: int, words: str) -> None:

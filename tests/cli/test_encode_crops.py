@@ -34,9 +34,17 @@ def test_codes_of_ten_crop_are_those_of_the_codec_exactly(image_folder: ImageFol
 
 @pytest.mark.parametrize(("options", "words"), [
     (("--crops", "five-crop"), "LEAST-MOST; got 'five-crop'"),
-    (("--crops", "ten-crop", "--flips"), "leave out --flips"),
-    (("--crops", "random:0"), "random:N takes N of at least 1, got 0")])
-def test_what_is_no_rule_is_one_line(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    (("--crops", "random:0"), "random:N takes N of at least 1, got 0"),
+    (("--crops", "random:99999999999"), "random:N takes N of at most 10000, got 99999999999")])
+def test_what_is_no_rule_names_its_option(tmp_path: Path, options: tuple[str, ...],
+                                          words: str) -> None:
     done = encode(tmp_path, tmp_path / "tokens", "--tokenizer", "image=tok", *options)
-    assert done.exit_code == 1 and words in done.output
+    assert done.exit_code == 2 and "Invalid value for '--crops'" in done.output
+    assert words in done.output
+
+
+def test_rules_that_do_not_go_together_are_one_line(tmp_path: Path) -> None:
+    done = encode(tmp_path, tmp_path / "tokens", "--tokenizer", "image=tok", "--crops", "ten-crop",
+                  "--flips")
+    assert done.exit_code == 1 and "leave out --flips" in done.output
     assert done.output.startswith("Error: ") and done.output.count("\n") == 1

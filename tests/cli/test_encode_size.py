@@ -59,6 +59,7 @@ def test_priors_learn_and_show_pictures_of_the_shape_of_the_tokens(image_folder:
 @pytest.mark.parametrize(("size", "code", "words"), [
     ("30x50", 1, "--size 30x50: a code of the image tokenizer is of"),
     ("0x32", 1, "both sides are multiples of"),
+    ("80000x80000", 1, "--size 80000x80000: pictures have at most 178000000 pixels"),
     ("32", 2, "'32' is no height and width, for example 256x384"),
     ("axb", 2, "'axb' is no height and width")])
 def test_a_size_that_the_tokenizer_cannot_take_is_refused(

@@ -332,7 +332,7 @@ def test_a_corpus_of_maps_alone_is_encoded(config: Settings, tmp_path: Path) -> 
 @pytest.mark.parametrize(("settings", "words"), [
     ({"tokenizers": {"image": "tok", "depth": "depth-tok"}},
      "without --maps are image, depth: add --maps NAME=FOLDER for all but one"),
-    ({"maps": {"image": "x"}}, "without --maps are none"),
+    ({"maps": {"image": "x"}}, "without --maps are none: leave out the --maps of what CORPUS"),
     ({"maps": {"depth": "x"}}, "depth maps are given without a tokenizer; add --tokenizer depth"),
     ({"shard_size": 0}, "shard_size must be at least 1, got 0"),
     ({"num_workers": 0}, "num_workers must be at least 1, got 0"),

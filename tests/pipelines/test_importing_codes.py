@@ -316,6 +316,9 @@ def test_a_tokenizer_gives_the_spec_and_alone_decodes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("settings", "words"), [
     ({"grid": (2, 2)}, "the codes are 6 a crop, a grid of 2 x 2"),
     ({"grid": None}, "give the grid as HxW"),
+    ({"image_size": (0, 0)}, "--image-size 0x0: a picture has at least a pixel for each code of "),
+    ({"image_size": (99999999999, 8)}, "--image-size 99999999999x8: .* at most 178000000 pixels"),
+    ({"modality": "../x"}, "--modality is a name such as image or depth, got '../x'"),
     ({"codebook_size": None}, "give either the tokenizer"),
     ({"tokenizer": "tok"}, "give either the tokenizer"),
     ({"format": "zip"}, "formats that are read are llamagen, rar, 4m, webdataset, got 'zip'"),

@@ -71,6 +71,15 @@ def test_removing_a_folder_removes_what_it_holds(folder: str) -> None:
     assert not storage.exists(f"{folder}/a/b/c")
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match=r"is no file: '.*/pipe'"):
+        storage.write_bytes(str(tmp_path / "pipe"), b"1")
+    with pytest.raises(IsADirectoryError, match=f"is no file: '{tmp_path}'"):
+        storage.write_bytes(str(tmp_path), b"1")
+    assert (tmp_path / "pipe").is_fifo() and storage.list_names(str(tmp_path)) == ["pipe"]
+
+
 def test_reading_what_is_not_there_names_it(folder: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.bin"):
         storage.read_bytes(f"{folder}/none.bin")

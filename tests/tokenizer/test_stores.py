@@ -44,6 +44,11 @@ def raises(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return set_errors
 
 
+def test_a_store_of_no_known_kind_is_told_with_its_url() -> None:
+    with pytest.raises(OSError, match=r"^foo://bar/a cannot be reached \(Protocol not known: foo"):
+        storage.read_bytes("foo://bar/a")
+
+
 def caused(error: Exception, cause: Exception) -> Exception:
     error.__cause__ = cause
     return error

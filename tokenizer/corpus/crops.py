@@ -22,6 +22,9 @@ from tokenizer.corpus.images import Crop, centre_crop
 SIDES = (0.8, 1.0)
 """Least and greatest side of a drawn crop as shares of the largest possible one, as in training."""
 
+MAX_DRAWN = 10_000
+"""Drawn crops of one image, at most."""
+
 ENLARGEMENTS = (1.1, 1.05)
 """Sides of the centre crops that ten-crop divides, in sides of the tokenizer's input."""
 
@@ -166,8 +169,9 @@ class Random(CropRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.count < 1:
-            raise ValueError(f"random:N takes N of at least 1, got {self.count}")
+        if not 1 <= self.count <= MAX_DRAWN:
+            raise ValueError(f"random:N takes N of at least 1, got {self.count}" if self.count < 1
+                             else f"random:N takes N of at most {MAX_DRAWN}, got {self.count}")
         least, most = self.sides
         if not 0 < least <= most <= 1:
             raise ValueError("sides of random crops are shares of the largest possible side, above "

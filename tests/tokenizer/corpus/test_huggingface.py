@@ -78,6 +78,9 @@ def test_splits_and_rows_are_chosen(tmp_path: Path) -> None:
         list(open_source(f"{url}@dev").entries())
     with pytest.raises(ValueError, match=r"the split 'train\[:10%\]' .* is not of the form"):
         open_source(f"datasets:{url}@train[:10%]")
+    for name in ("datasets:", "datasets:@train"):
+        with pytest.raises(ValueError, match=f"{name} names no data set; write for example"):
+            open_source(name)
 
 
 def test_folders_keep_their_keys_and_classes(tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ class DatasetSource(TableSource):
                  modality: str = "image", options: Mapping[str, str] | None = None) -> None:
         super().__init__(url, maps, labels, modality, options)
         self._place, self._split, self._slice = _parse(url)
+        if not self._place:
+            raise ValueError(f"{url} names no data set; write for example {PREFIX}USER/NAME@train")
         self._identity = ""
         self._rows: Any = None
         self._lock = threading.Lock()
