@@ -79,14 +79,15 @@ class RowFilter:
             ValueError: it is no such expression, or names a column that is not there or is of
                 another type; the message shows the part, the rule and near names.
         """
+        reader = _Reader(schema, text.strip())
         try:
             tree = ast.parse(text.strip(), mode="eval")
             _require_few_parts(tree, text)
-            reader = _Reader(schema, text.strip())
             expression = reader.condition(tree.body)
         except SyntaxError as error:
             raise ValueError(f"the filter {_short(text)} cannot be read ({error.msg}); write an "
-                             f"expression {EXAMPLES}; text stands in quotes") from error
+                             f"expression {EXAMPLES}; text stands in quotes, equal is ==, and "
+                             f"columns are {', '.join(reader.known)}") from error
         except (RecursionError, MemoryError) as error:
             raise ValueError(f"the filter {_short(text)} is nested too deeply; use in (...) for "
                              "many values") from error

@@ -81,6 +81,7 @@ def test_rows_without_any_and_tables_of_several_parts_are_filtered() -> None:
 
 @pytest.mark.parametrize(("text", "words"), [
     ("class == 'sky'", r"cannot be read \(invalid syntax\)"),
+    ("class_name = 'sky'", "equal is ==, and columns are .*class_name"),
     ("", "cannot be read"),
     ("bucket == 24x48", "cannot be read .*text stands in quotes"),
     ("lable == 3", r"no column lable, .* did you mean label\?"),
