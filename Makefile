@@ -8,7 +8,7 @@ GUIDE_OUT ?= guide-out
 
 .PHONY: demo demo-guide test test-fast test-faults bench-engines lint bench-quantizers bench-fast-f16 \
 	bench-search bench-tokenizer bench-loader bench-prior bench-prior-step bench-sampling bench-scale \
-	bench-sizes bench-gpu same-codes fuzz clean
+	bench-sizes bench-coordinates bench-gpu same-codes fuzz clean
 
 demo: $(READY)
 	$(BIN)/img2tokens demo $(DEMO_OUT)
@@ -65,6 +65,11 @@ bench-prior: MINUTES = 5
 bench-prior: $(READY)
 	$(BIN)/python benchmarks/prior_layouts.py $(TOKENS) --minutes $(MINUTES) \
 		$(if $(CONDITION),--condition $(CONDITION))
+
+# Two priors on small crops of the images in CORPUS, one of which is told where each crop lies.
+bench-coordinates: $(READY)
+	$(BIN)/python benchmarks/coordinates.py $(if $(CORPUS),$(CORPUS),$(error say which images: \
+		make bench-coordinates CORPUS=folder [MINUTES=4])) --minutes $(MINUTES)
 
 bench-prior-step: $(READY)
 	$(BIN)/python benchmarks/prior_step.py

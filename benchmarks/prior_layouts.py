@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trainings import as_options, train_prior
+from trainings import as_options, evaluation, train_prior
 
 DESIGNS: dict[str, tuple[str, ...]] = {
     "ours": (),
@@ -70,7 +70,7 @@ class Contest:
         """Train one of `DESIGNS`; its folder."""
         folder = self.out / f"{design}-{rate:g}-{minutes:g}min"
         settings = (*DESIGNS[design], f"training.optimizer.learning_rate={rate:g}")
-        train_prior(self.tokens, folder, minutes, settings, self.arguments)
+        train_prior(self.tokens, folder, ("--minutes", str(minutes)), settings, self.arguments)
         return folder
 
 
@@ -91,12 +91,6 @@ def best_rate(contest: Contest, design: str, rates: Sequence[float],
     found = {f"{rate:g}": evaluation(contest.train(design, rate, minutes))["matched"]
              for rate in rates}
     return dict(sorted(found.items(), key=lambda item: item[1]))
-
-
-def evaluation(folder: Path) -> dict[str, Any]:
-    """Figures of the saved weights."""
-    figures: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
-    return figures
 
 
 def course(folder: Path) -> list[dict[str, float]]:

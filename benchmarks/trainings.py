@@ -20,20 +20,28 @@ def train(corpus: str, out: Path, recipe: str, held_out: int, budget: tuple[str,
     """
     run(["train-tokenizer", corpus, str(out), "--recipe", recipe,
          "--held-out", str(held_out), "--held-out-by", "name", *budget, *as_options(settings)])
-    figures: dict[str, Any] = json.loads((out / "evaluation.json").read_text())
-    return figures
+    return evaluation(out)
 
 
-def train_prior(tokens: str, out: Path, minutes: float, settings: Iterable[str],
-                arguments: Iterable[str]) -> None:
+def train_prior(tokens: str, out: Path, budget: tuple[str, str], settings: Iterable[str],
+                arguments: Iterable[str]) -> dict[str, Any]:
     """Train a prior; a training that was stopped in ``out`` goes on.
 
     Args:
+        budget: ``--minutes`` or ``--steps``, and how many.
         settings: each ``NAME=VALUE``.
         arguments: further ones of ``img2tokens train-prior``.
+    Returns:
+        Its figures on the rows held out, as in ``evaluation.json``.
     """
-    run(["train-prior", tokens, str(out), "--minutes", str(minutes), *arguments,
-         *as_options(settings)])
+    run(["train-prior", tokens, str(out), *budget, *arguments, *as_options(settings)])
+    return evaluation(out)
+
+
+def evaluation(out: Path) -> dict[str, Any]:
+    """Figures of the saved weights of a training."""
+    figures: dict[str, Any] = json.loads((out / "evaluation.json").read_text())
+    return figures
 
 
 def as_options(settings: Iterable[str]) -> list[str]:
