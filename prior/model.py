@@ -109,9 +109,9 @@ class PriorConfig:
         names = [condition.name for condition in conditions]
         maps = [name for name in names if name not in NOT_MAPS]
         if unknown := set(maps) - set(first.spec.modalities):
+            others = [name for name in first.spec.modalities if name != target]
             raise ValueError(f"{first.url} holds no {min(unknown)} codes; conditions are "
-                             f"{', '.join(sorted(NOT_MAPS))} and, of what it holds, "
-                             f"{', '.join(first.spec.modalities)}")
+                             f"{', '.join((*sorted(NOT_MAPS), *others))}")
         spec = TokenSpec(codes=tuple(first.spec[name] for name in dict.fromkeys((target, *maps))))
         if LABEL in names and not first.manifest.classes:
             raise ValueError(f"{first.url} has no classes, so the prior cannot be conditioned on "

@@ -74,7 +74,7 @@ def test_options_that_cannot_be_read_are_wrong_usage(tokenized: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (["--condition", "lable"], "no lable codes; conditions are coordinates, label and, of what"),
+    (["--condition", "lable"], "no lable codes; conditions are coordinates, label, segmentation"),
     (["--condition", "label=1"], "dropout of condition label must lie in [0, 1), got 1.0"),
     (["--set", "training.batch_sise=2"], "did you mean batch_size?"),
     (["--set", "transformer.width=33"], "width must be a multiple of"),
