@@ -90,8 +90,9 @@ SECTIONS = {
               help="Processes that encode at the same time, on one core each.")
 @click.option("--max-errors", type=ERROR_LIMIT, metavar="N|SHARE",
               help="End in failure when more images fail: a number such as 5, or a share such as "
-                   "1% or 0.01; finished shards are kept.  [default: when all fail, but for "
-                   "--extend]")
+                   "1% or 0.01; finished shards are kept. 100% also gives up a shard of which "
+                   "nothing can be reached, where the job would wait for it.  [default: when all "
+                   "fail, but for --extend]")
 @click.option("--overwrite", is_flag=True, help="Start over in TOKENS; what lies there is removed.")
 @click.option("--dry-run", is_flag=True,
               help="Only list the images and encode a few: print how many shards, rows, bytes and "

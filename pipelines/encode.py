@@ -84,7 +84,8 @@ class EncodeConfig:
         num_workers: processes of the local engine that encode at the same time.
         beam_flags: further flags of Beam's, for the engine.
         max_errors: how many inputs may fail: a number, or as a float a share of all; ``None`` for
-            any number short of all.
+            any number short of all. Where all may, also those of shards of which nothing can be
+            reached do, which otherwise means that the corpus is away.
         overwrite: start over where another job's work lies.
         extend: add inputs that are new since the job was planned, as a delta.
         stats: whether rows have quality columns, see `tokenizer.quality`; the codes are the same.
@@ -186,6 +187,8 @@ class EncodeTask(ShardTask):
         crops: which boxes of each input become rows.
         max_pixels: of an image.
         deltas: plans of the generations after the first one.
+        may_all_be_gone: whether a shard of which nothing can be reached becomes dead letters, where
+            it would fail otherwise.
         changed_files: files with many inputs that are others than when ``plan`` was made.
     """
     plan: Plan
@@ -198,6 +201,7 @@ class EncodeTask(ShardTask):
     crops: CropRule = CENTRE
     max_pixels: int = MAX_PIXELS
     deltas: tuple[Plan, ...] = ()
+    may_all_be_gone: bool = False
     changed_files: tuple[str, ...] = ()
 
     @property
@@ -219,7 +223,8 @@ class EncodeTask(ShardTask):
     def run(self, shard: int) -> Receipt:
         planned = without_retried(self.plan.rows(shard), self.plan, self.deltas)
         require_same_files(planned, self.changed_files)
-        rows, dead = self.encode(planned, may_all_be_gone=kind_of(self.plan) == RETRY)
+        rows, dead = self.encode(planned,
+                                 self.may_all_be_gone or kind_of(self.plan) == RETRY)
         require_rows(dead, self.plan, self.deltas)
         return commit(self.plan, shard, rows, dead, self.crops.num_crops)
 
@@ -315,7 +320,8 @@ def open_task(config: EncodeConfig) -> EncodeTask:
                       batch_size=config.batch_size,
                       num_threads=num_decode_threads(config),
                       arithmetic=config.arithmetic, crops=config.crop_rule,
-                      max_pixels=config.max_pixels)
+                      max_pixels=config.max_pixels,
+                      may_all_be_gone=ErrorLimit(config.max_errors).allows_all)
 
 
 def require_apart(config: EncodeConfig) -> None:

@@ -25,6 +25,11 @@ class ErrorLimit:
         elif self.value is not None and self.value < 0:
             raise ValueError(f"at least 0 inputs may fail, got {self.value}")
 
+    @property
+    def allows_all(self) -> bool:
+        """Whether it was asked for that all may fail."""
+        return isinstance(self.value, float) and self.value == 1
+
     def allowed(self, num_inputs: int) -> int:
         """How many of ``num_inputs`` may fail."""
         if isinstance(self.value, float):  # as written: 29% of 100 are 29, whatever floats make it
@@ -36,7 +41,7 @@ class ErrorLimit:
     def is_exceeded(self, num_errors: int, num_inputs: int) -> bool:
         """Whether too many have failed; that all have is too many, but for a share of 1, and where
         `may_be_all`."""
-        every_one_may = self.may_be_all or (isinstance(self.value, float) and self.value == 1)
+        every_one_may = self.may_be_all or self.allows_all
         return num_errors > 0 and (num_errors > self.allowed(num_inputs)
                                    or (num_errors == num_inputs and not every_one_may))
 

@@ -309,7 +309,8 @@ def require_present(dead: Sequence[DeadLetter]) -> None:
     errors = {letter.error for letter in planned}
     if len(planned) > 1 and len(errors) == 1 and (state := GONE.get(errors.pop())):
         raise SourceUnreachable(f"none of {len(planned)} files {state}, the first being "
-                                f"{planned[0].source}: bring the corpus back")
+                                f"{planned[0].source}: bring the corpus back, or give them up "
+                                "with --max-errors 100%")
 
 
 def concerns_source(error: OSError | ValueError) -> bool:

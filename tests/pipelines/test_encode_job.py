@@ -12,10 +12,18 @@ import pytest
 from job_fakes import FakeCodec, full_disk, run_inline, save_maps, tree, writes_that_end
 from PIL import Image
 
-from pipelines.encode import EncodeConfig, encode_corpus, entry_of, num_decode_threads, row_of
+from pipelines.encode import (
+    EncodeConfig,
+    encode_corpus,
+    entry_of,
+    num_decode_threads,
+    prepare_task,
+    row_of,
+)
 from pipelines.engines import BeamEngine
 from pipelines.job import JobFailed, ShardTask, TooManyErrors
 from pipelines.plan import PlanMismatch, load_plan
+from pipelines.shard import SourceUnreachable
 from tokenizer import storage, tokens
 from tokenizer.corpus.modalities import RGB, Depth
 from tokenizer.corpus.sources import Entry
@@ -128,6 +136,17 @@ def test_broken_inputs_become_dead_letters_with_reasons(config: Settings, tmp_pa
         ("img-001", "decode"), ("img-005", "decode"), ("img-007", "encode"), ("img-009", "plan")]
     assert letters[1].message == "an HTML page, not an image"
     assert letters[1].source.endswith("photos/img-005.png")
+
+
+def test_a_shard_of_which_nothing_is_left_fails_unless_all_may_fail(config: Settings,
+                                                                   tmp_path: Path) -> None:
+    task = prepare_task(config(max_errors=10))
+    patient = prepare_task(config(max_errors=1.0))
+    for path in sorted((tmp_path / "photos").iterdir())[:4]:
+        path.unlink()
+    with pytest.raises(SourceUnreachable, match="or give them up with --max-errors 100%"):
+        task.run(0)
+    assert patient.run(0).dead_letters == {"FileNotFoundError": 4}
 
 
 def test_a_limit_of_errors_fails_the_job_and_a_higher_one_completes_it(

@@ -19,6 +19,7 @@ def test_a_limit_is_a_number_or_a_share(value: int | float | None, num_inputs: i
 def test_that_all_fail_is_too_many_unless_a_share_of_all_is_allowed() -> None:
     assert all(ErrorLimit(value).is_exceeded(1, 1) for value in (None, 1, 5, 0, 0.99))
     assert not ErrorLimit(1.0).is_exceeded(1, 1)
+    assert [value for value in (None, 1, 0.99, 1.0) if ErrorLimit(value).allows_all] == [1.0]
 
 
 @pytest.mark.parametrize("value", [None, 0, 5, 0.0, 1.0])
