@@ -13,6 +13,7 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from pipelines.sinks.storing import complete, store
 from tokenizer import configs, storage, tokens
 from tokenizer.corpus.modalities import PICTURE_SUFFIXES, QUALITY
 from tokenizer.grids import buckets_of, codes_of_rows
-from tokenizer.schema import UNKNOWN, TokenSpec
+from tokenizer.schema import UNKNOWN, ShardEntry, TokenSpec
 from tokenizer.tokens import DeadLetter, Receipt, TokenCorpus
 
 
@@ -118,16 +119,64 @@ class Decoded:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlannedCorpus:
+    """The corpus that a job was planned for; workers read its manifest themselves, once a process:
+    it grows with the corpus, and would go along with each shard.
+
+    Attributes:
+        url: its folder.
+        num_shards: that it had; ``sha256`` over their names and SHA-256.
+    """
+    url: str
+    num_shards: int
+    sha256: str
+
+    @classmethod
+    def of(cls, corpus: TokenCorpus) -> "PlannedCorpus":
+        """What finds this corpus again."""
+        return cls(url=corpus.url, num_shards=corpus.num_shards,
+                   sha256=_sha256_of(corpus.manifest.shards))
+
+    def open(self) -> TokenCorpus:
+        """The corpus, which may have got more shards since.
+
+        Raises:
+            OSError, ValueError: see `TokenCorpus.open`; or another one lies there.
+        """
+        return _open_planned(self)
+
+
+@lru_cache(maxsize=2)
+def _open_planned(planned: PlannedCorpus) -> TokenCorpus:
+    corpus = TokenCorpus.open(planned.url)
+    if _sha256_of(corpus.manifest.shards[:planned.num_shards]) != planned.sha256:
+        raise ValueError(f"{planned.url} holds other shards than when this job was planned: put "
+                         "the old ones back, or start over with --overwrite")
+    return corpus
+
+
+def _sha256_of(shards: Sequence[ShardEntry]) -> str:
+    return storage.sha256("\n".join(f"{shard.name} {shard.sha256}" for shard in shards).encode())
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecodeTask(ShardTask):
     """Decodes the shards of a corpus.
 
     Attributes:
         spec: of the corpus, with tokenizers where it knows none.
+        sink: where the crops go.
     """
     plan: Plan
-    corpus: TokenCorpus
+    planned: PlannedCorpus
     spec: TokenSpec
     config: DecodeConfig
+    sink: Sink
+
+    @property
+    def corpus(self) -> TokenCorpus:
+        """The corpus; see `PlannedCorpus.open`."""
+        return self.planned.open()
 
     @property
     def url(self) -> str:
@@ -137,9 +186,10 @@ class DecodeTask(ShardTask):
         self._decoders()
 
     def run(self, shard: int) -> Receipt:
-        entry = self.corpus.manifest.shards[shard]
-        if problem := tokens.check_shard(self.corpus.url, entry, self.corpus.spec):
-            raise ValueError(f"{self.corpus.url}: {problem}; run its encode command again to make "
+        corpus = self.corpus
+        entry = corpus.manifest.shards[shard]
+        if problem := tokens.check_shard(corpus.url, entry, corpus.spec):
+            raise ValueError(f"{corpus.url}: {problem}; run its encode command again to make "
                              "the shard anew")
         planned = self.plan.rows(shard)
         dead = [DeadLetter(key=row["key"], source=entry.name, stage="name", error=row["error"],
@@ -148,18 +198,13 @@ class DecodeTask(ShardTask):
                                2 * self.config.batch_size)
         return commit(self.plan, shard, index, [*dead, *refused])
 
-    @property
-    def sink(self) -> Sink:
-        """Where the crops go."""
-        return sink_of(self.config, self.corpus)
-
     def _crops(self, shard: int, planned: Sequence[Mapping[str, Any]],
                ) -> Iterator[tuple[str, dict[str, Any], dict[str, np.ndarray]]]:
         """Name, columns, and pixels ``(h, w[, 3])`` of every modality, of rows that have a name."""
-        decoders = self._decoders()
-        table = self.corpus.read_shard(shard)
-        buckets = buckets_of(self.corpus.spec, table)
-        codes = {name: codes_of_rows(self.corpus.spec[name], table) for name in decoders[0]}
+        decoders, corpus = self._decoders(), self.corpus
+        table = corpus.read_shard(shard)
+        buckets = buckets_of(corpus.spec, table)
+        codes = {name: codes_of_rows(corpus.spec[name], table) for name in decoders[0]}
         columns = table.select(["key", "crop_index", *self.sink.columns]).to_pylist()
         living = iter((row.get(ROW, index), row["name"]) for index, row in enumerate(planned)
                       if row["error"] is None)
@@ -240,8 +285,10 @@ def prepare_task(config: DecodeConfig) -> DecodeTask:
     settings = {"corpus": corpus.manifest.fingerprint, "codes": codes_of(spec, config),
                 **config.settings}
     plan = plan_decoding(config.job_folder, corpus, selection, settings)
-    remove_unfinished(plan, sink_of(config, corpus))
-    return DecodeTask(plan=plan, corpus=corpus, spec=spec, config=config)
+    sink = sink_of(config, corpus)
+    remove_unfinished(plan, sink)
+    return DecodeTask(plan=plan, planned=PlannedCorpus.of(corpus), spec=spec, config=config,
+                      sink=sink)
 
 
 def codes_of(spec: TokenSpec, config: DecodeConfig) -> list[dict[str, Any]]:

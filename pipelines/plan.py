@@ -91,6 +91,11 @@ class Plan:
         text = configs.canonical_json({"job": self.job, "settings": self.settings})
         return f"sha256:{storage.sha256(text.encode())}"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What workers need: not the many input files, which would go along with each shard."""
+        settings = {name: value for name, value in self.settings.items() if name != "files"}
+        return {**self.__dict__, "settings": settings, "fingerprint": self.fingerprint}
+
     def rows(self, shard: int) -> list[dict[str, Any]]:
         """The inputs of one shard, in order."""
         rows: list[dict[str, Any]] = self._read(shard).to_pylist()

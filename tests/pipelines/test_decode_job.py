@@ -3,6 +3,8 @@ import dataclasses
 import errno
 import io
 import os
+import pickle
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import pytest
 from job_fakes import GRID, SIZE, FakeCodec, full_disk, save_maps, tree, writes_that_end
 from PIL import Image
 
-from pipelines.decode import DecodeConfig, Decoded, decode_corpus
+from pipelines import decode
+from pipelines.decode import DecodeConfig, Decoded, decode_corpus, prepare_task
 from pipelines.encode import EncodeConfig, encode_corpus
 from pipelines.job import JobFailed
 from pipelines.plan import PlanMismatch
@@ -318,3 +321,22 @@ def test_a_filter_that_takes_nothing_or_does_not_fit_leaves_all_as_it_was(
     with pytest.raises(ValueError, match=words):
         decode_corpus(dataclasses.replace(job, filter=text, overwrite=True))
     assert tree(tmp_path / "out") == before
+
+
+def test_what_is_sent_to_workers_does_not_grow_with_the_corpus(job: DecodeConfig) -> None:
+    task = prepare_task(job)
+    entry = task.corpus.manifest.shards[0]
+    assert entry.sha256.encode() not in pickle.dumps(task)
+
+
+def test_workers_find_the_corpus_of_the_job_also_when_it_has_grown_and_no_other(
+        job: DecodeConfig, config: Settings, tmp_path: Path) -> None:
+    sent = pickle.dumps(prepare_task(job))
+    shutil.copy(tmp_path / "photos/img-000.png", tmp_path / "photos/more.png")
+    encode_corpus(config(extend=True))
+    assert TokenCorpus.open(job.tokens).num_shards == 4
+    assert pickle.loads(sent).run(0).entry.rows == 4
+    encode_corpus(config(overwrite=True, shard_size=5))
+    decode._open_planned.cache_clear()  # as in a new process
+    with pytest.raises(ValueError, match="holds other shards than when this job was planned"):
+        pickle.loads(sent).run(1)

@@ -2,6 +2,7 @@
 import itertools
 import json
 import os
+import pickle
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -221,6 +222,16 @@ def test_damaged_rows_are_named(tmp_path: Path) -> None:
     (tmp_path / "x" / inputs_name(0)).write_bytes(b"PAR1 nothing PAR1")
     with pytest.raises(ValueError, match=r"inputs-00000\.parquet is damaged"):
         plan.rows(0)
+
+
+def test_what_is_sent_to_workers_does_not_grow_with_the_files_of_the_corpus(tmp_path: Path) -> None:
+    files = {f"shards/{number:05d}.tar": "1 bytes" for number in range(1000)}
+    plan = plan_of(tmp_path, "a", "b", "c", settings={**SETTINGS, "files": files})
+    sent = pickle.dumps(plan)
+    copy = pickle.loads(sent)
+    assert len(sent) < 2000
+    assert copy.fingerprint == plan.fingerprint and copy.rows(1) == plan.rows(1)
+    require_current(copy)
 
 
 def test_a_plan_that_was_replaced_stops_its_writers(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class ListedSource(Source):
         return self.url
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_index": None}
+        return {**self.__dict__, "_index": None, "_files": None}
 
     @abstractmethod
     def records(self, notes: Counter[str]) -> Iterator[Record]:
