@@ -1,11 +1,16 @@
 """Parts shared by the commands: option types, and errors as one line.
 
-Exit codes: 2 for wrong usage (click's own), 1 for a failure, 130 after Ctrl-C.
+Exit codes: 2 for wrong usage (click's own), 1 for a failure, 130 after Ctrl-C, 143 after SIGTERM.
 """
+import contextlib
 import functools
+import select
+import signal
 import sqlite3
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -23,21 +28,29 @@ DISK_ERRORS = ("database or disk is full", "disk I/O error", "unable to open dat
 """What SQLite says where the disk is at fault, and not the program."""
 
 
+class Terminated(KeyboardInterrupt):
+    """A scheduler asks this process to end, by SIGTERM; told and recorded like Ctrl-C."""
+    exit_code = 143
+
+
 def reports_errors(command: Command) -> Command:
     """Turn expected errors of a command into one line on standard error and exit code 1.
 
     Expected are `OSError` and `ValueError`: the world or the input is not as it must be, and the
-    message says what to mend; and that the disk of temporary databases is full. Anything else is a
-    bug and shows its trace.
+    message says what to mend; and that the disk of temporary databases is full. Where nobody reads
+    the output any more, as behind ``| head``, click ends the command without a word. Anything else
+    is a bug and shows its trace.
     """
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             click.echo("stopped; run the same command again to continue", err=True)
-            raise SystemExit(130) from None
+            raise SystemExit(getattr(stop, "exit_code", 130)) from None
         except (OSError, ValueError) as error:
+            if isinstance(error, BrokenPipeError) and not is_output_read():
+                raise
             raise click.ClickException(one_line(error)) from error
         except sqlite3.OperationalError as error:
             if str(error) not in DISK_ERRORS:
@@ -45,6 +58,32 @@ def reports_errors(command: Command) -> Command:
             raise click.ClickException(f"temporary files cannot be written ({error}): free space "
                                        "on their disk, or set TMPDIR to another folder") from error
     return run  # type: ignore[return-value]
+
+
+def is_output_read() -> bool:
+    """Whether there is still a reader of standard output, as far as the system says."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLERR)
+        return not poll.poll(0)
+    except (AttributeError, OSError, ValueError):  # no such call, or no file of the system
+        return True
+
+
+@contextlib.contextmanager
+def ends_when_asked() -> Iterator[None]:
+    """In the block, SIGTERM is `Terminated`, so that a command tidies up and records its end."""
+    def end(*_: object) -> NoReturn:
+        raise Terminated
+    if (threading.current_thread() is not threading.main_thread()
+            or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL):  # somebody else's to decide
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def refuse_given(names: Iterable[str], why: str) -> None:
@@ -99,11 +138,12 @@ def _only_flags(context: click.Context, parameter: click.Parameter,
 
 
 def keeps_records(command: Command) -> Command:
-    """Give a command the options ``--log-json`` and ``--prometheus``, and keep these records."""
+    """Give a command the options ``--log-json`` and ``--prometheus``, and keep these records, also
+    of an end by SIGTERM."""
     @functools.wraps(command)
     def run(*args: Any, log_json: str | None, prometheus: str | None, **kwargs: Any) -> Any:
         from pipelines.records import Records
-        with Records(log_json, prometheus):
+        with ends_when_asked(), Records(log_json, prometheus):
             return command(*args, **kwargs)
     log = click.option("--log-json", type=PLACE, metavar="FILE",
                        help="Append JSON lines about start, progress and end; see docs/running.md.")

@@ -30,7 +30,7 @@ CHANNEL_CLOSED = "Channel closed prematurely"
 SECONDS_TO_ANSWER = 30
 """How long a scheduler or job service may take to answer."""
 
-SECONDS_OF_A_JOB = 7 * 86400
+SECONDS_OF_A_JOB = 365 * 86400
 """How long Beam listens to one run; its own limit of a minute ends long runs of some services."""
 
 
@@ -110,8 +110,8 @@ class BeamEngine(ABC):
             with _quiet():
                 self.wait(self.pipeline(task, shards).run())
         except Exception as error:
-            if _comes_from_interrupt(error):
-                raise KeyboardInterrupt from None
+            if (interrupt := _interrupt_behind(error)) is not None:
+                raise interrupt from None
             if words := self.loss(error):
                 raise WorkerLost(words) from error
             raise
@@ -353,10 +353,8 @@ def _quiet() -> Iterator[None]:
         threading.excepthook = usual
 
 
-def _comes_from_interrupt(error: BaseException | None) -> bool:
-    """Whether Ctrl-C stands at the beginning of an error that Beam has wrapped."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
+def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The Ctrl-C at the beginning of an error that Beam has wrapped, if there is one."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
-    return False
+    return error

@@ -1,7 +1,12 @@
 """The command table: every command has help with an example, errors are one line."""
+import errno
+import json
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -11,7 +16,7 @@ from click.testing import CliRunner
 from random_tokenizers import save_tokenizer
 
 from cli.main import COMMANDS, main, version
-from cli.options import one_line, reports_errors, tokenizers_of
+from cli.options import keeps_records, one_line, reports_errors, tokenizers_of
 from cli.sections import OTHERS, Sections
 from cli.values import ASSIGNMENT, tokenizer_folder
 from tokenizer.devices import AUTO
@@ -87,6 +92,45 @@ def test_expected_errors_are_one_line_with_an_exit_code(
         raise error
     result = CliRunner().invoke(failing)
     assert (result.exit_code, result.output.strip()) == (code, words)
+
+
+def test_a_job_that_is_asked_to_end_is_recorded_as_stopped(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    @click.command()
+    @reports_errors
+    @keeps_records
+    def working() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    result = CliRunner().invoke(working, ["--log-json", str(tmp_path / "log")])
+    assert result.exit_code == 143
+    assert result.output.strip() == "stopped; run the same command again to continue"
+    assert json.loads((tmp_path / "log").read_text().splitlines()[-1])["outcome"] == "stopped"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_output_that_nobody_reads_ends_the_command_without_a_word(tokenized: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:
+        done = subprocess.run([sys.executable, "-m", "cli", "inspect", tokenized / "tokens"],
+                              stdout=closed, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_connection_that_breaks_is_told() -> None:
+    @click.command()
+    @reports_errors
+    def failing() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    result = CliRunner().invoke(failing)
+    assert (result.exit_code, result.output.strip()) == (1, "Error: [Errno 32] Broken pipe")
+
+
+def test_forms_of_values_are_shown_as_they_are_typed() -> None:
+    output = CliRunner().invoke(main, ["encode", "--help"]).output
+    assert "--size HEIGHTxWIDTH " in output and "--tokenizer [MODALITY=]FOLDER " in output
 
 
 def test_a_bug_keeps_its_trace() -> None:
