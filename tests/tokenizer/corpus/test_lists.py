@@ -144,7 +144,7 @@ def test_limits_are_options(tmp_path: Path) -> None:
     source = open_source(f"{url}#timeout=2.5&retries=0&max_bytes=1000")
     assert source._limits == FetchConfig(  # type: ignore[attr-defined]
         timeout=2.5, retries=0, max_bytes=1000)
-    with pytest.raises(ValueError, match="retries must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="retries must be finite and at least 0, got -1"):
         open_source(f"{url}#retries=-1")
     with pytest.raises(ValueError, match="no option 'tries' behind its '#'; it has backoff, cap"):
         open_source(f"{url}#tries=1")

@@ -3,7 +3,11 @@
 Every way to fail is a class of its own, so that a dead letter tells it. What may pass is tried
 again after growing pauses: broken connections, cut bodies, time-outs and the statuses of `PASSING`.
 """
+import functools
 import http.client
+import io
+import math
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -78,8 +82,9 @@ class FetchConfig:
     def __post_init__(self) -> None:
         for name, least in (("timeout", 0.001), ("deadline", 0.001), ("retries", 0),
                             ("backoff", 0), ("max_redirects", 0), ("max_bytes", 1)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            if not least <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and at least {least}, "
+                                 f"got {getattr(self, name)}")
 
 
 def fetch(url: str, config: FetchConfig) -> bytes:
@@ -111,6 +116,56 @@ class _Passing(FetchError):
         self.pause = pause
 
 
+class _InTime(io.RawIOBase):
+    """What a connection gives, as long as it comes before a moment of the monotonic clock."""
+
+    def __init__(self, connection: socket.socket, file: io.RawIOBase, end: float) -> None:
+        self._connection, self._file, self._end = connection, file, end
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(min(left, self._connection.gettimeout() or left))
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer that ends before a moment, headers and all."""
+
+    def __init__(self, sock: socket.socket, *args: Any, end: float, **settings: Any) -> None:
+        super().__init__(sock, *args, **settings)
+        self.fp = io.BufferedReader(_InTime(sock, self.fp.detach(), end))
+
+
+class _Timed(urllib.request.AbstractHTTPHandler):
+    """Opens connections whose answers end before a moment."""
+    end: float
+
+    def do_open(self, http_class: Any, req: Any, **settings: Any) -> Any:
+        def connect(*args: Any, **options: Any) -> http.client.HTTPConnection:
+            connection: http.client.HTTPConnection = http_class(*args, **options)
+            answer: Any = functools.partial(_Answer, end=self.end)
+            connection.response_class = answer
+            return connection
+        return super().do_open(connect, req, **settings)
+
+
+class _Http(_Timed, urllib.request.HTTPHandler):
+    """The same without encryption."""
+
+
+class _Https(_Timed, urllib.request.HTTPSHandler):
+    """The same with encryption."""
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects to web addresses, up to a number."""
 
@@ -135,8 +190,9 @@ def _fetch_once(url: str, config: FetchConfig) -> bytes:
     try:
         request = urllib.request.Request(_quoted(url), headers={
             "User-Agent": AGENT, "Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity"})
-        with _opener(config).open(request, timeout=config.timeout) as response:
-            return _body(url, response, config, started)
+        opener = _opener(config, started + config.deadline)
+        with opener.open(request, timeout=config.timeout) as response:
+            return _body(url, response, config)
     except InputError:
         raise
     except urllib.error.HTTPError as error:
@@ -146,7 +202,7 @@ def _fetch_once(url: str, config: FetchConfig) -> bytes:
                 raise _Passing(message, _seconds(error.headers.get("Retry-After"))) from error
             raise RefusedURL(message) from error
     except TimeoutError as error:
-        raise SlowURL(f"{url} sent nothing for {config.timeout:g} s") from error
+        raise _slow(url, config, started) from error
     except http.client.IncompleteRead as error:
         raise CutBody(f"{url} ended after {len(error.partial)} bytes of a part") from error
     except (http.client.InvalidURL, ValueError) as error:
@@ -154,12 +210,19 @@ def _fetch_once(url: str, config: FetchConfig) -> bytes:
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, TimeoutError):
-            raise SlowURL(f"{url} sent nothing for {config.timeout:g} s") from error
+            raise _slow(url, config, started) from error
         raise UnreachableURL(f"{url} cannot be reached: "
                              f"{str(reason) or type(reason).__name__}") from error
 
 
-def _body(url: str, response: Any, config: FetchConfig, started: float) -> bytes:
+def _slow(url: str, config: FetchConfig, started: float) -> SlowURL:
+    """Which limit an answer has passed that was asked for at a moment of the monotonic clock."""
+    if time.monotonic() - started >= config.deadline:
+        return SlowURL(f"{url} took more than {config.deadline:g} s")
+    return SlowURL(f"{url} sent nothing for {config.timeout:g} s")
+
+
+def _body(url: str, response: Any, config: FetchConfig) -> bytes:
     """The content of an answer, complete and within the limits."""
     length = response.headers.get("Content-Length")
     expected = int(length) if length is not None and length.isdecimal() else None
@@ -170,19 +233,20 @@ def _body(url: str, response: Any, config: FetchConfig, started: float) -> bytes
         content += chunk
         if len(content) > config.max_bytes:
             raise TooLarge(f"{url} has more than {config.max_bytes} bytes, the most that are read")
-        if time.monotonic() - started > config.deadline:
-            raise SlowURL(f"{url} took more than {config.deadline:g} s: {len(content)} bytes "
-                          "had come")
     if expected is not None and len(content) < expected:
         raise CutBody(f"{url} ended after {len(content)} of {expected} bytes")
+    if expected is None and not content:  # as one does that ends within its headers
+        raise CutBody(f"{url} ended before its first byte")
     return bytes(content)
 
 
-def _opener(config: FetchConfig) -> urllib.request.OpenerDirector:
-    """Opens web addresses only: no files, no other protocols."""
+def _opener(config: FetchConfig, end: float) -> urllib.request.OpenerDirector:
+    """Opens web addresses only, no files and no other protocols; answers end before a moment."""
     opener = urllib.request.OpenerDirector()
-    for handler in (urllib.request.ProxyHandler(), urllib.request.HTTPHandler(),
-                    urllib.request.HTTPSHandler(), urllib.request.HTTPDefaultErrorHandler(),
+    plain, encrypted = _Http(), _Https()
+    plain.end = encrypted.end = end
+    for handler in (urllib.request.ProxyHandler(), plain, encrypted,
+                    urllib.request.HTTPDefaultErrorHandler(),
                     _Redirects(config.max_redirects), urllib.request.HTTPErrorProcessor()):
         opener.add_handler(handler)
     return opener
