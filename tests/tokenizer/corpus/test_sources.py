@@ -10,6 +10,7 @@ import fsspec
 import numpy as np
 import pytest
 from corpus_files import broken_files, encode, noise, save
+from object_store import ObjectStore
 
 from tokenizer.corpus.images import UnreadableImage
 from tokenizer.corpus.modalities import MODALITIES
@@ -268,6 +269,14 @@ def test_memory_holds_one_folder_not_the_corpus(monkeypatch: pytest.MonkeyPatch,
     tracemalloc.stop()
     assert count == 5_000
     assert peak < 150_000
+
+
+def test_keys_with_two_slashes_in_a_bucket_are_counted_not_hidden(s3: ObjectStore) -> None:
+    for key in ("p/", "p/a.png", "p//b.png", "p//c.png", "p/d/", "p/d/e.png", "p/d//f.png"):
+        s3.ask("PUT", key, b"" if key.endswith("/") else PIXEL)
+    source = open_source(f"{s3.bucket}/p")
+    assert [entry.key for entry in source.entries()] == ["a", "d/e"]
+    assert source.notes == {f"folders without a name, as in a//b, below {s3.bucket}/p": 2}
 
 
 def test_remote_listings_are_not_kept(root: str) -> None:

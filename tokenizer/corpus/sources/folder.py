@@ -23,8 +23,8 @@ ARCHIVES = {".tar": "*.tar", ".parquet": "*.parquet", ".csv": "NAME.csv", ".json
 
 
 class Listed(NamedTuple):
-    """What a folder holds, one by one: its name, ``file``, ``folder`` or ``other`` such as a broken
-    link, and the stamp of a file."""
+    """What a folder holds, one by one: its name, which folders of S3 may lack, ``file``, ``folder``
+    or ``other`` such as a broken link, and the stamp of a file."""
     name: str
     kind: str
     stamp: str = ""
@@ -209,7 +209,9 @@ class FolderSource(Source):
             with storage.remote_errors(url):
                 for found in (_list_local(root, path) if isinstance(fs, LocalFileSystem)
                               else _list_remote(fs, path)):
-                    if found.name.startswith("."):
+                    if not found.name:
+                        notes[f"folders without a name, as in a//b, below {url}"] += 1
+                    elif found.name.startswith("."):
                         notes["hidden files and folders"] += 1
                     elif found.kind != "folder" or folder + found.name not in inside:
                         yield found
@@ -240,6 +242,8 @@ def _list_remote(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[Listed]:
     for item in fs.ls(path, detail=True):
         full = item["name"].rstrip("/")
         if full == path:  # object stores may list a folder's own marker
+            if item.get("StorageClass") == "DIRECTORY":  # of keys with two slashes, as S3 tells it
+                yield Listed("", "folder")
             continue
         kind = {"file": "file", "directory": "folder"}.get(item["type"], "other")
         yield Listed(posixpath.basename(full), kind, stamp(item) if kind == "file" else "")
