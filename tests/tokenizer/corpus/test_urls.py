@@ -3,6 +3,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from corpus_files import save
 
 from tokenizer.corpus.sources import SOURCES, open_source
 from tokenizer.corpus.sources.urls import expand, identity, split_options, stems, suffix_of
@@ -44,6 +45,16 @@ def test_stars_find_files_on_any_file_system(tmp_path: Path, monkeypatch: pytest
     fs.rm("/stars", recursive=True)
 
 
+def test_stars_are_the_only_wildcards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a[1]/x?.tar", "a[1]/xy.tar", "a1/x?.tar", "a[1]/[0].tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    for root in ("", f"file://{tmp_path}/"):
+        assert expand(f"{root}a[1]/x?*") == [f"{root}a[1]/x?.tar"]
+        assert expand(f"{root}*/[0]*") == [f"{root}a[1]/[0].tar"]
+
+
 @pytest.mark.parametrize(("urls", "expected"), [
     (["data/a.parquet"], ["a"]), (["/x/a.tar", "/x/b.tar"], ["a", "b"]),
     (["s3://k/a/0.tar", "s3://k/b/0.tar"], ["a/0", "b/0"]),
@@ -81,3 +92,13 @@ def test_a_folder_of_archives_says_how_to_name_them(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"if the \.tar files hold them, give .*/\*\.tar"):
         list(open_source(str(tmp_path)).entries())
+
+
+@pytest.mark.parametrize("suffix", ["tar", "parquet", "csv"])
+def test_a_folder_that_is_called_like_a_file_is_a_folder(tmp_path: Path, suffix: str) -> None:
+    folder = tmp_path / f"table.{suffix}"
+    save(folder / "a.png", b"a")
+    assert [entry.key for entry in open_source(str(folder)).entries()] == ["a"]
+    (folder / "a.png").rename(folder / f"part-0.{suffix}")  # as Spark writes tables
+    with pytest.raises(ValueError, match=rf"if the \.{suffix} files hold them, give .*\.{suffix}/"):
+        list(open_source(str(folder)).entries())

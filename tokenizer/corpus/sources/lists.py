@@ -28,6 +28,7 @@ from tokenizer.corpus.sources.urls import (
     expand,
     identity,
     is_web,
+    names_files,
     printable,
     require_files,
     stems,
@@ -74,8 +75,8 @@ class ListSource(ListedSource):
 
     @classmethod
     def accepts(cls, url: str) -> bool:
-        suffix = suffix_of(url)
-        return suffix in TEXT_SUFFIXES or (suffix == ".parquet" and holds_places(url))
+        return names_files(url, TEXT_SUFFIXES) or (names_files(url, (".parquet",))
+                                                   and holds_places(url))
 
     def identities(self) -> dict[str, str]:
         return {url: f"{identity(url)}, sha256:{storage.sha256_of_file(url)}" for url in self.urls}

@@ -28,10 +28,10 @@ from tokenizer.corpus.sources.tables import TableSource
 from tokenizer.corpus.sources.urls import (
     expand,
     identity,
+    names_files,
     require_files,
     split_options,
     stems,
-    suffix_of,
 )
 from tokenizer.stores import StoredFile
 
@@ -90,7 +90,7 @@ class ParquetSource(TableSource):
 
     @classmethod
     def accepts(cls, url: str) -> bool:
-        return suffix_of(url) == ".parquet" and not holds_places(url)
+        return names_files(url, (".parquet",)) and not holds_places(url)
 
     def identities(self) -> dict[str, str]:
         return self._identities

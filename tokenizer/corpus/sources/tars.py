@@ -28,9 +28,9 @@ from tokenizer.corpus.sources.tar_samples import Part, Samples, split
 from tokenizer.corpus.sources.urls import (
     expand,
     identity,
+    names_files,
     require_files,
     stems,
-    suffix_of,
 )
 
 COMPRESSED = re.compile(r"\.(tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
@@ -80,7 +80,7 @@ class TarSource(ListedSource):
 
     @classmethod
     def accepts(cls, url: str) -> bool:
-        return suffix_of(url) == ".tar" or COMPRESSED.search(url) is not None
+        return names_files(url, (".tar",)) or COMPRESSED.search(url) is not None
 
     def identities(self) -> dict[str, str]:
         return self._identities

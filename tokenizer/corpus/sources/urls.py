@@ -14,12 +14,16 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from tokenizer import storage
+from tokenizer.stores import kind_of
 
 ETAGS = ("ETag", "etag", "md5Hash", "content_md5", "blob_id", "crc32c", "sha256")
 """Names under which file systems keep what changes with a file's content."""
 
 TIMES = ("mtime", "LastModified", "last_modified", "updated")
 """Names under which file systems keep when a file was written."""
+
+LITERAL = str.maketrans({"[": "[[]", "?": "[?]"})
+"""How patterns write what means itself in names: of all wildcards there are stars alone."""
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -52,6 +56,13 @@ def suffix_of(url: str) -> str:
     """Lower-case suffix of the path that a URL ends in; the query of a web address is no part."""
     path = urlsplit(url).path if is_web(url) else url.partition("::")[0]
     return posixpath.splitext(path)[1].lower()
+
+
+def names_files(url: str, suffixes: Iterable[str]) -> bool:
+    """Whether a URL names files with one of these suffixes: not a folder that is called so, as the
+    tables are that Spark writes."""
+    return suffix_of(url) in suffixes and (any(mark in url for mark in "*{")
+                                           or kind_of(url) != "directory")
 
 
 def is_within_corpus(place: str) -> bool:
@@ -162,10 +173,11 @@ def _unbraced(url: str) -> list[str]:
 
 def _matches(pattern: str) -> list[str]:
     if "://" not in pattern:
-        return sorted(glob.glob(pattern, recursive=True))
+        return sorted(glob.glob(pattern.translate(LITERAL), recursive=True))
     head, mark, chain = pattern.partition("::")
     start = head[:head.index("*")].rindex("/") + 1
-    return sorted(_below(f"{head[:start]}{mark}{chain}", [head[start:].split("/")]))
+    parts = head[start:].translate(LITERAL).split("/")
+    return sorted(_below(f"{head[:start]}{mark}{chain}", [parts]))
 
 
 def _below(folder: str, patterns: list[list[str]]) -> Iterator[str]:
