@@ -16,7 +16,15 @@ from tokenizer.importers.base import (
     modality_settings,
     require_no_stage,
 )
-from tokenizer.importers.source import Source, Tensors, check_settings, computed, has, renamed
+from tokenizer.importers.source import (
+    Source,
+    Tensors,
+    check_settings,
+    computed,
+    count_in,
+    has,
+    renamed,
+)
 from tokenizer.vqgan.autoencoder import AutoencoderConfig
 from tokenizer.vqgan.model import VQGANConfig
 
@@ -53,8 +61,8 @@ class DiffusersImporter(TokenizerImporter):
         _check_supported(said)
         require_no_stage(source, options)
         tensors = _as_convolutions(to_ours(source.tensors))
-        autoencoder = shapes.read_autoencoder(tensors, norm_groups=int(said.get("norm_num_groups",
-                                                                                32)))
+        autoencoder = shapes.read_autoencoder(
+            tensors, norm_groups=count_in(said, "norm_num_groups", shapes.PUBLISHED_GROUPS))
         quantizer = shapes.read_quantizer(tensors, "classic")
         check_settings(said, {
             "block_out_channels": autoencoder.channels,
@@ -69,10 +77,8 @@ class DiffusersImporter(TokenizerImporter):
         modality = modality_settings("depth" if channels == (1, 1) else "image", options,
                                      (-1.0, 1.0))
         low, high = modality.get("input_range", (-1.0, 1.0))
-        side = options.image_size or said.get("sample_size") or 256
-        size = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
-        config = VQGANConfig(modality=modality, image_size=size, autoencoder=autoencoder,
-                             quantizer=quantizer)
+        config = VQGANConfig(modality=modality, image_size=_size(said, options),
+                             autoencoder=autoencoder, quantizer=quantizer)
         return ImportedTokenizer(config=config, tensors=tensors, dropped={}, notes=(
             f"pixels are taken in [{low:g}, {high:g}], which the config does not say",))
 
@@ -144,9 +150,21 @@ def _check_supported(said: Mapping[str, Any]) -> None:
             raise ValueError(f"the config says {name} {said[name]!r}; this program has "
                              f"{' and '.join(values)} alone")
     for name, known in BLOCKS.items():
-        if unknown := set(said.get(name, ())) - set(known):
-            raise ValueError(f"{name} {', '.join(sorted(unknown))} are not known; known are "
+        kinds = said.get(name) or ()
+        kinds = kinds if isinstance(kinds, list | tuple) else (kinds,)
+        if unknown := [str(kind) for kind in kinds if kind not in known]:
+            raise ValueError(f"{name} {', '.join(unknown)} are not known; known are "
                              f"{', '.join(known)}")
+
+
+def _size(said: Mapping[str, Any], options: ImportOptions) -> tuple[int, int]:
+    """Height and width of images: ``sample_size`` is both, or a list of the two."""
+    if options.image_size:
+        return options.image_size, options.image_size
+    sides = said.get("sample_size")
+    sides = sides if isinstance(sides, list | tuple) and len(sides) == 2 else (sides, sides)
+    height, width = (count_in({"sample_size": side}, "sample_size", 256) for side in sides)
+    return height, width
 
 
 def _as_convolutions(tensors: Tensors) -> Tensors:

@@ -17,7 +17,15 @@ from tokenizer.importers.base import (
     require_no_stage,
 )
 from tokenizer.importers.pickles import Stored
-from tokenizer.importers.source import Source, Tensors, check_settings, has, renamed
+from tokenizer.importers.source import (
+    Source,
+    Tensors,
+    check_settings,
+    count_in,
+    has,
+    number_in,
+    renamed,
+)
 from tokenizer.vqgan.model import VQGANConfig
 
 if TYPE_CHECKING:
@@ -46,11 +54,11 @@ class MaskGITImporter(TokenizerImporter):
                              "which no published model has; this program has true alone")
         tensors = renamed(source.tensors, RULES)
         autoencoder = shapes.read_autoencoder(tensors, design="maskgit",
-                                              dropout=float(said.get("dropout", 0.0)))
+                                              dropout=number_in(said, "dropout", 0.0))
         quantizer = shapes.read_quantizer(tensors, "classic")
         _check(said, autoencoder, quantizer, source.url)
         tensors |= _identities(autoencoder.latent_channels)
-        side = options.image_size or int(said.get("resolution", 256))
+        side = options.image_size or count_in(said, "resolution", 256)
         modality = modality_settings("image", options, (0.0, 1.0))
         low, high = modality["input_range"]
         config = VQGANConfig(modality=modality, image_size=(side, side), autoencoder=autoencoder,

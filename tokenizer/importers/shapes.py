@@ -47,7 +47,7 @@ def read_quantizer(tensors: Tensors, kind: str) -> QuantizerConfig:
         ValueError: it has no codebook.
     """
     name = "quantize.embed.weight" if kind == "gumbel" else "quantize.embedding.weight"
-    size, code_dim = _shape(tensors, name)
+    size, code_dim = _shape(tensors, name, 2)
     return QuantizerConfig(kind=kind, codebook_size=size, code_dim=code_dim, revive_after=1000)
 
 
@@ -57,11 +57,16 @@ def channels(tensors: Tensors) -> tuple[int, int]:
             _shape(tensors, "decoder.conv_out.weight")[0])
 
 
-def _shape(tensors: Tensors, name: str) -> tuple[int, ...]:
+def _shape(tensors: Tensors, name: str, num_dimensions: int = 4) -> tuple[int, ...]:
+    """The shape of a convolution's weights, or of others with so many dimensions."""
     if name not in tensors:
         raise ValueError(f"no tensor {name} among the {len(tensors)} of the file: it is of another "
                          "format or another kind of model")
-    return tensors[name].shape
+    shape = tensors[name].shape
+    if len(shape) != num_dimensions or 0 in shape:
+        raise ValueError(f"{name} is {shape}, where {num_dimensions} dimensions are expected, none "
+                         "of them 0: it is of another format or another kind of model")
+    return shape
 
 
 def _count(tensors: Tensors, pattern: str) -> int:

@@ -15,6 +15,9 @@ Tensors = dict[str, Stored]
 
 Shape = tuple[int, ...]
 
+MOST = 1 << 16
+"""The greatest side of an image, and the greatest number of groups, that a config may say."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -84,6 +87,47 @@ def params_of(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     model = settings.get("model")
     params = model.get("params") if isinstance(model, Mapping) else None
     return params if isinstance(params, Mapping) else {}
+
+
+def settings_in(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The settings that a config has under a name, or none.
+
+    Raises:
+        ValueError: it has something else there.
+    """
+    value = settings.get(name)
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"the config says {name} {value!r}, which must be settings by name: give "
+                         "the config that belongs to this file")
+    return value or {}
+
+
+def number_in(settings: Mapping[str, Any], name: str, default: float) -> float:
+    """The number that a config says, or the default where it says none.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    value = settings.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"the config says {name} {value!r}, which must be a number: give the "
+                         "config that belongs to this file")
+    return value
+
+
+def count_in(settings: Mapping[str, Any], name: str, default: int) -> int:
+    """The whole number, at least 1 and at most `MOST`, that a config says, or the default.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    value = number_in(settings, name, default)
+    if not 1 <= value <= MOST or value != int(value):
+        raise ValueError(f"the config says {name} {value}, which must be a whole number from 1 to "
+                         f"{MOST}: give the config that belongs to this file")
+    return int(value)
 
 
 def check_settings(said: Mapping[str, Any], found: Mapping[str, Any], url: str) -> None:

@@ -9,7 +9,7 @@ where the published ones are certain, and the nearest of these entries instead o
 elsewhere. For Gumbel quantizers, which choose among these entries alone, all codes are the same.
 """
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokenizer.importers import shapes
 from tokenizer.importers.base import (
@@ -26,12 +26,18 @@ from tokenizer.importers.source import (
     below,
     check_settings,
     computed,
+    count_in,
     has,
+    number_in,
     params_of,
+    settings_in,
     target_of,
     without,
 )
 from tokenizer.vqgan.model import VQGANConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TRAINING = (r"loss\.", r"colorize$", r"model_ema\.", r"quantize\.temperature$")
 """What tensors for training alone are called."""
@@ -78,14 +84,14 @@ class TamingImporter(TokenizerImporter):
         if target is not None and self.tokenizers[target] != kind:
             raise ValueError(f"the config says {target}, but the quantizer of {source.url} is of "
                              f"kind {kind}: give the config that belongs to this file")
-        said = params.get("ddconfig", {})
+        said = settings_in(params, "ddconfig")
         _check_supported(said)
         tensors, notes = _remapped(tensors)
-        side = options.image_size or int(said.get("resolution", 256))
+        side = options.image_size or count_in(said, "resolution", 256)
         config = VQGANConfig(
             modality=_modality(shapes.channels(tensors)[0], params, options),
             image_size=(side, side), quantizer=shapes.read_quantizer(tensors, kind),
-            autoencoder=shapes.read_autoencoder(tensors, dropout=float(said.get("dropout", 0.0))))
+            autoencoder=shapes.read_autoencoder(tensors, dropout=number_in(said, "dropout", 0.0)))
         _check_config(source.url, config, tensors, params, remapped=bool(notes))
         return ImportedTokenizer(config=config, tensors=tensors, dropped=dropped,
                                  notes=(*notes, *_notes(source, kind)))
@@ -126,7 +132,7 @@ def _check_config(url: str, config: VQGANConfig, tensors: Tensors, params: Mappi
     """Refuse a config that is another model's."""
     shape, quantizer = config.autoencoder, config.quantizer
     in_channels, out_channels = shapes.channels(tensors)
-    check_settings(params.get("ddconfig", {}), {
+    check_settings(settings_in(params, "ddconfig"), {
         "ch": shape.width, "ch_mult": shape.channel_multipliers, "in_channels": in_channels,
         "out_ch": out_channels, "z_channels": shape.latent_channels,
         "num_res_blocks": shape.num_res_blocks}, url)
@@ -173,8 +179,14 @@ def _remapped(tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
 
 
 def _rows(tensor: Stored, used: Stored) -> Stored:
-    shape = (*used.shape, *tensor.shape[1:])
-    return computed(tensor, shape, lambda rows: rows[used.read().long()])
+    """The rows of ``tensor`` that ``used`` numbers, read when they are."""
+    def choose(rows: "Tensor") -> "Tensor":
+        numbers = used.read().long()
+        if not ((numbers >= 0) & (numbers < len(rows))).all():
+            raise ValueError(f"quantize.used numbers entries from {numbers.min()} to "
+                             f"{numbers.max()}, of {len(rows)} that there are: the file is damaged")
+        return rows[numbers]
+    return computed(tensor, (*used.shape, *tensor.shape[1:]), choose)
 
 
 def _notes(source: Source, kind: str) -> tuple[str, ...]:

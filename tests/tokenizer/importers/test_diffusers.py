@@ -130,6 +130,10 @@ def test_the_range_of_pixels_may_be_said(tmp_path: Path, pixels: np.ndarray) -> 
     ({"down_block_types": ["DownBlock3D"]}, "down_block_types DownBlock3D are not known"),
     ({"block_out_channels": [16, 64]}, r"block_out_channels \(16, 64\), the tensors.*\(16, 48\)"),
     ({"num_vq_embeddings": 41}, "num_vq_embeddings 41, the tensors of .* say 40"),
+    ({"down_block_types": [["DownEncoderBlock2D"]]}, "down_block_types .* are not known"),
+    ({"norm_num_groups": "many"}, "norm_num_groups 'many', which must be a number"),
+    ({"sample_size": [32, "wide"]}, "sample_size 'wide', which must be a number"),
+    ({"sample_size": [32]}, r"sample_size \[32\], which must be a number"),
     ({"sample_size": 33}, "multiples of 2")])
 def test_what_cannot_be_expressed_is_refused(tmp_path: Path, changes: dict[str, Any],
                                              message: str) -> None:

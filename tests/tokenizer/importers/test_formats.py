@@ -1,4 +1,5 @@
 """Formats are told apart by their tensors; published sizes come out; misfits are refused."""
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -202,6 +203,42 @@ def test_the_route_of_images_may_be_said_and_is_the_published_one_else() -> None
     assert config.modality == {"name": "image", "route": "srgb"}
     with pytest.raises(ValueError, match="route srgb was given, but .* of depth, which are no"):
         modality_settings("depth", ImportOptions(route="srgb"))
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [
+    ("resolution", "large", "resolution 'large', which must be a number"),
+    ("resolution", [256, 256], r"resolution \[256, 256\], which must be a number"),
+    ("resolution", 0, "resolution 0, which must be a whole number from 1 to 65536"),
+    ("resolution", 1e30, r"resolution 1e\+30, which must be a whole number"),
+    ("resolution", float("nan"), "resolution nan, which must be a whole number"),
+    ("dropout", {}, "dropout {}, which must be a number"),
+    ("dropout", True, "dropout True, which must be a number")])
+def test_a_config_of_nonsense_is_refused_with_its_value(name: str, value: object,
+                                                        message: str) -> None:
+    config = taming_config(NET)
+    config["model"]["params"]["ddconfig"][name] = value
+    for shapes, settings in ((layout(TAMING, NET), config),
+                             (maskgit_layout(MASKGIT), {name: value})):
+        with pytest.raises(ValueError, match=f"the config says {message}"):
+            convert(shapes, settings)
+
+
+def test_settings_that_are_no_settings_are_refused_and_none_are_none() -> None:
+    with pytest.raises(ValueError, match="ddconfig 'f16', which must be settings by name"):
+        convert(layout(TAMING, NET), taming_config(NET, ddconfig="f16"))
+    empty = taming_config(NET)
+    empty["model"]["params"]["ddconfig"] |= {"resolution": None, "dropout": None}
+    assert convert(layout(TAMING, NET), empty).config.image_size == (256, 256)
+
+
+@pytest.mark.parametrize("shape", [(), (32,), (0, 3, 3, 3), (32, 3, 3, 3, 1)])
+@pytest.mark.parametrize("name", ["encoder.conv_in.weight", "decoder.conv_out.weight",
+                                  "encoder.down.1.block.0.conv1.weight",
+                                  "quantize.embedding.weight"])
+def test_tensors_of_no_convolution_are_refused_with_their_shape(name: str,
+                                                                shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=rf"{name} is {re.escape(str(shape))}, where [24] dim"):
+        convert(layout(TAMING, NET) | {name: shape})
 
 
 def test_widths_that_are_no_multiples_are_refused() -> None:

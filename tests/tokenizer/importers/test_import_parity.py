@@ -184,6 +184,16 @@ def test_remapped_codes_are_those_of_the_remapped_model(tmp_path: Path,
     assert Codec.load(str(tmp_path / "tok")).spec.codebook_size == len(used) < net.codes
 
 
+@pytest.mark.parametrize("used", [[0, 24], [-1, 3]])
+def test_remapped_codes_that_number_no_entry_are_refused(tmp_path: Path, used: list[int]) -> None:
+    state = {**draw(layout(TAMING, Network())), "quantize.used": torch.tensor(used)}
+    file = write_lightning(tmp_path / "last.ckpt", state)
+    with pytest.raises(ValueError, match=rf"quantize.used numbers entries from {min(used)} to "
+                                         rf"{max(used)}, of 24 that there are"):
+        import_tokenizer(file, str(tmp_path / "tok"))
+    assert not (tmp_path / "tok").exists()
+
+
 @pytest.mark.parametrize(("key", "multipliers"), [("ema", (1, 2)), ("model", (2, 1, 1))])
 def test_llamagen(tmp_path: Path, pixels: np.ndarray, key: str,
                   multipliers: tuple[int, ...]) -> None:
