@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from prior.operations import rms_norm, rotate, swiglu
+from prior.operations import product, rms_norm, rotate, swiglu
 from prior.sequence import SequenceLayout
 from tokenizer import configs
 
@@ -202,7 +202,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(config.hidden, config.width, bias=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.down(swiglu(self.gate_and_up(inputs)))
+        return product(swiglu(product(inputs, self.gate_and_up.weight)), self.down.weight)
 
 
 class GELUFeedForward(nn.Module):

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.nn import functional
 
-from prior.operations import rms_norm, rotate, swiglu
+from prior import operations
+from prior.operations import product, rms_norm, rotate, swiglu
 from prior.transformer import rotations
 
 PLACES = torch.tensor([[0.5, 0.5], [1.5, 2.5], [3.5, 4.5]])
@@ -38,9 +39,11 @@ def drawn(*shape: int) -> Tensor:
 
 @pytest.mark.parametrize(("written", "plain", "others"), OPERATIONS)
 @pytest.mark.parametrize("contiguous", [True, False])
+@pytest.mark.parametrize("alike", [256, 4])
 def test_values_and_gradients_are_those_of_the_plain_formula(
         written: Callable[..., Tensor], plain: Callable[..., Tensor], others: list[Tensor],
-        contiguous: bool) -> None:
+        contiguous: bool, alike: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "ALIKE", alike)
     inputs = drawn(2, 3, 2, 8).float()
     if not contiguous:  # as queries and keys lie in the packed product
         inputs = inputs.repeat_interleave(3, 2)[:, :, ::3]
@@ -54,6 +57,31 @@ def test_values_and_gradients_are_those_of_the_plain_formula(
         found.append([outputs, *(each.grad for each in given if each.requires_grad)])
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("alike", "stride"), [(256, 16), (8, 32)])
+@pytest.mark.parametrize("shape", [(2, 3), (5,)])
+def test_products_are_those_of_linear_layers_and_their_rows_lie_apart(
+        alike: int, stride: int, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "ALIKE", alike)
+    found = []
+    for operation in (product, functional.linear):
+        inputs, weight = (drawn(*size).float().requires_grad_() for size in ((*shape, 8), (16, 8)))
+        outputs = operation(inputs, weight)
+        outputs.backward(drawn(*shape, 16).float())
+        found.append([outputs, inputs.grad, weight.grad])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert found[0][0].stride(-2) == stride
+
+
+def test_products_of_mixed_precision_are_computed_in_it() -> None:
+    weight = drawn(16, 8).float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = product(drawn(2, 3, 8).float(), weight)
+    assert outputs.dtype == torch.bfloat16
+    outputs.sum().backward()
+    assert weight.grad is not None and weight.grad.dtype == torch.float32
 
 
 @pytest.mark.parametrize(("written", "plain", "others"), OPERATIONS)
