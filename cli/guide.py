@@ -50,8 +50,8 @@ SECTIONS = {
               help="Image file, row of a token corpus, or samples of --prior to start from.  "
                    "[default: noise]")
 @click.option("--hole", "holes", type=BOX, multiple=True, metavar="TOP,LEFT,HEIGHT,WIDTH",
-              help="Of --start: the box that may change, in pixels of the image as it is cropped and "
-                   "scaled; the rest keeps its codes. Repeatable.")
+              help="Of --start: the box that may change, in pixels of the image as it is cropped "
+                   "and scaled; the rest keeps its codes. Repeatable.")
 @click.option("--mask", metavar="FILE",
               help="Picture whose white part may change; it is stretched over that image.")
 @click.option("--prior", "prior_url", metavar="FOLDER",
