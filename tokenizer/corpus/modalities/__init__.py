@@ -7,6 +7,7 @@ one (`Modality.computed_from`), as edges are from images; then it needs no files
 """
 import importlib
 import pkgutil
+from abc import ABCMeta
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,7 +72,7 @@ def _all_modalities() -> dict[str, type[Modality]]:
     found: dict[str, type[Modality]] = {}
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         for value in vars(importlib.import_module(module.name)).values():
-            if (isinstance(value, type) and issubclass(value, Modality)
+            if (isinstance(value, ABCMeta) and issubclass(value, Modality)
                     and value.__module__ == module.name and "name" in vars(value)):
                 found[value.name] = value
     return found

@@ -10,6 +10,7 @@ that are no input are counted in `Source.notes`.
 """
 import importlib
 import pkgutil
+from abc import ABCMeta
 from collections.abc import Mapping
 
 from tokenizer import storage
@@ -79,7 +80,7 @@ def _all_sources() -> dict[str, type[Source]]:
     found: list[type[Source]] = []
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         for value in vars(importlib.import_module(module.name)).values():
-            if (isinstance(value, type) and issubclass(value, Source)
+            if (isinstance(value, ABCMeta) and issubclass(value, Source)
                     and value.__module__ == module.name and "name" in vars(value)):
                 found.append(value)
     return {cls.name: cls for cls in sorted(found, key=lambda cls: cls.rank)}
