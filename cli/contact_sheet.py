@@ -2,12 +2,12 @@
 import click
 
 from cli.options import filters_rows, reports_errors, tokenizers_of
-from cli.values import PLACE, TOKENIZER_FOLDER, at_least
+from cli.values import PLACE, PNG, TOKENIZER_FOLDER, at_least
 
 
 @click.command()
 @click.argument("tokens", type=PLACE)
-@click.argument("output", type=PLACE, metavar="PNG")
+@click.argument("output", type=PNG, metavar="PNG")
 @click.option("--tokenizer", "tokenizers", type=TOKENIZER_FOLDER, multiple=True, required=True,
               help="Folder of the tokenizer that made the codes; once for each modality.")
 @click.option("--num", type=at_least(1), default=32, show_default=True,

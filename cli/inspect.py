@@ -4,7 +4,7 @@ import json
 import click
 
 from cli.options import filters_rows, reports_errors
-from cli.values import PLACE, at_least
+from cli.values import PLACE, PNG, at_least
 
 
 @click.command()
@@ -17,7 +17,7 @@ from cli.values import PLACE, at_least
               help="List the N rows that came back worst, by the figure of each modality.")
 @click.option("--codes", is_flag=True,
               help="Usage and dead codes, codes that are typical of a class, entropy by place.")
-@click.option("--entropy-map", type=PLACE, metavar="FILE",
+@click.option("--entropy-map", type=PNG, metavar="FILE",
               help="PNG of the entropy by place of the first modality: blue 0, yellow log2 K bits.")
 @click.option("--duplicates", type=at_least(0), metavar="T",
               help="Rows whose codes of the first modality are equal, and those that differ in at "

@@ -70,6 +70,13 @@ def place(text: str) -> str:
     return text
 
 
+def png(text: str) -> str:
+    """A path or URL of a PNG to write."""
+    if not place(text).lower().endswith(".png"):
+        raise ValueError(f"{text!r} becomes a PNG: let its name end in .png")
+    return text
+
+
 def crops(text: str) -> str:
     """The name of a crop rule; see `tokenizer.corpus.crops`."""
     from tokenizer.corpus.crops import crop_rule
@@ -208,6 +215,7 @@ def condition_name(text: str) -> tuple[str, float | None]:
 
 
 PLACE = Value("PATH", place)
+PNG = Value("path", png)
 CROPS = Value("RULE", crops)
 ASSIGNMENT = Value("NAME=VALUE", assignment)
 SIZE = Value("HEIGHTxWIDTH", size)

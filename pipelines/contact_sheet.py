@@ -73,8 +73,10 @@ class Sheet:
         num_rows: of the corpus.
         figures: of each modality, the difference of each row whose source could be read.
         missing: keys of rows with a source that could not be read, with the reason.
+        num_unknown: keys of the list that the corpus does not hold.
     """
     num_rows: int = 0
+    num_unknown: int = 0
     figures: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -88,6 +90,9 @@ class Sheet:
                 parts.append(f"{name} {figure} {mean:.2f} on average")
         for reason, count in Counter(self.missing.values()).most_common():
             parts.append(f"{count} without source ({reason})")
+        if self.num_unknown:
+            parts.append(f"{self.num_unknown} key{'s' * (self.num_unknown != 1)} of the list "
+                         "without row")
         return ", ".join(parts)
 
 
@@ -103,22 +108,23 @@ def contact_sheet(config: SheetConfig) -> Sheet:
     decoders = codecs.codecs_by_bucket(config.tokenizers, spec, BATCH_SIZE)
     sheet = Sheet(figures={name: [] for name in decoders[0]})
     selection, sources = Selection.read(corpus, config.keys, config.filter), Sources(corpus)
+    found: set[str] = set()
     cells = [cell(row, codes, decoders[row["place"]], sources, sheet)
-             for row, codes in chosen(corpus, selection, config.num, list(decoders[0]))]
+             for row, codes in chosen(corpus, selection, config.num, list(decoders[0]), found)]
     if not cells:
         raise ValueError(f"no row of {config.tokens} is selected; a sheet shows at least one")
-    sheet.num_rows = len(cells)
+    sheet.num_rows, sheet.num_unknown = len(cells), len((selection.keys or found) - found)
     columns = min(config.columns, len(cells))
     pictures.save_png(config.output, in_rows(cells, columns, padding=4))
     return sheet
 
 
 def chosen(corpus: TokenCorpus, selection: Selection, num: int, modalities: Sequence[str],
-           ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+           found: set[str]) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
     """Columns, shard and place of the bucket, and codes ``(1, ...)`` by modality, of ``num`` rows,
-    spread evenly."""
+    spread evenly; ``found`` as of `Selection.tables`."""
     counts = ([entry.rows for entry in corpus.manifest.shards] if selection.takes_all else
-              [table.num_rows for table in selection.tables(corpus, [KEY])])
+              [table.num_rows for table in selection.tables(corpus, [KEY], found)])
     ends = np.cumsum(counts)
     total = sum(counts)
     places = np.unique(np.linspace(0, total - 1, min(num, total)).round().astype(np.int64))

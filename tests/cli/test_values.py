@@ -2,7 +2,7 @@
 import click
 import pytest
 
-from cli.values import ERROR_LIMIT, PLACE, TOKENIZER_FOLDER, Value, at_least
+from cli.values import ERROR_LIMIT, PLACE, PNG, TOKENIZER_FOLDER, Value, at_least
 
 
 @pytest.mark.parametrize("text", ["1e6", "2.5", "many", ""])
@@ -25,6 +25,13 @@ def test_a_path_is_a_text_and_not_empty(value: Value, text: str, words: str) -> 
     assert PLACE.convert("a", None, None) == "a"
     with pytest.raises(click.BadParameter, match=words):
         value.convert(text, None, None)
+
+
+def test_a_png_is_named_as_one() -> None:
+    assert PNG.convert("a/b.PNG", None, None) == "a/b.PNG"
+    for text in ("sheet.jpg", "sheet"):
+        with pytest.raises(click.BadParameter, match=f"'{text}' becomes a PNG: let its name end"):
+            PNG.convert(text, None, None)
 
 
 @pytest.mark.parametrize("text", ["50%%", "%", "1.0", "101%", "nan"])
