@@ -6,6 +6,7 @@ are prompts, as cutouts have their size already.
 Letters: H and W sides of a picture, S side of what CLIP takes, in pixels.
 """
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,7 +88,8 @@ def _settings(place: str) -> dict[str, Any]:
     for name in PREPROCESSORS:
         path = _file_of(place, name)
         settings = read_object(path) if path else {}
-        found = found or settings.get("image_processor") or settings
+        inner = settings.get("image_processor")
+        found = found or (inner if inner and isinstance(inner, dict) else settings)
     if not found:
         raise FileNotFoundError(f"{place} gives no {PREPROCESSORS[0]}, or it is empty or could not "
                                 "be downloaded; it says which colours this CLIP was trained with")
@@ -115,7 +117,8 @@ def _is_too_small(size: int | tuple[int, int], side: int) -> bool:
 
 def _are_three(values: Any) -> bool:
     return (isinstance(values, Sequence) and len(values) == 3
-            and all(isinstance(number, int | float) for number in values))
+            and all(isinstance(number, int | float) and math.isfinite(number)
+                    for number in values))
 
 
 def _file_of(place: str, name: str) -> str | None:

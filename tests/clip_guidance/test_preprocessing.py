@@ -45,7 +45,9 @@ def test_a_config_of_colours_alone_takes_the_size_of_the_model(tmp_path: Path) -
     ({"crop_size": {"height": 32, "width": 48}}, "crop_size .* must be 32"),
     ({"size": 16}, "a size of at least 32 and a resample of 0 to 5, got 16"),
     ({"size": {"longest_edge": 64}}, "a size of at least 32"), ({"resample": 9}, "None and 9"),
-    ({"size": "big"}, "a size of at least 32")])
+    ({"size": "big"}, "a size of at least 32"),
+    ({"image_mean": [0.5, float("nan"), 0.5]}, "image_mean and image_std as three numbers"),
+    ({"image_mean": None, "image_processor": "clip"}, "image_mean and image_std as three num")])
 def test_a_config_of_another_clip_is_refused(tmp_path: Path, settings: dict[str, Any],
                                              message: str) -> None:
     with pytest.raises(ValueError, match=message):
