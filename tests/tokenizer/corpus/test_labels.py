@@ -1,13 +1,16 @@
 """Labels from folders, patterns and tables."""
 import pickle
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
+from corpus_files import save
 
 from tokenizer.corpus import labels
 from tokenizer.corpus.labels import Label, Labels, labels_from
+from tokenizer.corpus.sources import open_source
 
 
 class Corpus:
@@ -101,6 +104,22 @@ def test_whole_numbers_are_labels_already(tmp_path: Path) -> None:
                                               '{"key":"c"}\n')):
         assert found.classes(CORPUS) == [str(number) for number in range(11)]
         assert [found.of(key, key).class_name for key in "abc"] == ["3", "10", None]
+
+
+@pytest.mark.parametrize("suffix", ["", ".png"])
+@pytest.mark.parametrize("kind", ["folder", "tar", "list"])
+def test_keys_of_a_table_may_have_suffixes_whatever_the_corpus_lies_in(
+        tmp_path: Path, kind: str, suffix: str) -> None:
+    for name in ("cat/a.png", "b.png"):
+        save(tmp_path / "photos" / name, b"x")
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        archive.add(tmp_path / "photos", ".")
+    (tmp_path / "photos" / "list.csv").write_text("path\ncat/a.png\nb.png\n")
+    (tmp_path / "labels.csv").write_text(f"key,label\ncat/a{suffix},tom\nb{suffix},rex\n")
+    url = {"folder": "photos", "tar": "photos.tar", "list": "photos/list.csv"}[kind]
+    source = open_source(f"{tmp_path}/{url}", labels=f"{tmp_path}/labels.csv")
+    assert {entry.key: entry.class_name for entry in source.entries()} == {
+        "cat/a": "tom", "b": "rex"}
 
 
 def test_numbers_among_names_are_names(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ The files are gone through once; their records, without any image, wait in a tem
 disk. To add such a source, subclass `ListedSource` and say how its records are found and read.
 """
 import json
+import posixpath
 import sqlite3
 from abc import abstractmethod
 from collections import Counter
@@ -114,7 +115,7 @@ class ListedSource(Source):
         num_found = 0
         for record in index.records():
             label = (_own_label(record, classes if by_number else None) if own
-                     else self.labels.of(record.key, record.key))
+                     else self.labels.of(record.key, record.key + _suffix_of(record)))
             num_found += label.found
             number = None if label.class_name is None else numbers.get(label.class_name)
             yield Entry(key=record.key, sources=record.sources, ranges=record.ranges,
@@ -169,6 +170,12 @@ def _own_label(record: Record, classes: list[str] | None) -> Label:
         return Label(record.label, None, True)
     number = int(record.label)
     return Label(classes[number] if 0 <= number < len(classes) else record.label, None, True)
+
+
+def _suffix_of(record: Record) -> str:
+    """The suffix of the file that an input lies in by itself, such as that of a member; of a row of
+    a table nothing that a key could end in."""
+    return posixpath.splitext(next(iter(record.sources.values()), ""))[1]
 
 
 class _Index:
