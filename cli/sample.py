@@ -63,8 +63,9 @@ SECTIONS = {
               help="Token corpus whose images are completed, with their conditions; or an image "
                    "file.")
 @click.option("--hole", "holes", type=BOX, multiple=True, metavar="TOP,LEFT,HEIGHT,WIDTH",
-              help="Of --complete-from: the box that is drawn anew, in place of what --keep leaves; "
-                   "in pixels of the image as cropped and scaled for the prior. Repeatable.")
+              help="Of --complete-from: the box that is drawn anew, in place of what --keep "
+                   "leaves, in pixels of the image as cropped and scaled for the prior. "
+                   "Repeatable.")
 @click.option("--mask", metavar="FILE",
               help="Picture whose white part is drawn anew; it is stretched over that image.")
 @click.option("--passes", type=at_least(0), default=0, show_default=True,
