@@ -102,6 +102,31 @@ def test_wrong_columns_are_refused_by_name(tmp_path: Path, suffix: str, labels: 
         list(open_source(url + suffix, labels=labels).entries())
 
 
+@pytest.mark.parametrize("image", [
+    pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(5), pa.dictionary(
+        pa.int32(), pa.binary())], ids=str)
+@pytest.mark.parametrize("text", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(
+    pa.int32(), pa.string())], ids=str)
+def test_columns_may_be_of_any_type_that_holds_bytes_and_texts(
+        tmp_path: Path, image: pa.DataType, text: pa.DataType) -> None:
+    names = pa.array(["a", "b"], pa.string()).cast(text)
+    payloads = (pa.array(images(2)).dictionary_encode() if pa.types.is_dictionary(image)
+                else pa.array(images(2), image))
+    url = save(tmp_path / "data.parquet", {"image": payloads, "key": names, "label": names,
+                                           "caption": names})
+    source = open_source(url)
+    assert [(entry.key, entry.class_name, entry.caption) for entry in source.entries()] == [
+        ("a", "a", "a"), ("b", "b", "b")]
+    assert contents(source) == images(2)
+
+
+def test_a_column_called_like_one_of_paths_that_holds_neither_paths_nor_files_is_refused(
+        tmp_path: Path) -> None:
+    url = save(tmp_path / "data.parquet", {"image": [[{"bytes": b"a"}]], "key": ["a"]})
+    with pytest.raises(ValueError, match=r"0 columns hold files \(none of image, key\); name the"):
+        list(open_source(url).entries())
+
+
 def test_labels_are_a_column_that_is_asked_for(tmp_path: Path) -> None:
     url = save(tmp_path / "data.parquet", {
         "image": images(3), "label": ["x", "y", "z"], "fine": pd_like([3.0, None, 0.0])})

@@ -18,13 +18,15 @@ def is_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(field.name == "bytes" and is_bytes(field.type) for field in kind)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-                or pa.types.is_fixed_size_binary(kind))
+                or pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind)
+                or (pa.types.is_dictionary(kind) and is_bytes(kind.value_type)))
 
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether a column holds texts or numbers, as keys, labels and captions are."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind)
-                or pa.types.is_integer(kind) or pa.types.is_floating(kind)
+                or pa.types.is_string_view(kind) or pa.types.is_integer(kind)
+                or pa.types.is_floating(kind)
                 or (pa.types.is_dictionary(kind) and is_text(kind.value_type)))
 
 

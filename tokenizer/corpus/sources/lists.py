@@ -117,7 +117,7 @@ class ListSource(ListedSource):
         place = places[first]
         if not isinstance(place, str) or not place.strip():
             return self._damaged(url, row.number, "NoPlace", f"row {row.number} of {url} has no "
-                                 f"path or URL in its column {names[first]}: {place!r}")
+                                 f"path or URL in its column {names[first]}: {place!r:.200}")
         key = columns.value_at(row.values, names["#key"])
         if names["#key"] is not None and key in (None, ""):
             return self._damaged(url, row.number, "NoKey", f"row {row.number} of {url} has nothing "

@@ -351,7 +351,7 @@ def holds_places(url: str) -> bool:
         except _Unreadable:
             return False
         return not columns.file_columns(schema) and any(
-            place in schema.names for place in columns.PLACES)
+            field.name in columns.PLACES and columns.is_text(field.type) for field in schema)
     return False
 
 
