@@ -69,7 +69,7 @@ class BeamEngine(ABC):
                              f"{self.num_workers}; leave it out")
         if ("://" in self.form) != bool(self.address):
             raise ValueError(f"the engine {self.name} is given as {self.form}, got "
-                             f"{self.address or 'no address'!r}")
+                             f"{self.address or self.name!r}")
         if self.address and not re.fullmatch(r"([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}", self.address):
             raise ValueError(f"the address of an engine is HOST:PORT, got {self.address!r}")
 

@@ -158,6 +158,18 @@ def test_an_interrupt_ends_driver_and_workers_at_once(tmp_path: Path, num_worker
 
 
 @pytest.mark.slow
+def test_an_interrupt_that_beam_wraps_keeps_its_kind(tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(KeyboardInterrupt):
+        """As by SIGTERM."""
+
+    def wrapped(engine: LocalEngine, task: TouchTask, shards: Sequence[int]) -> None:
+        raise RuntimeError("the pipeline failed") from Asked()
+    monkeypatch.setattr(LocalEngine, "pipeline", wrapped)
+    with pytest.raises(Asked):
+        LocalEngine()(TouchTask(str(tmp_path)), [0])
+
+
 def test_workers_do_not_outlive_a_driver_that_is_killed(tmp_path: Path) -> None:
     driver = start_driver(tmp_path, 2)
     driver.kill()
@@ -236,7 +248,7 @@ def test_flags_count_before_what_an_engine_asks_for_itself(tmp_path: Path) -> No
 @pytest.mark.parametrize(("asked", "words"), [
     (Asked("spark://a:1"), "an engine is one of local, dask://HOST:PORT, .*; got 'spark://a:1'"),
     (Asked("local://a:1"), "local is given as local, got 'a:1'"),
-    (Asked("dask"), "dask is given as dask://HOST:PORT, got 'no address'"),
+    (Asked("dask"), "dask is given as dask://HOST:PORT, got 'dask'"),
     (Asked("dask://scheduler"), "HOST:PORT, got 'scheduler'"),
     (Asked("dask://a:123456"), "HOST:PORT, got 'a:123456'"),
     (Asked("dask://a:1", 2), "workers of its own, got num_workers 2"),
