@@ -2,17 +2,12 @@
 
 The bar shows images a second, the time that is left, shards and dead letters.
 """
-import sys
 from collections.abc import Collection
 from types import TracebackType
 
 from pipelines import records
-from tokenizer.bars import progress_bar
+from tokenizer.bars import is_terminal, progress_bar
 from tokenizer.tokens import Receipt
-
-SECONDS_BETWEEN_LINES = 20.0
-"""Where standard error is a file rather than a terminal, each state of the bar is a line."""
-
 
 DELAY = 0.5
 """Seconds before a bar shows at all; what ends sooner needs none."""
@@ -32,10 +27,8 @@ class Progress:
         if (kept := records.current()) is not None:
             kept.begin(url, unit, num_shards, num_inputs)
         self._records = kept
-        terminal = sys.stderr.isatty()
-        self._bar = progress_bar(
-            total=num_inputs, unit=f" {unit}", smoothing=0.1, ascii=not terminal, delay=DELAY,
-            mininterval=0.1 if terminal else SECONDS_BETWEEN_LINES, dynamic_ncols=terminal)
+        self._bar = progress_bar(total=num_inputs, unit=f" {unit}", smoothing=0.1, delay=DELAY,
+                                 dynamic_ncols=is_terminal())
         self._started = False
 
     def __enter__(self) -> "Progress":

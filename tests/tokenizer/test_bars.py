@@ -29,6 +29,34 @@ def test_bars_are_written_to_standard_error(capsys: pytest.CaptureFixture[str]) 
     assert "2/2" in written and "half of them are cats\n" in written
 
 
+def test_in_a_log_each_state_of_a_bar_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar(total=3, unit=" rows", mininterval=0) as bar:
+        bar.update(2)
+        remark("half of them are cats")
+        bar.update(1)
+    written = capsys.readouterr().err
+    assert "\r" not in written and written.endswith("]\n") and "\n\n" not in written
+    heads = [line.partition("[")[0].strip() for line in written.splitlines()]
+    assert list(dict.fromkeys(heads)) == [
+        "0%|          | 0/3", "67%|######6   | 2/3", "half of them are cats",
+        "100%|##########| 3/3"]
+
+
+def test_a_log_gets_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in progress_bar(range(1000), unit=" rows"):
+        pass
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_a_terminal_gets_what_tqdm_writes(monkeypatch: pytest.MonkeyPatch,
+                                          capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for _ in progress_bar(range(3), mininterval=0):
+        pass
+    written = capsys.readouterr().err
+    assert written.count("\r") > 3 and written.count("\n") == 1
+
+
 def test_a_bar_that_nobody_reads_stops_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Gone())
     bar = progress_bar(total=4, mininterval=0)
