@@ -72,8 +72,8 @@ class Prompt:
     def describe(self) -> str:
         """The prompt as `parse_prompts` takes it."""
         if ":" in self.text or self.stop != -math.inf:
-            return f"{self.text}:{self.weight:g}:{self.stop:g}"
-        return self.text if self.weight == 1 else f"{self.text}:{self.weight:g}"
+            return f"{self.text}:{_exact(self.weight)}:{_exact(self.stop)}"
+        return self.text if self.weight == 1 else f"{self.text}:{_exact(self.weight)}"
 
 
 def parse_prompts(text: str) -> tuple[Prompt, ...]:
@@ -124,6 +124,12 @@ def chapters_of(prompts: Sequence[Prompt]) -> dict[int, str]:
     changes = {0} | {step for prompt in prompts for step in (prompt.begin, prompt.end or 0)}
     return {step: f" {SEPARATOR} ".join(prompt.describe() for prompt in prompts
                                         if prompt.acts_at(step)) for step in sorted(changes)}
+
+
+def _exact(number: float) -> str:
+    """A number in as few digits as it needs, since requests of jobs are compared by them."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 def _parse(part: str) -> Prompt:

@@ -141,3 +141,11 @@ def test_steps_without_a_prompt_and_prompts_without_a_step_are_refused(
 def test_a_prompt_acts_from_a_step_to_a_later_one(begin: int, end: int | None) -> None:
     with pytest.raises(ValueError, match=f"got {begin} to {end} for 'a'"):
         Prompt(text="a", begin=begin, end=end)
+
+
+@pytest.mark.parametrize(("text", "shown"), [
+    ("fog:0.5", "fog:0.5"), ("fog:2:-inf", "fog:2"), ("fog:0.1234567", "fog:0.1234567"),
+    ("fog:-0.10000001:-0.123456789", "fog:-0.10000001:-0.123456789")])
+def test_prompts_are_described_by_as_many_digits_as_they_need(text: str, shown: str) -> None:
+    prompt, = parse_prompts(text)
+    assert prompt.describe() == shown and parse_prompts(shown) == (prompt,)
