@@ -7,7 +7,8 @@
     OUT/evaluation.json                  figures on the held-out images, with their conditions
 
 The same call goes on where the last one stopped. With a budget in steps, weights and metrics of a
-stopped and continued training equal those of an uninterrupted one bit for bit (times apart).
+stopped and continued training equal those of an uninterrupted one bit for bit (times apart): on
+CPUs, and on GPUs as far as torch repeats its own gradients there.
 """
 import hashlib
 import time
