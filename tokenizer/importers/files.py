@@ -13,8 +13,8 @@ from tokenizer.importers.pickles import Stored, read_pickled
 from tokenizer.importers.source import Source, Tensors
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin",
-                "model.safetensors", "pytorch_model.bin", "checkpoints/last.ckpt", "last.ckpt",
-                "model.ckpt")
+                "diffusion_pytorch_model.fp16.safetensors", "model.safetensors",
+                "pytorch_model.bin", "checkpoints/last.ckpt", "last.ckpt", "model.ckpt")
 """Where a folder has its weights; the first of these that is there."""
 
 CONFIG_FILES = ("config.json", "config.yaml", "model.yaml", "configs/model.yaml",

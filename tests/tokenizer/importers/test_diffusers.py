@@ -78,6 +78,16 @@ def test_codes_of_a_vq_model_are_equal_on_every_cell(tmp_path: Path, pixels: np.
     assert report.num_parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
+def test_a_folder_with_weights_in_half_precision_alone_is_read(tmp_path: Path,
+                                                               pixels: np.ndarray) -> None:
+    model = random_model().half()
+    model.save_pretrained(tmp_path / "vq", variant="fp16")
+    report = import_tokenizer(str(tmp_path / "vq"), str(tmp_path / "tok"))
+    assert report.converted == report.num_tensors
+    assert (Codec.load(str(tmp_path / "tok")).encode(pixels)
+            == codes_and_levels(model.float(), pixels)[0]).all()
+
+
 def test_names_of_attention_before_0_17_are_known(tmp_path: Path, pixels: np.ndarray) -> None:
     model = random_model()
     model.save_pretrained(tmp_path / "vq")
