@@ -170,6 +170,7 @@ class _Loop:
         """The last checkpoint and the figures of the finished tokenizer."""
         if self.state.step > self.first_step:
             self._save()
+            self.observer.tell_unheard()
         else:
             with alone(self.state.accelerator):
                 self.evaluation = self.observer.evaluate(in_journal=False)

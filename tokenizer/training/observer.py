@@ -69,6 +69,14 @@ class Observer:
                 refresh=False)
             self._bar.update(progress - self._bar.n)
 
+    def tell_unheard(self) -> None:
+        """Say so when a training ends before its discriminator takes part."""
+        config, step = self.state.training.adversarial, self.state.step
+        if self.is_active and config.weight and step <= config.start:
+            remark(f"the autoencoder never felt the discriminator: training ended after {step} "
+                   f"steps, training.adversarial.start is {config.start}; lower it, or go on with "
+                   "more steps or minutes")
+
     def evaluate(self, in_journal: bool = True) -> Evaluation | None:
         """Measure the averaged weights on the held-out images, and show some.
 

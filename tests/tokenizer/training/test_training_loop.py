@@ -95,6 +95,17 @@ def test_what_the_watch_notices_is_shown_once_and_stands_in_the_journal(
     assert capsys.readouterr().err.count(f"step 6: {remarks[0]['remark']}") == 1
 
 
+@pytest.mark.parametrize(("steps", "heard"), [(4, False), (5, True)])
+def test_a_discriminator_that_was_never_felt_is_told(
+        image_folder: Folder, model: Model, training: Training, tmp_path: Path, steps: int,
+        heard: bool, adversarial: AdversarialConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    train_tokenizer(str(image_folder(4)), str(tmp_path), model(),
+                    training(steps=steps, adversarial=adversarial))
+    words = "training ended after 4 steps, training.adversarial.start is 4; lower it"
+    assert (words in capsys.readouterr().err) != heard
+    assert any("train/adversarial" in line for line in read_metrics(str(tmp_path))) == heard
+
+
 def test_pictures_are_written_as_a_file_and_for_tensorboard(
         image_folder: Folder, model: Model, training: Training, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
