@@ -191,9 +191,18 @@ def takes_device(command: Command) -> Command:
 def filters_rows(command: Command) -> Command:
     """Give a command the option ``--filter``, as ``row_filter``; see `tokenizer.filters`."""
     return click.option(
-        "--filter", "row_filter", metavar="EXPR",
+        "--filter", "row_filter", metavar="EXPR", multiple=True, callback=_all_of,
         help="Take only rows for which this holds: columns, numbers and text in quotes with == != "
-             "< <= > >= in (...), is null, and or not; see docs/token_corpus.md.")(command)
+             "< <= > >= in (...), is null, and or not; see docs/token_corpus.md. Of several, all "
+             "must hold.")(command)
+
+
+def _all_of(context: click.Context, parameter: click.Parameter,
+            expressions: tuple[str, ...]) -> str | None:
+    """One filter that holds where all of these do."""
+    if len(expressions) > 1:
+        return " and ".join(f"({expression})" for expression in expressions)
+    return next(iter(expressions), None)
 
 
 def tokenizers_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

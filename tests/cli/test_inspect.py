@@ -144,6 +144,13 @@ def test_all_of_it_is_there_as_json_for_the_rows_that_a_filter_takes(measured: P
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_of_several_filters_all_must_hold(corpus: Path) -> None:
+    first, second = 'class_name == "cat" or key == "d"', 'key in ("b", "c", "d")'
+    for filters, num_rows in (((first,), 3), ((second,), 3), ((first, second), 2)):
+        done = inspect(corpus, "--json", *(word for text in filters for word in ("--filter", text)))
+        assert json.loads(done.stdout)["selected"]["num_rows"] == num_rows, done.output
+
+
 def test_a_filter_alone_counts_its_rows(measured: Path) -> None:
     done = inspect(measured, "--filter", "class_name == 'cat'")
     assert "filter \"class_name == 'cat'\": 3 rows" in done.output
