@@ -54,9 +54,14 @@ def rows_hole(keep: float, grid: tuple[int, int]) -> np.ndarray:
 
     Args:
         keep: share of the rows that is kept, in (0, 1).
+    Raises:
+        ValueError: it is none, or there is one row alone.
     """
     if not 0 < keep < 1:
         raise ValueError(f"keep is the share of rows to keep and must lie in (0, 1), got {keep}")
+    if grid[0] < 2:
+        raise ValueError(f"a grid of {grid[0]} x {grid[1]} cells has one row, of which none can be "
+                         "kept while others are drawn: give a hole or a mask")
     kept = min(max(1, round(keep * grid[0])), grid[0] - 1)
     return np.arange(grid[0])[:, None].repeat(grid[1], 1) >= kept
 

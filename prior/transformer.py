@@ -1,4 +1,4 @@
-"""The transformer over a `SequenceLayout`, and the prior's config.
+"""The transformer over a `SequenceLayout`, and its shape.
 
 Blocks are those of Touvron et al. 2023 (arXiv:2302.13971): RMS norm before each part, one packed
 matrix for queries, keys and values, SwiGLU. The output layer starts at zero, so training starts
@@ -372,7 +372,6 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=0.02 * depth_scale)
             elif parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)
-
 
     def _start_as_published(self) -> None:
         """As minGPT: N(0, 0.02) but for biases and positions, which start at zero."""

@@ -38,6 +38,11 @@ def test_the_first_rows_are_kept_at_least_one_and_not_all(keep: float, kept: int
     assert hole.shape == GRID and not hole[:kept].any() and hole[kept:].all()
 
 
+def test_of_one_row_of_cells_none_can_be_kept() -> None:
+    with pytest.raises(ValueError, match="a grid of 1 x 4 cells has one row.*give a hole"):
+        rows_hole(0.5, (1, 4))
+
+
 def test_all_codes_of_a_cell_share_its_hole() -> None:
     hole = np.array([[True, False]])
     assert codes_hole(hole, 3).tolist() == [True] * 3 + [False] * 3
