@@ -145,14 +145,19 @@ Engine = Callable[[ShardTask, Sequence[int]], None]
 def try_shard(task: ShardTask, shard: int) -> Tally:
     """Make one shard; when it fails as a whole, leave word of it in the job's folder.
 
+    One that is there is left: another driver may have made it since this one looked, or this one
+    before its engine began a bundle of shards once more.
+
     Raises:
         OutputRefused: the store takes no more; word was left if it took that.
     """
     try:
         if storage.exists(storage.join(task.url, STOP)):
             return Tally(skipped=1)
-        task.prepare()
-        receipt = task.run(shard)
+        receipt = tokens.read_receipt(task.url, shard, fingerprint=None)
+        if receipt is None:
+            task.prepare()
+            receipt = task.run(shard)
     except (OSError, ValueError) as error:
         text = json.dumps({"error": type(error).__name__, "message": str(error)}) + "\n"
         with contextlib.suppress(OSError):

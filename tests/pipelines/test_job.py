@@ -308,6 +308,15 @@ def test_a_shard_leaves_word_of_its_failure(task: CountingTask) -> None:
     assert b'"gone"' in storage.read_bytes(f"{task.url}/{FAILED}/00003.json")
 
 
+def test_what_another_driver_has_made_meanwhile_is_not_made_again(task: CountingTask) -> None:
+    def engine(task: ShardTask, shards: Sequence[int]) -> None:
+        task.run(3)
+        assert try_shard(task, 3) == Tally(done=1, rows=2)
+        run_inline(task, shards)
+    run(task, engine)
+    assert task.runs == [3, 0, 1, 2, 4]
+
+
 def test_what_the_store_refuses_is_raised_to_stop_the_worker(task: CountingTask) -> None:
     task.failures = {3: [OutputRefused("full")]}
     with pytest.raises(OutputRefused):
