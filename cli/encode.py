@@ -93,7 +93,9 @@ SECTIONS = {
                    "1% or 0.01; finished shards are kept. 100% also gives up a shard of which "
                    "nothing can be reached, where the job would wait for it.  [default: when all "
                    "fail, but for --extend]")
-@click.option("--overwrite", is_flag=True, help="Start over in TOKENS; what lies there is removed.")
+@click.option("--overwrite", is_flag=True,
+              help="Start over in TOKENS; what lies there is removed, each time the command is "
+                   "given: leave it out to go on.")
 @click.option("--dry-run", is_flag=True,
               help="Only list the images and encode a few: print how many shards, rows, bytes and "
                    "how much time it would be, and what would be refused; write nothing.")

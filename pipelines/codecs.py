@@ -11,7 +11,10 @@ from tokenizer.schema import CodeSpec, TokenSpec
 if TYPE_CHECKING:
     from tokenizer.codec import Codec
 
-_LOCK = threading.Lock()
+MOST_TOKENIZERS = 8
+"""Kept in a process, whatever their sizes of pictures: workers of a cluster serve many jobs."""
+
+_LOCK = threading.RLock()
 _LOADED: "dict[tuple[object, ...], Codec]" = {}
 
 
@@ -33,8 +36,9 @@ def codec_of(url: str, spec: CodeSpec, batch_size: int, **arithmetic: str) -> "C
     Raises:
         ValueError: another tokenizer lies there now.
     """
-    codec = (_loaded(_name(spec, batch_size, arithmetic))
-             or open_codec(url, batch_size, **arithmetic))
+    with _LOCK:  # of threads that need it at the same time, one loads it
+        codec = (_loaded(_name(spec, batch_size, arithmetic))
+                 or open_codec(url, batch_size, **arithmetic))
     if codec.spec.tokenizer != spec.tokenizer:
         raise ValueError(f"the {spec.modality} tokenizer {url} is {codec.spec.tokenizer}, the job "
                          f"was planned with {spec.tokenizer}; put that one back")
@@ -156,7 +160,12 @@ def _resized(codec: "Codec", image_size: tuple[int, int], batch_size: int,
 def _keep(codec: "Codec", batch_size: int, arithmetic: Mapping[str, str]) -> "Codec":
     """This codec, or the one like it that the process has kept before."""
     with _LOCK:
-        return _LOADED.setdefault(_name(codec.spec, batch_size, arithmetic), codec)
+        kept = _LOADED.setdefault(_name(codec.spec, batch_size, arithmetic), codec)
+        first, *others = dict.fromkeys(tokenizer for _, tokenizer, *_ in _LOADED)
+        if len(others) >= MOST_TOKENIZERS:
+            for name in [name for name in _LOADED if name[1] == first]:
+                del _LOADED[name]
+        return kept
 
 
 def _name(spec: CodeSpec, batch_size: int, arithmetic: Mapping[str, str]) -> tuple[object, ...]:

@@ -46,7 +46,14 @@ def test_threads_share_one_codec(loads: list[str]) -> None:
     spec = FakeCodec(RGB(), "a").spec
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: codecs.codec_of("a", spec, 8), range(16)))
-    assert len({id(codec) for codec in found}) == 1
+    assert len({id(codec) for codec in found}) == 1 and loads == ["a"]
+
+
+def test_a_worker_of_many_jobs_lets_go_of_the_tokenizers_it_loaded_first(loads: list[str]) -> None:
+    for name in "abcdefghiba":
+        codecs.codec_of(name, FakeCodec(RGB(), name).spec, 8)
+    assert "".join(loads) == "abcdefghia"
+    assert len(codecs._LOADED) == codecs.MOST_TOKENIZERS
 
 
 def test_a_codec_is_made_once_for_each_size(loads: list[str]) -> None:
