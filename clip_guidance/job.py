@@ -137,8 +137,9 @@ class Tokenizer:
         if config.modality["name"] != "image":
             raise ValueError(f"{url} is a tokenizer of {config.modality['name']}; CLIP judges "
                              "pictures: give one of images")
-        model = VQGAN.from_weights(config, checkpoints.load_weights(url)).requires_grad_(False)
-        codec = Codec(model, checkpoints.fingerprint(url), device=device)
+        weights, fingerprint = checkpoints.load_fingerprinted(url)
+        model = VQGAN.from_weights(config, weights).requires_grad_(False)
+        codec = Codec(model, fingerprint, device=device)
         return cls(model, codec.at_size(size) if size else codec)
 
 

@@ -197,9 +197,10 @@ class Prior:
         place = usable_device(device)
         config = checkpoints.load_config(url, KIND, PriorConfig)
         model = Transformer(config.transformer, config.layout)
-        _load_weights(model, checkpoints.load_weights(url), url)
+        weights, fingerprint = checkpoints.load_fingerprinted(url)
+        _load_weights(model, weights, url)
         store_by_columns(model)
-        return cls(config, model.to(place).eval(), checkpoints.fingerprint(url))
+        return cls(config, model.to(place).eval(), fingerprint)
 
 
 def _load_weights(model: Transformer, weights: Mapping[str, Tensor], url: str) -> None:

@@ -76,23 +76,48 @@ def load_weights(url: str) -> "dict[str, Tensor]":
         FileNotFoundError: training has not saved any weights yet.
         ValueError: the file is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-    name = storage.join(url, WEIGHTS)
-    try:
-        return load(storage.read_bytes(name))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{name} is missing: no weights were saved yet") from error
-    except SafetensorError as error:
-        raise ValueError(f"{name} is damaged ({error}); copy the checkpoint again") from error
+    return _tensors(url, _read_weights(url))
+
+
+def load_fingerprinted(url: str) -> "tuple[dict[str, Tensor], str]":
+    """The tensors of ``model.safetensors``, and the `fingerprint` of the checkpoint with just
+    these, though a training may replace them at this moment.
+
+    Raises:
+        OSError, ValueError: see `load_weights`.
+    """
+    content = _read_weights(url)
+    return _tensors(url, content), _fingerprint(url, storage.sha256(content))
 
 
 def fingerprint(url: str) -> str:
     """``sha256:...`` over config and weights: equal for equal tokenizers, wherever they lie."""
+    return _fingerprint(url, storage.sha256_of_file(storage.join(url, WEIGHTS)))
+
+
+def _fingerprint(url: str, sha256_of_weights: str) -> str:
     config = json.loads(storage.read_bytes(storage.join(url, CONFIG)))
     digest = hashlib.sha256(configs.canonical_json(config).encode())
-    digest.update(storage.sha256_of_file(storage.join(url, WEIGHTS)).encode())
+    digest.update(sha256_of_weights.encode())
     return f"sha256:{digest.hexdigest()}"
+
+
+def _read_weights(url: str) -> bytes:
+    name = storage.join(url, WEIGHTS)
+    try:
+        return storage.read_bytes(name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{name} is missing: no weights were saved yet") from error
+
+
+def _tensors(url: str, content: bytes) -> "dict[str, Tensor]":
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+    try:
+        return load(content)
+    except (SafetensorError, *DAMAGED) as error:
+        raise ValueError(f"{storage.join(url, WEIGHTS)} is damaged ({error}); copy the checkpoint "
+                         "again") from error
 
 
 def save_state(url: str, state: Mapping[str, Any]) -> None:

@@ -110,9 +110,9 @@ class Codec:
                 precision or backend is unknown, or its packages are missing.
         """
         config = checkpoints.load_config(url, KIND, VQGANConfig)
-        model = VQGAN.from_weights(config, checkpoints.load_weights(url))
-        return cls(model, checkpoints.fingerprint(url), batch_size=batch_size, device=device,
-                   precision=precision, backend=backend)
+        weights, fingerprint = checkpoints.load_fingerprinted(url)
+        return cls(VQGAN.from_weights(config, weights), fingerprint, batch_size=batch_size,
+                   device=device, precision=precision, backend=backend)
 
     def at_size(self, image_size: tuple[int, int]) -> "Codec":
         """This codec for pictures of another height and width, with the same weights.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokenizer import checkpoints
+from tokenizer import checkpoints, storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,27 @@ def test_the_fingerprint_depends_on_config_and_weights_alone(folder: str, tmp_pa
     changed_config = checkpoints.fingerprint(moved)
     checkpoints.save_weights(moved, {"w": torch.zeros(1)})
     assert len({before, changed_config, checkpoints.fingerprint(moved)}) == 3
+
+
+def test_weights_that_a_training_replaces_meanwhile_keep_their_own_fingerprint(
+        folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, read = checkpoints.fingerprint(folder), storage.read_bytes
+
+    def replaced(url: str) -> bytes:
+        content = read(url)
+        if url.endswith(checkpoints.WEIGHTS):
+            checkpoints.save_weights(folder, {"w": torch.zeros(1)})
+        return content
+    monkeypatch.setattr(storage, "read_bytes", replaced)
+    weights, fingerprint = checkpoints.load_fingerprinted(folder)
+    assert set(weights) == {"w", "n"} and fingerprint == before != checkpoints.fingerprint(folder)
+
+
+def test_weights_of_a_type_that_torch_lacks_are_damaged(folder: str) -> None:
+    header = b'{"w": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}'
+    Path(folder, checkpoints.WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header + b"0")
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged .*again"):
+        checkpoints.load_weights(folder)
 
 
 def test_a_missing_checkpoint_says_what_to_give(tmp_path: Path) -> None:

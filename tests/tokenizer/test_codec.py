@@ -202,6 +202,18 @@ def test_a_saved_codec_gives_the_same_codes(tmp_path: Path) -> None:
     assert loaded.batch_size == 8
 
 
+def test_codes_are_told_to_be_of_the_weights_that_made_them_though_others_replace_these(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(str(tmp_path), build_model())
+    before, from_weights = checkpoints.fingerprint(str(tmp_path)), VQGAN.from_weights
+
+    def replaced(config: VQGANConfig, weights: dict[str, torch.Tensor]) -> VQGAN:
+        checkpoints.save_weights(str(tmp_path), {"w": torch.zeros(1)})
+        return from_weights(config, weights)
+    monkeypatch.setattr(VQGAN, "from_weights", replaced)
+    assert Codec.load(str(tmp_path)).spec.tokenizer == before
+
+
 def test_a_codec_loads_from_any_fsspec_url() -> None:
     url = "memory://codec-test/run"
     save(url, build_model())

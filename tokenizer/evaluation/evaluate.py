@@ -99,8 +99,8 @@ class Autoencoder:
 
     def __init__(self, config: EvaluationConfig) -> None:
         url, shape = config.tokenizer, checkpoints.load_config(config.tokenizer, KIND, VQGANConfig)
-        model, fingerprint = (VQGAN.from_weights(shape, checkpoints.load_weights(url)),
-                              checkpoints.fingerprint(url))
+        weights, fingerprint = checkpoints.load_fingerprinted(url)
+        model = VQGAN.from_weights(shape, weights)
         self.codec = Codec(model, fingerprint, config.batch_size, config.device)
         self.device = model.last_layer.device
         self._other = (None if config.precision == self.codec.spec.precision else
