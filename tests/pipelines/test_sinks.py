@@ -229,7 +229,7 @@ def test_a_lower_quality_makes_smaller_files_and_is_part_of_the_plan(job: Decode
 @pytest.mark.parametrize(("settings", "words"), [
     ({"to": "zip"}, "images go to folder, tar, parquet, got 'zip'"),
     ({"quality": 0, "picture": "jpeg"}, "quality is 1 to 100, got 0"),
-    ({"quality": 80}, "png keeps every pixel: leave out the quality 80"),
+    ({"quality": 80}, "png keeps every pixel: leave out --quality 80"),
 ])
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, object], words: str) -> None:
     defaults = {"tokens": "t", "output": "o", "tokenizers": {"image": "tok"}}
