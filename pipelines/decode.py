@@ -23,6 +23,7 @@ from pipelines.array import (
     ArrayJob,
     Part,
     Unfinished,
+    make_part,
     refuse_overwrite,
     require_own_machine,
 )
@@ -240,8 +241,12 @@ def decode_corpus(config: DecodeConfig) -> Decoded:
             something else.
     """
     task = prepare_task(config)
-    job = Job(task.plan, task, engine_of(config), unit="crops")
-    return job.run(lambda receipts: finished(task, receipts))
+    ended: list[Decoded] = []
+
+    def finish(receipts: Sequence[Receipt]) -> None:
+        ended.append(finished(task, receipts))
+    Job(task.plan, task, engine_of(config), unit="crops").run(finish)
+    return ended[-1]
 
 
 def decode_part(config: DecodeConfig, part: Part) -> Decoded | Unfinished:
@@ -257,9 +262,9 @@ def decode_part(config: DecodeConfig, part: Part) -> Decoded | Unfinished:
     task = prepare_task(config)
     engine = engine_of(config) if config.num_workers > 1 else None
     job = ArrayJob(task.plan, task, part, engine, unit="crops")
-    return job.run_part(
-        lambda receipts: finished(task, receipts),
-        lambda: decoded(tokens.read_receipts(task.url, task.plan.fingerprint).values()))
+    return make_part(job, lambda receipts: finished(task, receipts),
+                     lambda: decoded(tokens.read_receipts(task.url,
+                                                          task.plan.fingerprint).values()))
 
 
 def prepare_task(config: DecodeConfig) -> DecodeTask:
