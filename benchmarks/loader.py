@@ -4,31 +4,27 @@
 
     windows     `prior.loading`: rows of a window of shards shuffled, straight from Parquet
     cache       the same from mapped arrays, all rows shuffled; making them is told apart
-    datasets    Hugging Face `datasets`: streamed from the same Parquet files with a shuffle buffer
-                (``stream``), and shuffled from the Arrow file that it makes of them (``arrow``),
-                each with rows as torch tensors and as NumPy arrays, whichever is faster
-    litdata     `litdata.StreamingDataset` over the same Parquet files, shuffled
-    streaming   `mosaicml-streaming` from shards of its own format, shuffled
+
+and those of Hugging Face `datasets`, `litdata` and `mosaicml-streaming`, as `loader_peers.py` sets
+them up; of a package with several ways the fastest counts.
 
 All run on one core in one process, in turn, so that they meet the same state of the machine;
 medians of rows per second count. Each round is one epoch. All are opened once, and go through an
 epoch that does not count: in it shards are held against their checksums, and the codes of each must
 add up to those of the corpus. On a machine that does other work meanwhile, ``--cpu-time`` counts
-the seconds of the processor alone. What is not installed is left out and said so: the last two ask
-for torchvision, which this project does without.
+the seconds of the processor alone. What is not installed is left out, and how to install it is
+said: the last two ask for torchvision, which this project does without, and so can they here.
 """
 import argparse
-import importlib.util
 import itertools
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -36,6 +32,7 @@ os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 import numpy as np
 import pyarrow as pa
 import torch
+from loader_peers import BATCH_SIZE, PEERS, WINDOW_ROWS, Epochs, others
 from torch import Tensor
 
 from prior.loading.batches import Batches
@@ -46,15 +43,14 @@ from prior.loading.streams import MappedStream, Stream, WindowedStream
 from prior.model import PriorConfig
 from tokenizer.audit import complete
 from tokenizer.memory import keep_freed_memory
-from tokenizer.schema import CodeSpec, TokenSpec, codes_array, rows_table
+from tokenizer.schema import CodeSpec, TokenSpec, rows_table
 from tokenizer.tokens import TokenCorpus, commit_shard
 
 GRID, CODEBOOK_SIZE = (16, 16), 1024
-BATCH_SIZE, SHARD_ROWS, WINDOW_ROWS = 64, 1024, 4096
-COLUMN = "image_codes"
+SHARD_ROWS = 1024
 
-Epochs = Callable[[], Iterable[Tensor]]
-"""Begins another epoch: codes in batches, int64 ``(B, h * w)``."""
+OURS = ("windows", "cache")
+"""Ways of our loader."""
 
 
 def write_corpus(url: str, num_rows: int) -> TokenCorpus:
@@ -106,55 +102,6 @@ def from_cache(corpus: TokenCorpus, folder: str) -> Epochs:
     return ours(MappedStream(columns, Choice(np.arange(corpus.manifest.num_rows)), 0), corpus)
 
 
-def huggingface(files: list[str], folder: str, streaming: bool, kind: str) -> Epochs:
-    """Hugging Face `datasets`."""
-    from datasets import load_dataset
-    rows: Any = load_dataset("parquet", data_files=files, split="train", streaming=streaming,
-                             cache_dir=folder, columns=[COLUMN])
-    seeds = itertools.count()
-
-    def epoch() -> Iterator[Tensor]:
-        seed = next(seeds)
-        shuffled = (rows.shuffle(seed=seed, buffer_size=WINDOW_ROWS) if streaming
-                    else rows.shuffle(seed=seed, keep_in_memory=True))
-        for batch in shuffled.with_format(kind).iter(batch_size=BATCH_SIZE):
-            codes = batch[COLUMN]
-            yield (codes if isinstance(codes, Tensor)
-                   else torch.from_numpy(np.asarray(codes).astype(np.int64))).long()
-    return epoch
-
-
-def litdata(files: list[str], folder: str) -> Epochs:
-    """`litdata` over the same files."""
-    from litdata import StreamingDataLoader, StreamingDataset, index_parquet_dataset
-    from litdata.streaming.item_loader import ParquetLoader
-    source = str(Path(files[0]).parent)
-    Path(folder).mkdir()
-    index_parquet_dataset(source, folder)
-    rows = StreamingDataset(source, item_loader=ParquetLoader(), shuffle=True, index_path=folder)
-    column = TokenCorpus.open(str(Path(source).parent)).spec.arrow_schema().names.index(COLUMN)
-
-    def collate(items: list[Any]) -> Tensor:
-        codes = [item[COLUMN] if isinstance(item, dict) else item[column] for item in items]
-        return torch.from_numpy(np.array(codes, np.int64))
-    return lambda: StreamingDataLoader(rows, batch_size=BATCH_SIZE, collate_fn=collate)
-
-
-def mosaic(corpus: TokenCorpus, folder: str) -> Epochs:
-    """`mosaicml-streaming` from shards of its own."""
-    from streaming import MDSWriter, StreamingDataset
-    from torch.utils.data import DataLoader
-    with MDSWriter(out=folder, columns={"codes": "ndarray:uint16:256"}) as writer:
-        for table in corpus.tables([COLUMN]):
-            for row in codes_array(corpus.spec["image"], table):
-                writer.write({"codes": row.reshape(-1)})
-    rows = StreamingDataset(local=folder, shuffle=True, batch_size=BATCH_SIZE)
-
-    def collate(items: list[Any]) -> Tensor:
-        return torch.from_numpy(np.stack([item["codes"] for item in items]).astype(np.int64))
-    return lambda: DataLoader(rows, batch_size=BATCH_SIZE, collate_fn=collate)
-
-
 def rate(epoch: Iterable[Tensor], num_rows: int, clock: Callable[[], float]) -> float:
     """Rows per second of one epoch, to its last batch."""
     started = clock()
@@ -177,21 +124,9 @@ def warm_up(name: str, epoch: Iterable[Tensor], total: int) -> None:
 
 
 def contenders(corpus: TokenCorpus, folder: str) -> dict[str, Epochs]:
-    """What is measured, by name; says what is left out."""
-    files = [str(Path(corpus.url) / entry.name) for entry in corpus.manifest.shards]
-    found = {"windows": windows(corpus), "cache": from_cache(corpus, f"{folder}/cache")}
-    for way, streaming in (("stream", True), ("arrow", False)):
-        for kind in ("torch", "numpy"):
-            found[f"datasets {way} {kind}"] = huggingface(files, f"{folder}/datasets", streaming,
-                                                          kind)
-    others = {"litdata": lambda: litdata(files, f"{folder}/litdata"),
-              "streaming": lambda: mosaic(corpus, f"{folder}/streaming")}
-    for name, build in others.items():
-        if importlib.util.find_spec(name) is not None:
-            found[name] = build()
-        else:
-            print(f"left out: {name} is not installed")
-    return found
+    """What is measured, by name."""
+    return {"windows": windows(corpus), "cache": from_cache(corpus, f"{folder}/cache"),
+            **others(corpus, f"{folder}/others")}
 
 
 def main() -> None:
@@ -229,13 +164,14 @@ def measure(epochs: dict[str, Epochs], num_rows: int, total: int, num_rounds: in
         for name, epoch in epochs.items():
             rates[name].append(rate(epoch(), num_rows, clock))
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    best = max(value for name, value in medians.items() if name.startswith("datasets"))
     print(f"{'':<24}{'rows/s':>10} {'windows':>9} {'cache':>9}")
     for name, value in medians.items():
         print(f"{name:<24}{value:>10,.0f} {medians['windows'] / value:>8.2f}x "
               f"{medians['cache'] / value:>8.2f}x")
-    print(f"beside the fastest way of datasets: windows {medians['windows'] / best:.2f}x, "
-          f"cache {medians['cache'] / best:.2f}x")
+    for package, peer in PEERS.items():
+        if ways := [medians[name] for name in peer.ways if name in medians]:
+            ratios = ", ".join(f"{name} {medians[name] / max(ways):.2f}x" for name in OURS)
+            print(f"beside the fastest way of {package}: {ratios}")
 
 
 if __name__ == "__main__":
