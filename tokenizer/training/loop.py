@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from tokenizer import checkpoints, configs
@@ -42,6 +43,9 @@ from tokenizer.training.stopping import StopRequest, stop_request
 from tokenizer.vqgan.model import KIND, VQGANConfig
 
 GIB = 1 << 30
+
+GPU_READERS = 8
+"""Threads that read images for one GPU; what a step sees does not depend on them."""
 
 RUN_CONFIGS = {"model": VQGANConfig, "training": TrainingConfig}
 """Configs among what decides the weights."""
@@ -130,6 +134,12 @@ def open_dataset(corpus: str, config: VQGANConfig, training: TrainingConfig) -> 
         cache_bytes=int(training.cache_gib * GIB))
 
 
+def num_readers(device: torch.device) -> int:
+    """Images that are read and prepared at once: beside a GPU several; on a CPU one, as its cores
+    are busy with the step before."""
+    return 1 if device.type == "cpu" else GPU_READERS
+
+
 class _Loop:
     """Steps, checkpoints and their timing; figures and pictures are the observer's."""
 
@@ -147,11 +157,13 @@ class _Loop:
         if not state.step:
             self._save_state()  # the folder is now known as one of an unfinished training
         started, saved = time.monotonic() - state.seconds, state.seconds
-        with ThreadPoolExecutor(max_workers=1) as reader:
-            coming: Future[torch.Tensor] = reader.submit(self._pixels, state.step)
+        device = state.accelerator.device
+        with ThreadPoolExecutor(num_readers(device)) as readers:
+            coming = self._read(readers, state.step)
             while not self.budget.is_spent(state.step, state.seconds):
-                pixels, coming = coming.result(), reader.submit(self._pixels, state.step + 1)
-                result = train_step(state, pixels.to(state.accelerator.device),
+                pixels = torch.from_numpy(np.concatenate([image.result() for image in coming]))
+                coming = self._read(readers, state.step + 1)
+                result = train_step(state, pixels.to(device),
                                     self.budget.progress(state.step, state.seconds),
                                     self.perceptual)
                 state.seconds = agree(state.accelerator, time.monotonic() - started)
@@ -181,12 +193,13 @@ class _Loop:
         with alone(self.state.accelerator, self._save):
             self.evaluation = self.observer.evaluate()
 
-    def _pixels(self, step: int) -> torch.Tensor:
-        """This process's share of the pixels of one step."""
+    def _read(self, readers: ThreadPoolExecutor, step: int) -> list[Future[np.ndarray]]:
+        """Begin to read this process's share of the pixels of one step, each ``(1, h, w[, 3])``."""
         accelerator, batch_size = self.state.accelerator, self.state.training.batch_size
         share = batch_size // accelerator.num_processes
         first = step * batch_size + accelerator.process_index * share
-        return torch.from_numpy(self.dataset.samples(first, share))
+        return [readers.submit(self.dataset.samples, position, 1)
+                for position in range(first, first + share)]
 
     def _save(self) -> None:
         if self.state.accelerator.is_main_process:

@@ -1,6 +1,7 @@
 """A training as a whole: what it leaves behind, for every modality, and what it refuses."""
 import dataclasses
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from PIL import Image
 
 from tokenizer import checkpoints
 from tokenizer.codec import Codec
+from tokenizer.corpus.dataset import CorpusDataset
 from tokenizer.corpus.modalities import modality_from_dict
+from tokenizer.training import loop
 from tokenizer.training.config import AdversarialConfig, PerceptualConfig, TrainingConfig
 from tokenizer.training.journal import read_metrics
 from tokenizer.training.loop import open_dataset, train_tokenizer
@@ -160,6 +163,25 @@ def test_minutes_end_a_training_and_its_rate(image_folder: Folder, model: Model,
     last = [line for line in read_metrics(str(tmp_path)) if "train/loss" in line][-1]
     assert 1.2 <= trained.seconds < 10 and last["step"] == trained.step
     assert last["train/learning_rate"] < 1e-3
+
+
+def test_several_threads_read_at_once_what_one_reads(
+        image_folder: Folder, model: Model, training: Training, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    assert loop.num_readers(torch.device("cpu")) == 1 < loop.num_readers(torch.device("cuda"))
+    corpus, settings, weights = str(image_folder(8)), training(steps=3, cache_gib=0.0), []
+    samples, together = CorpusDataset.samples, threading.Barrier(2)
+
+    def read(self: CorpusDataset, first: int, count: int) -> np.ndarray:
+        together.wait(timeout=120)  # returns once another thread is here, too
+        return samples(self, first, count)
+
+    for count in (1, 2):
+        monkeypatch.setattr(loop, "num_readers", lambda device, count=count: count)
+        monkeypatch.setattr(CorpusDataset, "samples", read if count == 2 else samples)
+        train_tokenizer(corpus, str(tmp_path / str(count)), model(), settings)
+        weights.append(checkpoints.load_weights(str(tmp_path / str(count))))
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
 def test_damaged_images_are_left_out_and_named(image_folder: Folder, model: Model,
