@@ -2,7 +2,6 @@
 
 Letters: D codes a cell, K codebook size.
 """
-import math
 from dataclasses import dataclass
 
 import numpy as np
