@@ -171,6 +171,7 @@ def test_a_tokenizer_goes_out_and_back(published_file: Path, tmp_path: Path) -> 
 def test_what_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
     done = run("export-tokenizer", save_tokenizer(tmp_path / "tok"), tmp_path / "vq")
     assert done.exit_code == 1 and "cannot express the stem of 4 x 4 pixels" in done.output
+    assert "--format onnx refuses none of this" in done.output
 
 
 def test_the_formats_of_the_commands_are_those_of_the_tables() -> None:

@@ -128,7 +128,8 @@ def _check_expressible(config: VQGANConfig) -> None:
         f"norms with {sorted(_norm_groups(shape))} groups, as few channels have them":
             len(_norm_groups(shape)) > 1}
     if found := [what for what, is_so in problems.items() if is_so]:
-        raise ValueError(f"a diffusers VQModel cannot express {'; nor '.join(found)}")
+        raise ValueError(f"a diffusers VQModel cannot express {'; nor '.join(found)}; "
+                         "--format onnx refuses none of this")
 
 
 def _norm_groups(shape: AutoencoderConfig) -> set[int]:
