@@ -4,6 +4,7 @@ Letters: C crops of an input, N codes of a crop, D codes a cell.
 """
 import io
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pipelines.sinks.base import Item, Sink
 from tokenizer import storage, stores
 from tokenizer.corpus.images import Crop
 from tokenizer.corpus.labels import MAX_LABEL
+from tokenizer.corpus.maps import npy_header
 from tokenizer.schema import CodeSpec, Manifest, TokenSpec
 
 MAX_PIXELS = (1 << 31) - 1
@@ -192,13 +194,19 @@ def load_npy(content: bytes, name: str) -> np.ndarray:
     Raises:
         UnreadableCodes: it holds anything else.
     """
+    file = io.BytesIO(content)
     try:
-        array = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        shape, dtype = npy_header(file)
+    except ValueError as error:
         raise UnreadableCodes(f"{name} is no .npy file of numbers ({error})") from error
-    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.integer):
-        kind = getattr(array, "dtype", "an archive")
-        raise UnreadableCodes(f"{name} holds {kind}; codes are integers")
+    if not np.issubdtype(dtype, np.integer):
+        raise UnreadableCodes(f"{name} holds {dtype}; codes are integers")
+    held, expected = len(content) - file.tell(), math.prod(shape) * dtype.itemsize
+    if held < expected:  # known before memory is taken for them
+        raise UnreadableCodes(f"{name} is damaged: it has {held} bytes of values, {dtype} of shape "
+                              f"{shape} takes {expected}")
+    file.seek(0)
+    array: np.ndarray = np.load(file, allow_pickle=False)
     return array
 
 

@@ -101,6 +101,19 @@ def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
     assert not (tmp_path / "loaded").exists()
 
 
+@pytest.mark.parametrize(("old", "new"), [
+    (b"(1, 1, 6)", b"(1, 1, 6 "), (b"(1, 1, 6)", b"(9,9,999)"), (b"(1, 1, 6)", b"(1, 1,-6)"),
+    (b"(1, 1, 6)", b"(1, 1, x)"), (b"(1, 1, 6), ", b"(10**15,)  "), (b"NUMPY", b"NUMPX"),
+    (b"'<i8'", b"'|O '"), (b"'<i8'", b"'<f8'"), (b"{'descr'", b"((((((((")])
+def test_a_damaged_npy_file_is_a_dead_letter(tmp_path: Path, old: bytes, new: bytes) -> None:
+    source = Path(WRITERS["llamagen"](tmp_path, drawn(1)))
+    file = source / "imagenet256_codes/2.npy"
+    assert old in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(old, new))
+    found = imported(tmp_path, str(source), "llamagen")
+    assert found.manifest.dead_letters == {"UnreadableCodes": 1}
+
+
 @pytest.mark.parametrize("line", [b"{cut", b"[1]", b'{"class_id": 1}', b'{"class_id": -1, '
                                   b'"tokens": [1]}', b'{"class_id": 0, "tokens": [0.5]}', b"\xff",
                                   b"[" * 100_000])

@@ -7,7 +7,7 @@ Letters: H and W rows and columns of the map.
 """
 import io
 import tokenize
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -122,15 +122,31 @@ def _sample_bits(payload: bytes) -> int:
     return 8
 
 
-def _decode_npy(payload: bytes) -> np.ndarray:
-    """The ``(H, W)`` array of a .npy file, never unpickled, its size checked before it is made."""
-    file = io.BytesIO(payload)
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the array of a .npy file, of which nothing is unpickled; the file is at its
+    values then.
+
+    Raises:
+        ValueError: the header is damaged.
+    """
     try:
         version = np.lib.format.read_magic(file)
         read_header = (np.lib.format.read_array_header_1_0 if version == (1, 0)
                        else np.lib.format.read_array_header_2_0)
         shape, _, dtype = read_header(file)
     except (*BROKEN, tokenize.TokenError) as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+    if min(shape, default=0) < 0:
+        raise ValueError(f"an array of shape {shape}")
+    return shape, dtype
+
+
+def _decode_npy(payload: bytes) -> np.ndarray:
+    """The ``(H, W)`` array of a .npy file, never unpickled, its size checked before it is made."""
+    file = io.BytesIO(payload)
+    try:
+        shape, dtype = npy_header(file)
+    except ValueError as error:
         raise UnreadableImage(f"damaged .npy file: {error}") from error
     sides = [side for side in shape if side != 1] if len(shape) == 3 else list(shape)
     if len(sides) != 2 or min(sides) < 1 or dtype.kind not in "fiub":
