@@ -219,6 +219,11 @@ class Manifest:
     deltas: tuple[DeltaEntry, ...] = ()
     superseded: tuple[ShardEntry, ...] = ()
 
+    def __post_init__(self) -> None:
+        for entry in (*self.shards, *self.dead_files, *self.superseded):
+            if entry.name.startswith("/") or ":" in entry.name or ".." in entry.name.split("/"):
+                raise ValueError(f"files of a corpus lie in its folder, got {entry.name!r}")
+
     @property
     def num_dead_letters(self) -> int:
         """Inputs that failed."""

@@ -204,6 +204,16 @@ def test_a_damaged_manifest_is_refused(text: str, words: str) -> None:
         Manifest.from_json(text, "m.json")
 
 
+@pytest.mark.parametrize("name", ["../x.parquet", "/etc/passwd", "data/../../x", "s3://b/x",
+                                  "data/x::y.zip"])
+@pytest.mark.parametrize("field", ["shards", "dead_files", "superseded"])
+def test_a_manifest_names_no_file_outside_of_its_corpus(name: str, field: str) -> None:
+    data = json.loads(manifest().to_json())
+    data[field] = [{"name": name, "rows": 1, "bytes": 1, "sha256": "00"}]
+    with pytest.raises(ValueError, match=r"m\.json cannot be read \(files of a corpus lie in its"):
+        Manifest.from_json(json.dumps(data), "m.json")
+
+
 def test_quality_columns_stand_last_and_hold_null_for_nan() -> None:
     spec = dataclasses.replace(SPEC, quality=("image_psnr", "image_margin"))
     assert spec.arrow_schema().names[-3:] == ["caption", "image_psnr", "image_margin"]
