@@ -70,10 +70,11 @@ def fetch(place: str) -> str:
         OSError: it cannot be reached or was cut short, after `ATTEMPTS`; nothing is left behind.
         ValueError: the file has another hash than it must.
     """
-    name, _, digest = place.partition("#sha256=")
-    digest = digest.lower() or KNOWN_HASHES.get(_file_name(name), "")
-    if not re.fullmatch("[0-9a-f]{0,64}", digest):
-        raise ValueError(f"{place}: after #sha256= stand up to 64 hexadecimal digits")
+    name, mark, digest = place.partition("#sha256=")
+    digest = digest.lower()
+    if mark and not re.fullmatch("[0-9a-f]{1,64}", digest):
+        raise ValueError(f"{place}: after #sha256= stand 1 to 64 hexadecimal digits")
+    digest = digest or KNOWN_HASHES.get(_file_name(name), "")
     local = _local_path(name)
     if local is None and (hub := _hub_file(name)) is not None:
         local = _from_hub(name, hub)

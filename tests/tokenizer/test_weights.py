@@ -169,9 +169,11 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(server: str) -> None:
     assert Path(fetch(place)).read_bytes() == BODY
 
 
-def test_a_hash_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="up to 64 hexadecimal digits"):
-        fetch("a.pth#sha256=xyz")
+@pytest.mark.parametrize("digest", ["xyz", "", "0" * 65])
+def test_a_hash_that_is_none_is_refused(tmp_path: Path, digest: str) -> None:
+    (tmp_path / "a.pth").write_bytes(BODY)
+    with pytest.raises(ValueError, match="1 to 64 hexadecimal digits"):
+        fetch(f"{tmp_path}/a.pth#sha256={digest}")
 
 
 def test_other_stores_are_cached_too(cache: Path) -> None:
