@@ -21,7 +21,8 @@ from prior.givens import Givens
 from prior.likelihood import code_gradients
 from prior.model import Prior
 from tokenizer import storage
-from tokenizer.schema import CodeSpec, TokenSpec
+from tokenizer.buckets import size_name
+from tokenizer.schema import CodeSpec, SpecMismatch, TokenSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,16 @@ class GuidingPrior:
             SpecMismatch, ValueError: it is of another tokenizer, or of images of another size.
         """
         own = self.prior.config.spec[self.prior.config.target]
-        require_codes(TokenSpec(codes=(spec,)), TokenSpec(codes=(own,)), [spec.modality],
-                      "the prior")
+        if own.tokenizer == spec.tokenizer and own.grid != spec.grid:
+            raise SpecMismatch(f"the prior is of images of {size_name(own.image_size)} pixels, "
+                               f"grid {size_name(own.grid)}, and these are of "
+                               f"{size_name(spec.image_size)}: make them of its size (--size), or "
+                               "leave the prior out")
+        try:
+            require_codes(TokenSpec(codes=(spec,)), TokenSpec(codes=(own,)), [spec.modality],
+                          "the prior")
+        except SpecMismatch as error:
+            raise SpecMismatch(f"{error}: give a prior of codes of this tokenizer") from error
 
     def sample(self, seed: int, index: int) -> np.ndarray:
         """Codes ``(1[, D], h, w)`` int64: those of image ``index`` of ``img2tokens sample``."""

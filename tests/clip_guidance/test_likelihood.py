@@ -173,10 +173,13 @@ def test_images_start_from_what_sampling_draws(tokenizer: Tokenizer, clip: Clip,
 def test_a_prior_of_other_codes_is_refused(tokenizer: Tokenizer, clip: Clip,
                                            tmp_path: Path) -> None:
     spec = tokenizer.codec.at_size((32, 48)).spec
-    with pytest.raises(SpecMismatch, match="the prior.*grid"):
+    with pytest.raises(SpecMismatch, match=r"the prior is of images of 32x48 pixels.*--size"):
         run(tokenizer, clip, tmp_path, prior=guiding(spec))
-    with pytest.raises(SpecMismatch, match="the prior.*grid"):
+    with pytest.raises(SpecMismatch, match=r"the prior.*grid"):
         run(tokenizer, clip, tmp_path, start=SampledStart(prior=guiding(spec)))
+    other = dataclasses.replace(tokenizer.codec.spec, tokenizer="sha256:other")
+    with pytest.raises(SpecMismatch, match="tokenizer is .*: give a prior of codes of this"):
+        run(tokenizer, clip, tmp_path, prior=guiding(other))
     assert not list(tmp_path.iterdir())
 
 
