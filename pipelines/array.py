@@ -8,16 +8,12 @@ completes the output; two that find it at the same time write the same files.
 """
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from pipelines.engines import LOCAL, EngineSettings
-from pipelines.job import STOP, Engine, Job, OutputRefused, ShardTask, try_shard
+from pipelines.job import STOP, Engine, Job, OutputRefused, Result, ShardTask, try_shard
 from pipelines.plan import Plan
 from tokenizer import storage, tokens
 from tokenizer.tokens import Receipt
-
-Result = TypeVar("Result")
-"""What completing a job gives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,23 +78,6 @@ def require_own_machine(settings: EngineSettings) -> None:
                          f"{asked}; leave it out, or leave the array to the engine")
 
 
-def make_part(job: "ArrayJob", finish: Callable[[Sequence[Receipt]], Result],
-              read: Callable[[], Result]) -> "Result | Unfinished":
-    """Make one part of a job, and complete the output when no other part is left.
-
-    Args:
-        finish: see `Job.run`.
-        read: gives what ``finish`` returns where another task has completed the output.
-    Returns:
-        What is left to other parts, or what ``finish`` returned.
-    Raises:
-        OSError, ValueError: see `ArrayJob.run_part`.
-    """
-    ended: list[Result] = []
-    unfinished = job.run_part(lambda receipts: ended.append(finish(receipts)))
-    return unfinished or (ended[-1] if ended else read())
-
-
 class ArrayJob(Job):
     """The driver of one part of a job.
 
@@ -113,13 +92,15 @@ class ArrayJob(Job):
         self._part, self._keys = part, plan.keys
         self._shards = part.shards(plan.num_shards)
 
-    def run_part(self, finish: Callable[[Sequence[Receipt]], None]) -> Unfinished | None:
+    def run_part(self, finish: Callable[[Sequence[Receipt]], Result],
+                 read: Callable[[], Result]) -> Result | Unfinished:
         """Make the shards of this part, and complete the output when no other part is left.
 
         Args:
-            finish: see `Job.run`; not called where another task has completed the output.
+            finish: see `Job.run`.
+            read: gives what ``finish`` would, where another task has completed the output.
         Returns:
-            What is left to other tasks, or nothing when the output is complete.
+            What is left to other tasks, or what ``finish`` or ``read`` gave.
         Raises:
             TooManyErrors: of this part, or of all, more inputs failed than allowed.
             JobFailed: shards of this part are left that could not be made.
@@ -132,12 +113,12 @@ class ArrayJob(Job):
         num_shards = self._plan.num_shards
         if left := num_shards - len(tokens.receipted_shards(self._plan.url)):
             return Unfinished(part=self._part, num_left=left, num_shards=num_shards)
-        if not storage.exists(storage.join(self._plan.url, tokens.SUCCESS)):
-            self._shards = range(num_shards)
-            self._look()
-            self._make_all()  # those whose receipts cannot be read
-            self._complete(finish)
-        return None
+        if storage.exists(storage.join(self._plan.url, tokens.SUCCESS)):
+            return read()
+        self._shards = range(num_shards)
+        self._look()
+        self._make_all()  # those whose receipts cannot be read
+        return self._complete(finish)
 
     def _run_here(self, task: ShardTask, shards: Sequence[int]) -> None:
         """An engine without Beam."""

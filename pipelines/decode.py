@@ -23,7 +23,6 @@ from pipelines.array import (
     ArrayJob,
     Part,
     Unfinished,
-    make_part,
     refuse_overwrite,
     require_own_machine,
 )
@@ -241,12 +240,8 @@ def decode_corpus(config: DecodeConfig) -> Decoded:
             something else.
     """
     task = prepare_task(config)
-    ended: list[Decoded] = []
-
-    def finish(receipts: Sequence[Receipt]) -> None:
-        ended.append(finished(task, receipts))
-    Job(task.plan, task, engine_of(config), unit="crops").run(finish)
-    return ended[-1]
+    job = Job(task.plan, task, engine_of(config), unit="crops")
+    return job.run(lambda receipts: finished(task, receipts))
 
 
 def decode_part(config: DecodeConfig, part: Part) -> Decoded | Unfinished:
@@ -262,9 +257,9 @@ def decode_part(config: DecodeConfig, part: Part) -> Decoded | Unfinished:
     task = prepare_task(config)
     engine = engine_of(config) if config.num_workers > 1 else None
     job = ArrayJob(task.plan, task, part, engine, unit="crops")
-    return make_part(job, lambda receipts: finished(task, receipts),
-                     lambda: decoded(tokens.read_receipts(task.url,
-                                                          task.plan.fingerprint).values()))
+    return job.run_part(
+        lambda receipts: finished(task, receipts),
+        lambda: decoded(tokens.read_receipts(task.url, task.plan.fingerprint).values()))
 
 
 def prepare_task(config: DecodeConfig) -> DecodeTask:

@@ -238,9 +238,8 @@ def _made_and_completed(tasks: Sequence[tuple[Plan, ShardTask]], engine: Engine,
     _withdraw_if_incomplete([plan for plan, _ in tasks])
     for plan, task in tasks:
         limit = max_errors if plan is tasks[-1][0] else 1.0
-        receipts: list[Receipt] = []
-        Job(plan, task, engine, limit).run(receipts.extend)
-        receipts.sort(key=lambda receipt: receipt.shard)
+        receipts = Job(plan, task, engine, limit).run(
+            lambda found: sorted(found, key=lambda receipt: receipt.shard))
         made.append(Generation(number=plan.delta, kind=kind_of(plan), receipts=receipts,
                                fingerprint=plan.fingerprint, num_inputs=plan.num_inputs,
                                planned=plan.keys))

@@ -15,7 +15,6 @@ from pipelines.array import (
     ArrayJob,
     Part,
     Unfinished,
-    make_part,
     refuse_overwrite,
     require_own_machine,
 )
@@ -249,12 +248,7 @@ def encode_corpus(config: EncodeConfig) -> Manifest:
     task = prepare_task(config)
     if task.deltas:
         return encode_deltas(task, config)
-    manifests: list[Manifest] = []
-
-    def finish(receipts: Sequence[Receipt]) -> None:
-        manifests.append(task.complete(receipts))
-    Job(task.plan, task, engine_of(config), config.max_errors).run(finish)
-    return manifests[-1]
+    return Job(task.plan, task, engine_of(config), config.max_errors).run(task.complete)
 
 
 def encode_deltas(task: EncodeTask, config: EncodeConfig) -> Manifest:
@@ -282,7 +276,7 @@ def encode_part(config: EncodeConfig, part: Part) -> Manifest | Unfinished:
     task = prepare_task(config)
     engine = engine_of(config) if config.num_workers > 1 else None
     job = ArrayJob(task.plan, task, part, engine, config.max_errors)
-    return make_part(job, task.complete, lambda: TokenCorpus.open(config.output).manifest)
+    return job.run_part(task.complete, lambda: TokenCorpus.open(config.output).manifest)
 
 
 def prepare_task(config: EncodeConfig) -> EncodeTask:

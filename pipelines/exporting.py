@@ -141,15 +141,14 @@ def export_corpus(config: ExportConfig) -> Exported:
     plan = plan_export(config, corpus, layout)
     sink = layout.sink(config.output, corpus.num_shards)
     remove_unfinished(plan, sink)
-    done: list[Exported] = []
     task = ExportTask(plan=plan, corpus=corpus, layout=layout, sink=sink)
 
-    def finish(receipts: Sequence[Receipt]) -> None:
+    def finish(receipts: Sequence[Receipt]) -> Exported:
         num_items = complete(plan, sink, receipts)
         dead = sum((Counter(receipt.dead_letters) for receipt in receipts), Counter[str]())
-        done.append(Exported(num_items=num_items, dead_letters=dict(sorted(dead.items()))))
-    Job(plan, task, LocalEngine(num_workers=config.num_workers), unit="inputs").run(finish)
-    return done[-1]
+        return Exported(num_items=num_items, dead_letters=dict(sorted(dead.items())))
+    engine = LocalEngine(num_workers=config.num_workers)
+    return Job(plan, task, engine, unit="inputs").run(finish)
 
 
 def require_free(output: str) -> None:

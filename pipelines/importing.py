@@ -206,13 +206,11 @@ def import_corpus(config: ImportConfig) -> Manifest:
     classes = reader.classes()
     task = ImportTask(plan=plan_import(config, reader, spec, first, classes), reader=reader,
                       spec=spec, num_crops=len(first.codes))
-    done: list[Manifest] = []
 
-    def finish(receipts: Sequence[Receipt]) -> None:
-        done.append(audit.complete(task.url, spec, task.plan.fingerprint, receipts, classes,
-                                   task.plan.num_inputs, task.plan.keys))
-    Job(task.plan, task, LocalEngine(num_workers=config.num_workers)).run(finish)
-    return done[-1]
+    def finish(receipts: Sequence[Receipt]) -> Manifest:
+        return audit.complete(task.url, spec, task.plan.fingerprint, receipts, classes,
+                              task.plan.num_inputs, task.plan.keys)
+    return Job(task.plan, task, LocalEngine(num_workers=config.num_workers)).run(finish)
 
 
 def with_modality(config: ImportConfig, codec: "codecs.Codec | None") -> ImportConfig:

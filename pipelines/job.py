@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -28,6 +28,9 @@ from pipelines.progress import Progress
 from tokenizer import storage, tokens
 from tokenizer.receipts import pack_receipts, remove_receipts
 from tokenizer.tokens import AuditFailure, DeadLetter, Receipt
+
+Result = TypeVar("Result")
+"""What completing a job gives."""
 
 FAILED = "_failed"
 STOP = f"{FAILED}/stop"
@@ -207,12 +210,14 @@ class Job:
         self._shards: Sequence[int] = range(plan.num_shards)
         self._lost = ""
 
-    def run(self, finish: Callable[[Sequence[Receipt]], None]) -> None:
+    def run(self, finish: Callable[[Sequence[Receipt]], Result]) -> Result:
         """Make every shard that has no receipt, then complete the output.
 
         Args:
             finish: checks and completes the output; shards that an `AuditFailure` names are made
                 again, once.
+        Returns:
+            What ``finish`` gave.
         Raises:
             TooManyErrors: more inputs failed than allowed, or all of them.
             JobFailed: shards are left that could not be made.
@@ -222,7 +227,7 @@ class Job:
         self._remove_unfinished()
         self._find_receipts()
         self._make_all()
-        self._complete(finish)
+        return self._complete(finish)
 
     def _find_receipts(self) -> None:
         """Read what receipts there are; where some were lost, the output is complete no more."""
@@ -237,10 +242,10 @@ class Job:
         """Leave the receipts of a very large job in few files."""
         pack_receipts(self._plan.url, self._receipts, self._plan.num_shards)
 
-    def _complete(self, finish: Callable[[Sequence[Receipt]], None]) -> None:
+    def _complete(self, finish: Callable[[Sequence[Receipt]], Result]) -> Result:
         """Audit and complete the output, once more after making again what is damaged."""
         try:
-            finish(list(self._receipts.values()))
+            result = finish(list(self._receipts.values()))
         except AuditFailure as failure:
             if not failure.shards:
                 raise
@@ -249,9 +254,10 @@ class Job:
             for shard in failure.shards:
                 del self._receipts[shard]
             self._make_all()
-            finish(list(self._receipts.values()))
+            result = finish(list(self._receipts.values()))
         self._pack()
         storage.remove(storage.join(self._plan.url, FAILED))
+        return result
 
     def _make_all(self) -> None:
         """Run the shards without receipts, and again those that fail."""
