@@ -255,7 +255,10 @@ def require_codes(expected: TokenSpec, found: TokenSpec, names: Iterable[str], p
 
 
 def _labels(table: pa.Table, num_classes: int) -> np.ndarray:
-    labels = table.column("label").fill_null(NO_LABEL).to_numpy().astype(np.int32)
+    column = table.column("label")
+    if column.null_count == len(column):  # as in a corpus without classes; this is quicker
+        return np.full(len(column), NO_LABEL, np.int32)
+    labels = column.fill_null(NO_LABEL).to_numpy().astype(np.int32)
     given = labels[labels != NO_LABEL]
     if given.size and not (given.min() >= 0 and given.max() < num_classes):
         raise ValueError(f"labels must lie in [0, {num_classes}), the number of classes, "

@@ -300,8 +300,9 @@ def codes_array(spec: CodeSpec, table: pa.Table) -> np.ndarray:
     if spec.buckets:
         raise ValueError(f"the {spec.modality} codes have several grids, {spec.shapes}, and one "
                          "is needed: take one bucket by --filter, or encode with --size")
-    column = table.column(spec.column).combine_chunks()
-    flat = column.flatten().to_numpy(zero_copy_only=False)
+    column = table.column(spec.column)
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # a copy
+    flat = array.flatten().to_numpy(zero_copy_only=False)
     return flat.astype(spec.dtype, copy=False).reshape(-1, *spec.code_shape)
 
 

@@ -102,6 +102,8 @@ def read_bytes(url: str) -> bytes:
         OSError: it cannot be read or reached.
     """
     fs, path = locate(url)
+    if isinstance(fs, LocalFileSystem):  # quicker than through fsspec, which small files feel
+        return Path(path).read_bytes()
     with remote_errors(url):
         return bytes(persistently(url, lambda: fs.cat_file(path)))
 
