@@ -40,8 +40,8 @@ class HeldOutBits:
     Attributes:
         num_rows: rows measured.
         matched: with each row's own conditions, or without any where the prior has none.
-        shuffled: with the conditions of other rows; ``None`` where the prior has none, or there is
-            no other row.
+        shuffled: with the conditions of other rows; ``None`` where the prior has none, or all rows
+            are crops of one image.
         without: with no conditions given; ``None`` where the prior has none.
         shuffled_each: with one condition of other rows and all others its own, by condition.
         without_each: with one condition not given and all others its own, by condition.
@@ -102,7 +102,8 @@ def held_out_bits(model: Transformer, rows: CodeRows, batch_size: int, limit: in
     bits = functools.partial(_bits, model, rows, own, batch_size, done)
     matched = {name: own for name in names}
     # Half way round, as neighbours in a corpus may be frames of one film.
-    others = {name: np.roll(own, len(own) // 2) for name in names if len(own) > 1}
+    has_others = len({rows.keys[row] for row in own}) > 1
+    others = {name: np.roll(own, len(own) // 2) for name in names if has_others}
     shuffled = bits(others) if others else None
     without = bits({}) if names and layout.has_nulls else None
     each = {name: bits({**matched, name: others[name]}) if len(names) > 1 else shuffled
@@ -116,7 +117,7 @@ def held_out_bits(model: Transformer, rows: CodeRows, batch_size: int, limit: in
 
 
 def num_passes(layout: SequenceLayout, drop_each: bool = False) -> int:
-    """How often `held_out_bits` reads each of several rows."""
+    """How often `held_out_bits` reads each row, of several images."""
     each = len(layout.conditions) if len(layout.conditions) > 1 else 0
     nulls = layout.has_nulls and bool(layout.conditions)
     return 1 + bool(layout.conditions) + nulls + each + (each if drop_each and nulls else 0)

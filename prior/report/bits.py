@@ -43,8 +43,8 @@ def bits_left_out(bits: HeldOutBits, layout: SequenceLayout) -> dict[str, str]:
         return {}
     left_out: dict[str, str] = {}
     if bits.shuffled is None:
-        left_out |= dict.fromkeys(("bits_per_code_shuffled", "gap"), "one row is measured, and "
-                                  "there are no conditions of others: hold out or give more rows")
+        left_out |= dict.fromkeys(("bits_per_code_shuffled", "gap"), "one image is measured, and "
+                                  "there are no conditions of others: hold out or give more")
     if bits.without is None:
         left_out["bits_per_code_without"] = "the prior has no code for what is not given"
     return left_out

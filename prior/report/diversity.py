@@ -129,7 +129,7 @@ def neighbour_figures(found: Neighbours, common: Mapping[str, Any]) -> dict[str,
     limit = float(np.quantile(found.held_out.shares, FAR))
     nearer = found.samples.shares > limit
     num_limit = len(found.held_out.places)
-    caution = ({"caution": f"by no more than {num_limit} held-out rows"}
+    caution = ({"caution": f"by no more than {num_limit} held-out row{'s' * (num_limit > 1)}"}
                if num_limit < FEWEST else {})
     figures["nearer_than_held_out"] = Figure(
         value=float(nearer.mean()), label="nearer than held-out rows", better="lower",

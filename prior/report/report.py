@@ -47,7 +47,8 @@ class PriorReport:
     def table(self) -> str:
         """The figures for people, with what they hang on."""
         corpus, samples = self.corpus, self.samples
-        trained = f", trained on {self.prior['filter']}" if "filter" in self.prior else ""
+        row_filter = self.prior.get("filter")
+        trained = f", trained on rows for which {row_filter}" if row_filter else ""
         lines = [f"prior    {self.prior['path']}: {self.prior['fingerprint'][:19]}{trained}",
                  f"rows     {corpus['num_rows']} of {corpus['path']} ({corpus['selection']}), "
                  f"{corpus['reference'][:19]}",
@@ -71,10 +72,11 @@ def drawing_words(drawing: Mapping[str, Any]) -> str:
     """
     if not drawing:
         return "as is not known"
-    words = ["given " + (" and ".join(drawing.get("conditions", ())) or "nothing"),
-             f"seed {drawing.get('seed')}"]
-    if "hole" in drawing:
-        words.append(f"a hole of {len(drawing['hole'])} cells")
+    given, hole = drawing.get("conditions"), drawing.get("hole")
+    named = " and ".join(map(str, given)) if isinstance(given, list) else ""
+    words = [f"given {named or 'nothing'}", f"seed {drawing.get('seed')}"]
+    if isinstance(hole, list):
+        words.append(f"a hole of {len(hole)} cells")
     elif drawing.get("num_kept"):
         words.append(f"first {drawing['num_kept']} codes kept")
     usual = {**configs.to_dict(SamplingConfig()), "generation": describe_generation(Generation())}

@@ -221,7 +221,7 @@ def _require_source(prior: Prior, key: str, source: str, url: str) -> None:
     drawn_by = drawing_prior(source)
     if drawn_by is None:
         raise ValueError(f"{url} holds no samples: the source of {key} is {source!r}, and a "
-                         f"sample's names its prior; give what `img2tokens sample` drew")
+                         "sample's names its prior; give what `img2tokens sample` drew")
     _require_drawn_by(prior, drawn_by, url)
 
 

@@ -73,10 +73,11 @@ def test_sequences_without_a_code_for_nothing_are_not_measured_without_condition
     assert scalars["matched"] == pytest.approx(3.0) and "without" not in scalars
 
 
-def test_one_row_has_no_other_row_s_conditions(prior: Prior,
-                                               trained: tuple[TokenCorpus, str]) -> None:
-    rows = CodeRows.load(trained[0], MODALITIES)
-    bits = held_out_bits(prior.model, rows, 16, 1, drop_each=True)
+@pytest.mark.parametrize("num_rows", [1, 2])
+def test_crops_of_one_image_have_no_other_image_s_conditions(
+        prior: Prior, trained: tuple[TokenCorpus, str], num_rows: int) -> None:
+    rows = CodeRows.load(trained[0], MODALITIES).select(np.arange(num_rows))
+    bits = held_out_bits(prior.model, rows, 16, 9, drop_each=True)
     assert bits.shuffled is None and bits.shuffled_each == {}
     assert bits.without is not None and len(bits.without_each) == 2
     assert not [name for name in bits.scalars() if name.startswith("gap")]

@@ -68,7 +68,7 @@ def test_the_filter_of_the_training_is_told(prior: Prior, trained: Trained, tmp_
     config = dataclasses.replace(prior.config, row_filter="label == 1")
     report = evaluate(dataclasses.replace(prior, config=config), trained, tmp_path)
     assert report.to_dict()["prior"]["filter"] == "label == 1"
-    assert report.table().splitlines()[0].endswith(", trained on label == 1")
+    assert report.table().splitlines()[0].endswith(", trained on rows for which label == 1")
     assert report.corpus["selection"].endswith(", for which label == 1")
 
 
@@ -78,6 +78,7 @@ def test_the_filter_of_the_training_is_told(prior: Prior, trained: Trained, tmp_
     ({"seed": 3, "samples_each": 4, "best_of": 8, "conditions": ["label", "depth"]},
      "given label and depth, seed 3, samples-each 4, best-of 8"),
     ({"seed": 0, "num_kept": 8}, "given nothing, seed 0, first 8 codes kept"),
+    ({"seed": None, "conditions": 3, "hole": 7}, "given nothing, seed None"),
     ({"seed": 0, "num_kept": 64, "hole": [1, 2, 5]}, "given nothing, seed 0, a hole of 3 cells")])
 def test_how_samples_were_drawn_is_told_in_words(drawing: dict[str, object], words: str) -> None:
     generation = {"generation": describe_generation(Generation())} if drawing else {}
@@ -304,8 +305,8 @@ def test_of_one_sample_and_one_row_what_can_be_measured_is(
         decoders=decoders(prior), estimators={"segmentation": Reading()},
         inception=str(tmp_path / "weights.pth")))
     assert report.left_out == {
-        **dict.fromkeys(("bits_per_code_shuffled", "gap"), "one row is measured, and there are no "
-                        "conditions of others: hold out or give more rows"),
+        **dict.fromkeys(("bits_per_code_shuffled", "gap"), "one image is measured, and there are "
+                        "no conditions of others: hold out or give more"),
         "segmentation_others": "all samples were given one segmentation map",
         "fid": "a covariance needs at least 2 images, got 1",
         **dict.fromkeys(("precision", "recall"),
