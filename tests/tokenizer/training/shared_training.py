@@ -37,8 +37,8 @@ _sound_losses = steps._autoencoder_losses
 
 def train(corpus: str, out: str, norm: str, kind: str) -> None:
     """Train with a discriminator and all its terms, revived codes, and a step to be skipped."""
-    quantizer = QuantizerConfig(kind=kind, codebook_size=64, code_dim=4, revive_after=2,
-                                kmeans=kind == "ema")
+    quantizer = QuantizerConfig(kind=kind, codebook_size=64, code_dim=6, revive_after=2,
+                                kmeans=kind == "ema", entropy_temperature=1.0)
     adversarial = AdversarialConfig(
         weight=0.5, start=FIRST_HEARD, warmup_steps=1, ramp_steps=2, width=4, num_layers=2,
         norm=norm, lecam_weight=0.1, r1_weight=1.0, r1_every=2)

@@ -27,7 +27,8 @@ def start_ranks(script: str, *arguments: str) -> str:
     return "".join(outputs)
 
 
-@pytest.mark.parametrize(("pair", "start"), [("batch-cosine", launch), ("group-ema", start_ranks)])
+@pytest.mark.parametrize(("pair", "start"), [("batch-cosine", launch), ("group-ema", start_ranks),
+                                             ("spectral-lfq", start_ranks)])
 def test_two_processes_give_the_figures_of_one(pair: str, start: Callable[..., str],
                                                image_folder: Callable[[int], Path],
                                                tmp_path: Path,
@@ -49,7 +50,7 @@ def test_two_processes_give_the_figures_of_one(pair: str, start: Callable[..., s
         assert two.keys() == one.keys()
         for name in one.keys() - TIMES - FIRST_SHARE:
             assert two[name] == pytest.approx(one[name], rel=1e-5, abs=1e-5), (name, one["step"])
-    assert len(revived) >= 3
+    assert len(revived) >= 3 or pair.endswith("lfq")  # which has no entries to revive
     assert [line["train/skipped_steps"] for line in lines[0]] == [0] * 5 + [1] * 3
     heard = lines[1][shared_training.FIRST_HEARD]
     assert {"train/adversarial", "train/adaptive_weight", "train/lecam", "train/r1"} <= \
