@@ -14,7 +14,7 @@ from cli.options import (
     takes_part,
 )
 from cli.priors import load_decoders
-from cli.sampling_inputs import find_givens
+from cli.sampling_inputs import find_givens, unseen_scale
 from cli.sections import Sections
 from cli.values import ASSIGNMENT, BOX, SIZE, TOKENIZER_FOLDER, at_least
 
@@ -180,6 +180,8 @@ def draw(prior: "Prior", out: str, codecs: "dict[str, Codec]", options: dict[str
                             shard_size=options["shard_size"], best_of=options["best_of"] or 0,
                             likelihood=options["likelihood"])
     givens = find_givens(prior.config, codecs, options)
+    if note := unseen_scale(prior, givens):
+        click.echo(note, err=True)
     for name in codecs:
         if name not in (prior.config.target, *givens.conditions):
             raise click.UsageError(f"--tokenizer {name}= shows the {name} that samples are given, "

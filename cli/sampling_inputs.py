@@ -10,9 +10,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from prior.givens import Givens
-    from prior.model import PriorConfig
+    from prior.model import Prior, PriorConfig
     from tokenizer.codec import Codec
     from tokenizer.schema import CodeSpec
+
+
+SLACK = 1.1
+"""How many times as large or small as the crops of training windows may be, unremarked."""
 
 
 def find_givens(config: "PriorConfig", codecs: "dict[str, Codec]",
@@ -44,6 +48,29 @@ def find_givens(config: "PriorConfig", codecs: "dict[str, Codec]",
     return from_corpus(config, TokenCorpus.open(url), labels=options["labels"],
                        held_out=options["held_out"], keep=keep, hole=hole, key=key,
                        row_filter=options["row_filter"])
+
+
+def unseen_scale(prior: "Prior", givens: "Givens") -> str | None:
+    """What to say of coordinates at another scale than that of the crops in training, if so."""
+    from prior.coordinates import window_sides
+    from tokenizer.corpus.crops import crop_rule
+    from tokenizer.schema import UNKNOWN
+    code, own = prior.config.spec[prior.config.target], prior.model.layout.target.grid
+    rule = code.preprocessing.get("crop", UNKNOWN)
+    if givens.crops is None or UNKNOWN in (rule, prior.config.corpus):
+        return None
+    least, most = crop_rule(rule).sides
+    sides = window_sides(givens.crops, (own[0] / code.grid[0], own[1] / code.grid[1]))
+    factors = sides / sides.clip(least, most)
+    factor = float(max(factors, key=lambda factor: max(factor, 1 / factor)))
+    if 1 / SLACK <= factor <= SLACK:
+        return None
+    height, width = (max(cells, round(count * factor)) * pixels // count for cells, count, pixels
+                     in zip(own, code.grid, code.image_size, strict=True))
+    taught = f"{least:.2g}" if least == most else f"{least:.2g} to {most:.2g}"
+    return (f"note: in training crops had {taught} of the side of their images, and what is drawn "
+            f"at once has {factor * most if factor > 1 else factor * least:.2g}: of coordinates at "
+            f"this scale the prior knows nothing; at --size {height}x{width} it does")
 
 
 def is_picture(url: str) -> bool:

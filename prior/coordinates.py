@@ -78,6 +78,19 @@ class CropColumn:
         return records
 
 
+def window_sides(records: np.ndarray, shares: tuple[float, float]) -> np.ndarray:
+    """Sides of windows as shares of the largest box of their shape in the whole image.
+
+    Args:
+        records: of the crops that are drawn through windows, ``(N, 7)`` as in `RECORD`.
+        shares: a window's height and width as shares of the crop's.
+    Returns:
+        ``(N,)`` float64.
+    """
+    height, width, _, _, crop_height, crop_width, _ = records.astype(np.float64).T
+    return np.maximum(shares[0] * crop_height / height, shares[1] * crop_width / width)
+
+
 def whole_image(size: tuple[int, int]) -> np.ndarray:
     """The record ``(7,)`` int32 of an image of this height and width that is not cropped."""
     return np.array([*size, 0, 0, *size, 0], np.int32)

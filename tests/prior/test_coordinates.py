@@ -9,7 +9,7 @@ import torch
 from drawn_codes import GRID, conditions, draw_codes, tiny_training
 from published_coordinates import taming_coordinates
 
-from prior.coordinates import RECORD, CoordinateSegment, CropColumn, whole_image
+from prior.coordinates import RECORD, CoordinateSegment, CropColumn, whole_image, window_sides
 from prior.gallery import write_surprise
 from prior.generate import Generation
 from prior.givens import from_codes, from_corpus, from_labels
@@ -173,6 +173,15 @@ def test_every_window_of_a_larger_image_has_the_coordinates_of_its_place(
         own = config.layout[COORDINATES].to_sequence(
             record(36, 40, 4 * top, 4 * left, 12, 8)).reshape(GRID)
         assert np.array_equal(whole[top:top + GRID[0], left:left + GRID[1]], own)
+
+
+@pytest.mark.parametrize(("crop", "shares", "side"), [
+    ((64, 96, 0, 0, 64, 96), (1, 1), 1), ((64, 96, 8, 8, 32, 32), (1, 1), 0.5),
+    ((160, 320, 0, 0, 160, 320), (0.4, 0.2), 0.4), ((320, 160, 0, 0, 320, 160), (0.2, 0.4), 0.4),
+    ((100, 100, 0, 0, 50, 50), (0.5, 0.5), 0.25)])
+def test_the_side_of_a_window_is_a_share_of_the_largest_box_of_its_shape(
+        crop: tuple[int, ...], shares: tuple[float, float], side: float) -> None:
+    assert window_sides(record(*crop), shares).tolist() == pytest.approx([side])
 
 
 def test_samples_keep_the_crops_whose_coordinates_they_were_given(

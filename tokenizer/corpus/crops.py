@@ -80,6 +80,11 @@ class CropRule(ABC):
         """The rule as it is written; `crop_rule` reads it."""
         return self.name
 
+    @property
+    def sides(self) -> tuple[float, float]:
+        """Least and greatest side of its crops as shares of the largest possible one."""
+        return 1.0, 1.0
+
     def settings(self) -> dict[str, Any]:
         """What decides the crops, as JSON values for `CodeSpec.preprocessing`."""
         settings: dict[str, Any] = {"crop": self.text}
@@ -136,6 +141,10 @@ class TenCrop(CropRule):
     @property
     def num_crops(self) -> int:
         return 10 * len(ENLARGEMENTS)
+
+    @property
+    def sides(self) -> tuple[float, float]:
+        return 1 / max(ENLARGEMENTS), 1 / min(ENLARGEMENTS)
 
     def boxes(self, height: int, width: int, size: tuple[int, int], key: str) -> Iterator[Crop]:
         whole = centre_crop(height, width, size)

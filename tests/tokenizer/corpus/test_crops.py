@@ -55,14 +55,17 @@ def test_crops_are_numbered_and_lie_within_the_image(text: str, height: int, wid
     rule = crop_rule(text)
     crops = rule.crops(height, width, (32, 32), "tom")
     assert [crop.index for crop in crops] == list(range(rule.num_crops))
+    assert 0 < rule.sides[0] <= rule.sides[1] <= 1
     assert all(crop.left + crop.width <= width and crop.top + crop.height <= height
                for crop in crops)
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_crops_keep_the_ratio_of_the_tokenizer(text: str) -> None:
-    for crop in crop_rule(text).crops(900, 1000, (256, 384), "tom"):
+    rule = crop_rule(text)
+    for crop in rule.crops(900, 1000, (256, 384), "tom"):
         assert crop.width / crop.height == pytest.approx(1.5, abs=0.01)
+        assert rule.sides[0] - 0.005 <= crop.width / 1000 <= rule.sides[1] + 0.005
 
 
 def test_one_crop_without_flips_is_the_centre() -> None:
