@@ -36,7 +36,8 @@ class AdversarialConfig:
             switches it off.
         lecam_decay: decay of these means.
         r1_weight: factor of the R1 term, which flattens the discriminator around real images; 0
-            switches it off.
+            switches it off. An image has a gradient of its own with ``norm`` group or spectral;
+            with batch it holds what the image does to the logits of others, too.
         r1_every: steps between computations of R1, which then weighs as many times as much.
         width: channels after the first convolution.
         num_layers: convolutions of stride 2.

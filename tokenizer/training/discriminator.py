@@ -88,7 +88,7 @@ class PatchDiscriminator(nn.Module):
         """Logits ``(B, 1, H / 2^N - 2, W / 2^N - 2)``; high means real.
 
         Args:
-            images: ``(B, C, H, W)``, float in [-1, 1].
+            images: ``(B, C, H, W)``, float, in the range of the modality's inputs.
         """
         logits: Tensor = self.layers(images)
         return logits
