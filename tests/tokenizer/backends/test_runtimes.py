@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from random_models import small_model
 
 from tokenizer.backends import onnx_files, runtimes
-from tokenizer.backends.runtimes import EXTRAS, RUNTIMES, open_runtime
+from tokenizer.backends.runtimes import EXTRAS, RUNTIMES, LatentsOf, open_runtime
 from tokenizer.codec import Codec
 from tokenizer.vqgan.model import VQGAN
 
@@ -56,7 +57,6 @@ def test_codes_equal_those_of_torch(backend: str) -> None:
 def test_latents_are_those_of_float32(backend: str) -> None:
     pytest.importorskip(backend)
     pytest.importorskip("onnxscript")
-    import torch
     model = small_model(patch=4)
     inputs = torch.randn(2, 3, 32, 48)
     with torch.no_grad():
@@ -64,6 +64,19 @@ def test_latents_are_those_of_float32(backend: str) -> None:
     found = open_runtime(backend, model, (2, 3, 32, 48))(inputs.numpy())
     assert (found.dtype, found.shape) == (np.float32, expected.shape)
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("factor", [1.1, float("nan")])
+def test_a_runtime_that_computes_something_else_is_refused(
+        monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """As did ONNX files of an exporter that did not go with its torch: every code was another."""
+    def scaled(model: VQGAN, shape: tuple[int, ...]) -> LatentsOf:
+        return lambda inputs: model.encode_to_latents(
+            torch.from_numpy(inputs)).detach().numpy() * np.float32(factor)
+
+    monkeypatch.setitem(RUNTIMES, "openvino", scaled)
+    with pytest.raises(ValueError, match="openvino computes other latents than torch, .* install"):
+        open_runtime("openvino", small_model(), (2, 3, 32, 48))
 
 
 @pytest.mark.parametrize("backend", sorted(RUNTIMES))

@@ -63,7 +63,8 @@ class FSQQuantizer(Quantizer, kind="fsq"):
 
     def codes_to_latents(self, codes: Tensor) -> Tensor:
         indices = codes[..., None] // self.place_values % self.num_levels
-        return ((indices - self._half_widths) / self._half_widths).float().permute(0, 3, 1, 2)
+        half_widths = self._half_widths.float()
+        return ((indices - half_widths) / half_widths).permute(0, 3, 1, 2)
 
     @property
     def _half_widths(self) -> Tensor:
