@@ -17,7 +17,7 @@ import difflib
 import functools
 import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -62,11 +62,12 @@ class RowFilter:
 
     Attributes:
         text: as it was written, for settings and messages.
-        expression: the same for pyarrow: true, false or null for each row.
+        expression: the same for pyarrow: true, false or null for each row. It counts for no
+            comparison of filters, as that of two expressions is an expression.
         columns: names of the columns that it reads, sorted.
     """
     text: str
-    expression: pc.Expression
+    expression: pc.Expression = field(compare=False)
     columns: tuple[str, ...]
 
     @classmethod

@@ -63,6 +63,12 @@ def test_a_filter_knows_which_columns_it_reads() -> None:
     assert found.mask(rows().select(["width", "flipped", "height"])).sum() == 3
 
 
+def test_filters_of_the_same_text_are_equal_and_keys_of_dicts() -> None:
+    one, same, other = (RowFilter.parse(text, SPEC.arrow_schema())
+                        for text in ("label == 1", " label == 1 ", "label == 2"))
+    assert one == same != other and len({one, same, other}) == 2
+
+
 def test_a_dot_stands_for_the_modality_s_columns() -> None:
     schema = pa.schema([("image_psnr", pa.float32())])
     found = RowFilter.parse("image.psnr > 20", schema)
