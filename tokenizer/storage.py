@@ -90,7 +90,7 @@ def size(url: str) -> int | None:
     try:
         with remote_errors(url):
             return int(fs.info(path)["size"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
@@ -116,7 +116,7 @@ def read_json_object(url: str) -> dict[str, Any]:
     """
     try:
         data = json.loads(read_bytes(url))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
 

@@ -65,6 +65,13 @@ def test_a_folder_that_is_not_there_holds_no_files(folder: str) -> None:
     storage.remove(f"{folder}/none")
 
 
+def test_below_a_file_there_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    below = f"{tmp_path}/file/below"
+    assert storage.size(below) is None and storage.read_json_object(below) == {}
+    assert not storage.exists(below) and storage.list_files(below) == {}
+
+
 def test_removing_a_folder_removes_what_it_holds(folder: str) -> None:
     storage.write_bytes(f"{folder}/a/b/c", b"1")
     storage.remove(f"{folder}/a")
