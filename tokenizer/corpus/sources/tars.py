@@ -78,6 +78,9 @@ class TarSource(ListedSource):
         self._stems = dict(zip(self.urls, stems(self.urls), strict=True))
         self._identities: dict[str, str] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_identities": {}}
+
     @classmethod
     def accepts(cls, url: str) -> bool:
         return names_files(url, (".tar",)) or COMPRESSED.search(url) is not None
