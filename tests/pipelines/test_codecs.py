@@ -1,6 +1,7 @@
 """Each process loads a codec once, and only the one that the job was planned with."""
 import dataclasses
 import sys
+import time
 import types
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,6 +23,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         @staticmethod
         def load(url: str, batch_size: int = 8) -> FakeCodec:
             loaded.append(url)
+            time.sleep(0.01)  # others may begin meanwhile
             return FakeCodec(Depth() if "depth" in url else RGB(), url, batch_size)
     module = types.ModuleType("tokenizer.codec")
     module.Codec = Codec  # type: ignore[attr-defined]
