@@ -53,7 +53,7 @@ SECTIONS = {
               help="Of --start: the box that may change, in pixels of the image as it is cropped "
                    "and scaled; the rest keeps its codes. Repeatable.")
 @click.option("--mask", metavar="FILE",
-              help="Picture whose white part may change; it is stretched over that image.")
+              help="Picture whose white part may change; it is cropped and scaled like --start.")
 @click.option("--prior", "prior_url", metavar="FOLDER",
               help="A prior over the codes of the tokenizer, for --start prior or --prior-weight.")
 @click.option("--prior-weight", type=click.FloatRange(min=0, min_open=True), metavar="W",

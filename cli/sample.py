@@ -67,7 +67,7 @@ SECTIONS = {
                    "leaves, in pixels of the image as cropped and scaled for the prior. "
                    "Repeatable.")
 @click.option("--mask", metavar="FILE",
-              help="Picture whose white part is drawn anew; it is stretched over that image.")
+              help="Picture whose white part is drawn anew; it is cropped and scaled like a file.")
 @click.option("--passes", type=at_least(0), default=0, show_default=True,
               help="Passes over a hole that let the cells behind it act too.")
 @click.option("--keep", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.5,

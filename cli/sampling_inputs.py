@@ -115,18 +115,23 @@ def _corpus_and_key(source: str) -> tuple[str, str | None]:
 
 
 def find_hole(spec: "CodeSpec", options: dict[str, Any]) -> "np.ndarray | None":
-    """The cells that ``--hole`` and ``--mask`` touch, bool ``(h, w)``; nothing without these."""
+    """The cells that ``--hole`` and ``--mask`` touch, bool ``(h, w)``; nothing without these.
+
+    A mask of another shape than the images is cropped from its centre, as image files are.
+    """
     import numpy as np
 
     from prior.masks import boxes_hole, picture_hole
     from tokenizer import storage
-    from tokenizer.corpus.images import decode_image
+    from tokenizer.corpus.images import centre_crop, decode_image
     holes = []
     if options["holes"]:
         holes.append(boxes_hole(options["holes"], spec.image_size, spec.grid))
     if options["mask"]:
         picture = decode_image(storage.read_bytes(options["mask"]))
-        holes.append(picture_hole(picture.max(-1) >= 128, spec.grid))
+        box = centre_crop(picture.shape[0], picture.shape[1], spec.image_size)
+        inside = picture[box.top:box.top + box.height, box.left:box.left + box.width]
+        holes.append(picture_hole(inside.max(-1) >= 128, spec.grid))
     return np.logical_or.reduce(holes) if holes else None
 
 

@@ -7,6 +7,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from cli.main import main
+from cli.sampling_inputs import find_hole
 from tokenizer.codec import Codec
 from tokenizer.corpus.images import centre_crop
 from tokenizer.schema import codes_array
@@ -128,6 +129,17 @@ def test_a_hole_in_an_image_file_is_filled(tokenized: Path, prior: Path, files: 
     assert (found[:, inside] != given[:, inside]).any()
     with Image.open(files / "out/grid.png") as grid:  # given, given with its hole, three samples
         assert grid.size == (5 * 34 + 2, 34 + 2)
+
+
+def test_a_mask_over_a_whole_photo_is_cropped_as_the_photo(tokenized: Path,
+                                                           tmp_path: Path) -> None:
+    spec = TokenCorpus.open(str(tokenized / "tokens")).spec["image"]
+    mask = np.zeros((32, 64), np.uint8)
+    mask[:, 40:] = 255  # of the centre, columns 16 to 47, the right quarter
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    hole = find_hole(spec, {"holes": (), "mask": str(tmp_path / "mask.png")})
+    assert hole is not None and hole.shape == (4, 4)
+    assert hole[:, 3].all() and not hole[:, :3].any()
 
 
 def test_one_row_of_a_corpus_is_varied(tokenized: Path, prior: Path, tmp_path: Path) -> None:
