@@ -177,8 +177,10 @@ def writing(url: str) -> Iterator[IO[bytes]]:
         temporary.replace(target)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in DISK_FULL and error.filename is None:
-            error.filename = str(target)  # a full disk does not say which
+        if isinstance(error, OSError) and (
+                error.filename == str(temporary)  # a name by chance, which tells nobody anything
+                or (error.errno in DISK_FULL and error.filename is None)):  # which says none
+            error.filename = str(target)
         raise
 
 

@@ -269,3 +269,11 @@ def test_a_json_object_is_read_where_there_is_one(tmp_path: Path, content: bytes
     if content is not None:
         (tmp_path / "file.json").write_bytes(content)
     assert storage.read_json_object(str(tmp_path / "file.json")) == found
+
+
+def test_a_name_that_the_disk_refuses_is_told_and_not_that_of_the_unfinished_write(
+        tmp_path: Path) -> None:
+    name = str(tmp_path / ("a" * 300))
+    with pytest.raises(OSError, match="File name too long") as caught:
+        storage.write_bytes(name, b"x")
+    assert caught.value.filename == name
