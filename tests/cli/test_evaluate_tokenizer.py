@@ -67,7 +67,7 @@ def test_unreadable_images_are_named_up_to_a_number(tokenizer: str, image_folder
     (["--held-out", "many"], 2, "'many' is neither a count"),
     (["--held-out", "0"], 1, "Error: held_out must be more than 0"),
     (["--lpips-vgg16", "vgg16.pth"], 1, "Error: LPIPS needs two files, only one is given"),
-    (["--inception", "gone.pth"], 1, "Error: gone.pth with FID's InceptionV3 weights does not"),
+    (["--inception", "gone.pth"], 1, "Error: gone.pth does not exist; it should hold FID"),
     (["--device", "tpu7"], 1, "Error: device 'tpu7' cannot be used")])
 def test_wrong_options_are_explained_in_one_line(tokenizer: str, image_folder: Folder,
                                                  options: list[str], code: int,

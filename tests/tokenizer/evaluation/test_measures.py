@@ -153,7 +153,8 @@ def test_without_weights_it_is_said_how_to_give_them(name: str) -> None:
 
 def test_weights_that_are_given_but_missing_are_an_error(files: PretrainedFiles) -> None:
     gone = dataclasses.replace(files, lpips_vgg16="gone.pth")
-    with pytest.raises(FileNotFoundError, match=r"gone\.pth with VGG16 weights .*--lpips-vgg16"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.pth does not exist; it should hold VGG16 "
+                                                r"weights; give --lpips-vgg16"):
         build_measures(RGB(), (32, 32), gone, CPU)
 
 
