@@ -56,6 +56,13 @@ def code_of(page: Path) -> list[str]:
     return [*re.findall(r"`([^`]+)`", FENCE.sub("", text)), *FENCE.findall(text)]
 
 
+def anchors_of(page: Path) -> set[str]:
+    """What links call the headings of a page, by GitHub's rule."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
+            for heading in headings}
+
+
 def names_of(value: Any, prefix: str) -> Iterator[str]:
     """Dotted names of all settings of a config, and of the configs in it."""
     yield prefix
@@ -150,6 +157,14 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
     local = [target for target in targets if "://" not in target]
     assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_parts_of_pages_name_headings(page: Path) -> None:
+    links = re.findall(r"\]\(([\w./-]*\.md)?#([^)\s]+)\)", page.read_text())
+    lost = [(name, part) for name, part in links
+            if part not in anchors_of(page.parent / name if name else page)]
+    assert lost == []
 
 
 def test_the_index_leads_to_every_page_and_the_readme_to_the_index() -> None:
