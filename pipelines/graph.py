@@ -34,14 +34,14 @@ class MakeShard(beam.DoFn):
             self._task.prepare()
 
     def process(self, shard: int) -> Iterator[Tally]:
-        if self._output_refused:
-            yield Tally(skipped=1)
-            return
+        yield Tally(skipped=1) if self._output_refused else self._make(shard)
+
+    def _make(self, shard: int) -> Tally:
         try:
-            yield try_shard(self._task, shard)
+            return try_shard(self._task, shard)
         except OutputRefused:
             self._output_refused = True
-            yield Tally(failed=1)
+            return Tally(failed=1)
 
 
 class AddTallies(beam.CombineFn):

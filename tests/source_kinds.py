@@ -67,7 +67,7 @@ def save_dataset(photos: Path, folder: Path, maps: Path | None = None) -> str:
         "key": datasets.Value("string"), "image": datasets.Image(),
         "label": datasets.ClassLabel(names=["0", "1", "2"]), "seg": datasets.Value("binary")})
     if not folder.exists():
-        datasets.Dataset.from_dict(columns, features=features).save_to_disk(folder)
+        datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(folder))
     return str(folder)
 
 

@@ -211,7 +211,7 @@ def test_rows_of_another_tokenizer_or_key_are_no_start(tokenizer: Tokenizer, cli
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"text": "fog"}, r"prompts was \['a red house'\], now \['fog'\]"), ({"seed": 1}, "seed was 0"),
-    ({"steps": 4}, "optimisation.num_steps was 3, now 4")])
+    ({"steps": 12}, "optimisation.num_steps was 3, now 12")])
 def test_other_images_in_the_folder_are_refused_or_overwritten(
         tokenizer: Tokenizer, clip: Clip, tmp_path: Path, settings: dict[str, Any],
         message: str) -> None:

@@ -51,7 +51,7 @@ def test_values_that_come_one_by_one_take_no_more_memory_and_give_the_same() -> 
         single.add(np.array([value]))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held < 6000  # 127 values of 16 bytes, and arrays around them
+    assert held < 8000  # 127 values of 16 bytes, and arrays around them
     for part in np.split(values, range(64, 511, 64)):
         whole.add(part)
     assert single.summary()["quantiles"] == whole.summary()["quantiles"]

@@ -66,7 +66,7 @@ def test_a_bomb_of_every_format_is_refused_by_its_header(
 def test_a_bomb_in_a_chunk_of_a_png_is_refused(kind: bytes) -> None:
     import zlib
     bomb = png_chunk(kind, b"name\0\0" + zlib.compress(bytes(8 << 20)))
-    with pytest.raises(UnreadableImage, match="too large"):
+    with pytest.raises(UnreadableImage, match="(?i)too large"):
         decode_image(raw_png(1, 1, 8, 0, [b"\5"], bomb))
 
 

@@ -32,7 +32,7 @@ def rows(first: int = 0, count: int = 6) -> datasets.Dataset:
 @pytest.fixture
 def saved(tmp_path: Path) -> str:
     """A folder of one split."""
-    rows().save_to_disk(tmp_path / "saved")
+    rows().save_to_disk(str(tmp_path / "saved"))
     return str(tmp_path / "saved")
 
 
@@ -64,7 +64,7 @@ def test_maps_are_columns(saved: str) -> None:
 
 
 def test_splits_and_rows_are_chosen(tmp_path: Path) -> None:
-    datasets.DatasetDict(train=rows(), test=rows(6)).save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict(train=rows(), test=rows(6)).save_to_disk(str(tmp_path / "saved"))
     url = f"{tmp_path}/saved"
     assert keys_of(list(open_source(f"{url}@test").entries()))[0] == "test-00000000"
     some = open_source(f"{url}@train[2:4]")
@@ -99,7 +99,7 @@ def test_folders_keep_their_keys_and_classes(tmp_path: Path) -> None:
 def test_a_row_without_an_image_is_one_dead_letter(tmp_path: Path) -> None:
     features = datasets.Features({"image": datasets.Image(), "key": datasets.Value("string")})
     datasets.Dataset.from_dict({"image": [None, None], "key": ["a", None]},
-                               features=features).save_to_disk(tmp_path / "saved")
+                               features=features).save_to_disk(str(tmp_path / "saved"))
     source = open_source(f"{tmp_path}/saved")
     first, second = source.entries()
     with pytest.raises(InputError, match="row 0 has no image in column image"):
@@ -113,7 +113,7 @@ def test_a_data_set_that_changed_is_not_read(saved: str, tmp_path: Path) -> None
     before = source.files()
     assert open_source(saved).files() == before
     worker = pickle.loads(pickle.dumps(source))
-    rows(3).save_to_disk(tmp_path / "other")
+    rows(3).save_to_disk(str(tmp_path / "other"))
     (tmp_path / "saved").rename(tmp_path / "old")
     (tmp_path / "other").rename(tmp_path / "saved")
     assert open_source(saved).files() != before

@@ -109,11 +109,14 @@ def test_wrong_columns_are_refused_by_name(tmp_path: Path, suffix: str, labels: 
     pa.int32(), pa.string())], ids=str)
 def test_columns_may_be_of_any_type_that_holds_bytes_and_texts(
         tmp_path: Path, image: pa.DataType, text: pa.DataType) -> None:
-    names = pa.array(["a", "b"], pa.string()).cast(text)
-    payloads = (pa.array(images(2)).dictionary_encode() if pa.types.is_dictionary(image)
-                else pa.array(images(2), image))
-    url = save(tmp_path / "data.parquet", {"image": payloads, "key": names, "label": names,
-                                           "caption": names})
+    try:
+        names = pa.array(["a", "b"], pa.string()).cast(text)
+        payloads = (pa.array(images(2)).dictionary_encode() if pa.types.is_dictionary(image)
+                    else pa.array(images(2), image))
+        url = save(tmp_path / "data.parquet", {"image": payloads, "key": names, "label": names,
+                                               "caption": names})
+    except pa.ArrowNotImplementedError as error:
+        pytest.skip(f"pyarrow {pa.__version__} cannot write it: {error}")
     source = open_source(url)
     assert [(entry.key, entry.class_name, entry.caption) for entry in source.entries()] == [
         ("a", "a", "a"), ("b", "b", "b")]

@@ -179,9 +179,10 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             raise TooManyRedirects(f"{req.full_url} leads on more than {self.limit} times")
         if urlsplit(newurl).scheme not in ("http", "https"):
             raise TooManyRedirects(f"{req.full_url} leads to {newurl}, which is no web address")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+        # Python 3.10 knows no 308, which asks for nothing that 307 does not.
+        return super().redirect_request(req, fp, 307 if code == 308 else code,
+                                        msg, headers, newurl)  # type: ignore[arg-type]
 
-    # The standard class follows it for some methods only.
     http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302
 
 
