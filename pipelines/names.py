@@ -3,8 +3,8 @@
 A key is a relative path, and its file has the same path where that is harmless: ``cats/tom``
 becomes ``cats/tom.png``. What could lead elsewhere or be taken for something else is
 percent-encoded, so that the name can be turned back into the key: ``..`` and hidden names, absolute
-paths, control characters, the special characters of other systems. Names that a disk without letter
-case would take for one another are encoded further, until they differ.
+paths, control characters, the special characters and the devices of other systems. Names that a
+disk without letter case would take for one another are encoded further, until they differ.
 """
 import re
 import sqlite3
@@ -23,6 +23,9 @@ MAX_COMPONENT_BYTES, MAX_NAME_BYTES = 255, 1000
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f%\\:*?"<>|~]|^\.|[. ]$')
 _UNSAFE_OR_UNLIKE = re.compile(rf"{_UNSAFE.pattern}|[^\x00-\x7f]|[A-Z]")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
+"""What Windows takes for a device, whatever suffix follows."""
+
 _NEXT_TO_NOTHING = re.compile(r"^/|(?<=/)/|/$")
 
 
@@ -49,6 +52,7 @@ def file_name(key: str, crop_index: int = 0, strict: bool = False) -> str:
         raise UnusableKey("the key is empty, so no file can be named after it")
     pattern = _UNSAFE_OR_UNLIKE if strict else _UNSAFE
     parts = [pattern.sub(_quote, part) for part in key.split("/")]
+    parts = [_quote_at(part, 0) if _DEVICE.match(part) else part for part in parts]
     if parts[0].casefold() == RESERVED:
         parts[0] = _quote_at(parts[0], 0)
     parts[:-1] = [_quote_at(part, part.rindex(".")) if part.lower().endswith(SUFFIXES) else part

@@ -8,6 +8,7 @@ from pipelines.names import DuplicateKey, NameTable, UnusableKey, file_name, key
 KEYS = ["tom", "cats/tom", "cats/Tom 2 (old)", "ü/日本", "a.b/c.d", "../etc/passwd", "..", ".",
         ".hidden", "a/../../b", "/etc/passwd", "//x", "a//b", "a/", "a///", "/", "C:\\windows",
         "nul\0byte", "line\nbreak", "100%", "%2e%2e", "a~1", "what?*", "dot.", "space ", "a.png/b",
+        "con", "NUL.txt/x", "a/Com1", "lpt9.b", "console",
         "_decode/x", "_DECODE", "x/_decode", "a/.b/c", "-rf", "~root", "e\u0301", "é"]
 
 
@@ -25,6 +26,13 @@ def test_a_name_stays_below_its_folder_and_leads_back(key: str, strict: bool) ->
 def test_harmless_keys_are_their_own_names() -> None:
     for key in ("tom", "cats/tom", "n01440764_tench", "Ünïcödé/日本 (2)", "v1.2/a-b_c+d=e"):
         assert file_name(key) == key
+
+
+def test_devices_of_windows_are_no_names() -> None:
+    names = [file_name(key) for key in ("con", "Aux.1/b", "a/COM7", "lpt0.x")]
+    assert names == ["%63on", "%41ux.1/b", "a/%43OM7", "%6Cpt0.x"]
+    assert [key_of(name)[0] for name in names] == ["con", "Aux.1/b", "a/COM7", "lpt0.x"]
+    assert file_name("console/nulls.1") == "console/nulls.1"
 
 
 def test_different_keys_have_different_names() -> None:
