@@ -129,7 +129,8 @@ def test_a_prior_gives_the_start_and_says_how_likely_codes_are(tokenized: Path, 
 
 @pytest.mark.parametrize(("options", "message"), [
     (["--label", "fox"], "'fox' is none of the prior's 2 classes"),
-    (["--size", "32x48"], r"image.grid is"), (["--prior", "no-prior"], "no-prior")])
+    (["--size", "32x48"], "the prior is of images of 32x32 pixels"),
+    (["--prior", "no-prior"], "no-prior")])
 def test_a_prior_that_does_not_fit_is_one_clear_line(tokenized: Path, clip: Path, prior: Path,
                                                      tmp_path: Path, options: list[str],
                                                      message: str) -> None:
