@@ -59,7 +59,11 @@ def load_config(url: str, kind: str, cls: type[configs.Config]) -> configs.Confi
     if data.get("format_version") != FORMAT_VERSION:
         raise ValueError(f"{name} has format version {data.get('format_version')}; this program "
                          f"reads {FORMAT_VERSION}: use the version of img2tokens that wrote it")
-    return configs.from_dict(cls, data.get("config", {}))
+    try:
+        return configs.from_dict(cls, data.get("config", {}))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}; another version of img2tokens wrote it, or it was "
+                         "changed by hand") from error
 
 
 def save_weights(url: str, tensors: Mapping[str, "Tensor"]) -> None:

@@ -80,6 +80,13 @@ def test_another_version_is_refused(folder: str) -> None:
         checkpoints.load_config(folder, "tokenizer", Tiny)
 
 
+def test_settings_that_nobody_knows_are_named_with_their_file(folder: str) -> None:
+    path = Path(folder, checkpoints.CONFIG)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"config": {"depth": 2}}))
+    with pytest.raises(ValueError, match=rf"^{path}: .*depth.*; another version of img2tokens"):
+        checkpoints.load_config(folder, "tokenizer", Tiny)
+
+
 def test_a_config_cut_short_is_damaged(folder: str) -> None:
     path = Path(folder, checkpoints.CONFIG)
     path.write_text(path.read_text()[:20])
