@@ -24,7 +24,7 @@ from torch import Tensor
 
 from prior import compiling
 from prior.dataset import Batch
-from prior.fixed_steps import fixed_stepper
+from prior.fixed_steps import fixed_stepper, recorded
 from prior.generate import Generation, generate
 from prior.state import TrainingConfig
 from tokenizer.codec import reproducible, with_convolutions_in
@@ -48,24 +48,6 @@ def encoder_of(model: VQGAN, inputs: Tensor, precision: str) -> Encode:
     return encode
 
 
-def as_graph(encode: Encode) -> Encode:
-    """``encode`` recorded once; each call replays it on the same memory."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):  # libraries choose and load their kernels before the recording
-            encode()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        codes = encode()
-
-    def replay() -> Tensor:
-        graph.replay()
-        return codes
-    return replay
-
-
 def milliseconds(encode: Encode) -> float:
     """Time of one call on the GPU."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -82,7 +64,7 @@ def ways(model: VQGAN, inputs: Tensor, compiled: bool) -> dict[tuple[str, str], 
     for precision in ("float32", "bf16"):
         encode = encoder_of(model, inputs, precision)
         found["eager", precision] = encode
-        found["graph", precision] = as_graph(encode)
+        found["graph", precision] = recorded(encode)
         if compiled:
             found["compiled", precision] = torch.compile(encode, mode="max-autotune")
     return found
