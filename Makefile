@@ -6,8 +6,8 @@ READY := $(VENV)/.ready
 DEMO_OUT ?= demo-out
 GUIDE_OUT ?= guide-out
 
-.PHONY: demo demo-guide test test-fast test-faults bench-engines lint bench-quantizers bench-fast-f16 \
-	bench-search bench-tokenizer bench-loader bench-prior bench-prior-step bench-sampling bench-scale \
+.PHONY: demo demo-guide test test-fast test-lowest test-faults bench-engines lint bench-quantizers \
+	bench-fast-f16 bench-search bench-tokenizer bench-loader bench-prior bench-prior-step bench-sampling bench-scale \
 	bench-sizes bench-coordinates bench-gpu same-codes fuzz clean
 
 demo: $(READY)
@@ -22,6 +22,14 @@ test: lint
 
 test-fast: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+# With the lowest versions that setup.cfg allows: make test-lowest PYTHON=python3.10
+test-lowest:
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/pip install --quiet uv
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest/bin/python \
+		--resolution lowest-direct --editable '.[test]'
+	$(VENV)-lowest/bin/python -m pytest -n 2
 
 # Kills jobs at drawn moments, continues them, compares every byte; some minutes.
 test-faults: $(READY)
