@@ -31,7 +31,7 @@ def launch(script: str, *arguments: str) -> str:
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, env=variables, timeout=600, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return "".join(done.stdout.split())
+    return "".join(_own(done.stdout).split())
 
 
 def run_ranks(script: str, *arguments: str) -> tuple[list[int], list[str], list[str]]:
@@ -49,5 +49,11 @@ def run_ranks(script: str, *arguments: str) -> tuple[list[int], list[str], list[
     finally:
         for process in ranks:
             process.kill()
-    return ([process.wait() for process in ranks], [output.strip() for output, _ in written],
+    return ([process.wait() for process in ranks], [_own(output) for output, _ in written],
             [errors for _, errors in written])
+
+
+def _own(output: str) -> str:
+    """Standard output, stripped, without what torch 2.8 says there of its connections."""
+    return "\n".join(line for line in output.splitlines()
+                     if not line.startswith("[Gloo] ")).strip()

@@ -14,8 +14,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory, dask: DaskCluster) -> Iterat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [
-    Kind("local", 2, "worker"), Kind("dask", 1, "all"), Kind("local", 1, "driver", BUCKETS),
-    Kind("dask", 1, "worker", BUCKETS)], ids=str)
+    Kind("local", 2, "worker"), Kind("local", 1, "driver", BUCKETS),
+    Kind("dask", 1, "all", BUCKETS)], ids=str)
 def test_what_is_killed_and_run_again_ends_in_the_same_bytes(scene: Scene, kind: Kind) -> None:
     outcome = scene.run(kind, random.Random(7))
     assert outcome.wrong == "" and 0 <= outcome.num_done < NUM_SHARDS
