@@ -54,6 +54,6 @@ def run_ranks(script: str, *arguments: str) -> tuple[list[int], list[str], list[
 
 
 def _own(output: str) -> str:
-    """Standard output, stripped, without what torch 2.8 says there of its connections."""
+    """Standard output, stripped, without what some versions of torch say there of connections."""
     return "\n".join(line for line in output.splitlines()
                      if not line.startswith("[Gloo] ")).strip()
