@@ -141,17 +141,6 @@ def test_batches_of_two_threads_do_not_touch_each_others_memory(prior: Prior,
         np.testing.assert_array_equal(one, expected)
 
 
-@pytest.mark.slow
-def test_kernels_that_were_made_give_the_scores_of_the_whole_sequence() -> None:
-    """Made by `compiling.BACKEND` itself, with a C++ compiler."""
-    model, ids = build(num_layers=1), drawn_ids(LAYOUT)
-    torch.compiler.reset()
-    stepper = FixedStepper(model, 3, compiling.BACKEND).holding(read_prefix(model, ids))
-    with torch.no_grad():
-        expected = model(ids)
-    torch.testing.assert_close(all_scores(stepper, ids), expected, rtol=1e-5, atol=1e-5)
-
-
 def test_a_machine_without_a_compiler_is_refused_in_words(
         prior: Prior, monkeypatch: pytest.MonkeyPatch) -> None:
     fixed_stepper.cache_clear()
