@@ -23,9 +23,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from pipelines.job import ShardTask, WorkerLost
-
-CHANNEL_CLOSED = "Channel closed prematurely"
-"""What Beam says when a worker process has died."""
+from pipelines.worker import CHANNEL_CLOSED
 
 SECONDS_TO_ANSWER = 30
 """How long a scheduler or job service may take to answer."""
@@ -146,6 +144,7 @@ class LocalEngine(BeamEngine):
         from apache_beam.transforms.environments import SubprocessSDKEnvironment
         if self.num_workers == 1:
             return FnApiRunner()
+        import pipelines.local_workers  # noqa: F401  which takes the place of the handler of Beam
         # "exec", so that the worker itself is the child of this process; its modules are ours.
         command = (f"PYTHONPATH={shlex.quote(os.pathsep.join(filter(None, sys.path)))} "
                    f"exec {shlex.quote(sys.executable)} -m pipelines.worker {os.getpid()}")

@@ -11,6 +11,9 @@ import sys
 import threading
 import time
 
+CHANNEL_CLOSED = "Channel closed prematurely"
+"""What Beam says in the driver when a worker process has died."""
+
 SECONDS_BETWEEN_LOOKS = 0.2
 
 PR_SET_PDEATHSIG = 1

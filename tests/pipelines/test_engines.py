@@ -1,5 +1,6 @@
 """The Beam graph has one shape, and the local engine runs it, in one process or several."""
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +20,6 @@ from forked import Forked
 from pipelines import engines
 from pipelines.encode import EncodeConfig
 from pipelines.engines import (
-    CHANNEL_CLOSED,
     ENGINES,
     EngineUnreachable,
     LocalEngine,
@@ -28,6 +28,7 @@ from pipelines.engines import (
 )
 from pipelines.graph import AddTallies, MakeShard, build_graph
 from pipelines.job import OutputRefused, Tally, WorkerLost
+from pipelines.worker import CHANNEL_CLOSED
 from tokenizer.tokens import Receipt
 
 SECONDS = 150
@@ -138,6 +139,14 @@ def test_a_worker_that_is_killed_is_reported(tmp_path: Path) -> None:
     with pytest.raises(WorkerLost):
         LocalEngine(num_workers=2)(TouchTask(str(tmp_path), seconds=0.3), range(20))
     killer.join()
+
+
+def test_workers_that_die_before_they_connect_are_reported(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beam's local runner would wait for them for ever."""
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(WorkerLost):
+        LocalEngine(num_workers=2)(TouchTask(str(tmp_path)), range(4))
 
 
 def kill_first_worker(folder: Path) -> None:
